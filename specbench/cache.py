@@ -1,0 +1,153 @@
+"""The key-value cache: preallocated once, rolled back by moving a length.
+
+Every model port owns its cache through this module; no decoder touches a cache tensor, and no
+library's cache class appears outside `models/`.
+
+Shapes: L layers, B rows, H key-value heads, S slots, D head width, T new tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Cache(Protocol):
+    """What decoding code may do with a model's memory of a sequence."""
+
+    lengths: list[int]
+    capacity: int
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget every token from position `lengths[row]` on, in O(1)."""
+
+    def keep(self, base: Sequence[int], indices: Sequence[Sequence[int]]) -> None:
+        """Keep, of the tokens written from position `base[row]` on, only `indices[row]`."""
+
+
+class LengthCache:
+    """Lengths and rollback without storage; models with their own storage extend it.
+
+    Args:
+        batch: Number of rows.
+        capacity: Number of tokens that a row can hold.
+    """
+
+    def __init__(self, batch: int, capacity: int) -> None:
+        self.lengths = [0] * batch
+        self.capacity = capacity
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget every token from position `lengths[row]` on.
+
+        Rolling back moves a number: nothing is copied or freed.
+        """
+        assert all(new <= old for new, old in zip(lengths, self.lengths, strict=True))
+        self.lengths = list(lengths)
+
+    def keep(self, base: Sequence[int], indices: Sequence[Sequence[int]]) -> None:
+        """Keep, of the tokens written from position `base[row]` on, only `indices[row]`.
+
+        An accepted path of a tree is gathered to the front; a prefix of the new tokens, such as
+        the accepted part of a chain, only moves the length.
+
+        Args:
+            base: Per row, the length before the tokens were written.
+            indices: Per row, increasing offsets from `base`.
+        """
+        for row, (start, kept) in enumerate(zip(base, indices, strict=True)):
+            if any(index != offset for offset, index in enumerate(kept)):
+                self._gather(row, start, kept)
+            self.lengths[row] = start + len(kept)
+
+    def _gather(self, row: int, start: int, kept: Sequence[int]) -> None:
+        """Move the slots `start + kept` of a row to `start`."""
+
+
+class KVCache(LengthCache):
+    """Keys and values of every layer in two preallocated tensors.
+
+    Args:
+        layers: L.
+        batch: B.
+        heads: H.
+        capacity: S.
+        head_width: D.
+        dtype: Element type of keys and values.
+        device: Where they live.
+
+    Attributes:
+        keys: One [B, H, S, D] view for each layer.
+        values: One [B, H, S, D] view for each layer.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        heads: int,
+        capacity: int,
+        head_width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(batch, capacity)
+        shape = (2, layers, batch, heads, capacity, head_width)
+        self._store = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys: tuple[Tensor, ...] = self._store[0].unbind(0)
+        self.values: tuple[Tensor, ...] = self._store[1].unbind(0)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the cache holds, in bytes."""
+        return int(self._store.numel() * self._store.element_size())
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write new keys and values behind each row's length and return all of them.
+
+        The lengths do not move: the model calls `advance` after its last layer.
+
+        Args:
+            layer: Index of the layer.
+            keys: [B, H, T, D].
+            values: [B, H, T, D].
+
+        Returns:
+            Views [B, H, longest + T, D] of the stored keys and values.
+        """
+        stored_keys, stored_values = self.keys[layer], self.values[layer]
+        count = keys.shape[2]
+        start = self.lengths[0]
+        if self.uniform:
+            stored_keys.narrow(2, start, count).copy_(keys)
+            stored_values.narrow(2, start, count).copy_(values)
+            end = start + count
+        else:
+            rows, slots = self._slots(count)
+            stored_keys[rows, :, slots] = keys.transpose(1, 2)
+            stored_values[rows, :, slots] = values.transpose(1, 2)
+            end = max(self.lengths) + count
+        return stored_keys.narrow(2, 0, end), stored_values.narrow(2, 0, end)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all rows have one length."""
+        return len(self.lengths) == 1 or len(set(self.lengths)) == 1
+
+    def advance(self, count: int) -> None:
+        """Count `count` written tokens in every row."""
+        self.lengths = [length + count for length in self.lengths]
+
+    def _slots(self, count: int) -> tuple[Tensor, Tensor]:
+        device = self._store.device
+        starts = torch.tensor(self.lengths, device=device)
+        rows = torch.arange(len(self.lengths), device=device)[:, None]
+        return rows, starts[:, None] + torch.arange(count, device=device)
+
+    def _gather(self, row: int, start: int, kept: Sequence[int]) -> None:
+        index = torch.tensor(kept, device=self._store.device) + start
+        moved = self._store[:, :, row].index_select(3, index)
+        self._store[:, :, row, :, start : start + len(kept)] = moved

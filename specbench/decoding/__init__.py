@@ -1,0 +1,1 @@
+"""Decoding: drafts, their laws, the parts that make and judge them, and the loops."""

@@ -1,0 +1,1 @@
+"""Drafters propose continuations and state how they drew them."""

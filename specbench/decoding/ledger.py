@@ -1,0 +1,84 @@
+"""The ledger: what every round cost and gave.
+
+A decoder writes one `Round` for each target step. Every published quantity (mean acceptance
+length, acceptance rate, block efficiency, step compression) is derived from these by one
+function each, in the torch-free rooms; the ledger itself stores no average.
+
+The first round of a generation is the prefill: the forward over the prompt that yields the
+first token. It proposes nothing. All later rounds are decoding rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Count(NamedTuple):
+    """What one round proposed, accepted, emitted and fed, before its times are known.
+
+    Attributes:
+        proposed: Draft tokens on the longest proposed path.
+        accepted: Draft tokens accepted by the verifier, before stop and length cuts.
+        emitted: Tokens kept after stop and length cuts, the bonus or correction included.
+        nodes: Draft nodes scored by the target.
+        target_forwards: Calls of the target.
+        target_tokens: Tokens fed to the target.
+        draft_forwards: Calls of the draft model.
+        draft_tokens: Tokens fed to the draft model.
+    """
+
+    proposed: int
+    accepted: int
+    emitted: int
+    nodes: int
+    target_forwards: int
+    target_tokens: int
+    draft_forwards: int = 0
+    draft_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One finished round: its counts, and its time by kind of work in nanoseconds."""
+
+    count: Count
+    draft_ns: int
+    target_ns: int
+    host_ns: int
+
+
+class StopReason(StrEnum):
+    """Why a generation ended."""
+
+    STOP_TOKEN = "stop_token"
+    STOP_STRING = "stop_string"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a decoder returns.
+
+    Attributes:
+        tokens: Emitted ids, the stop token included, at most max_new_tokens.
+        rounds: The ledger, prefill first; the emitted counts sum to len(tokens).
+        stop_reason: Why it ended.
+        total_ns: Wall time of the whole generation.
+        prefill_ns: Wall time to the first token.
+        device_ns: Device time where a device clock ran, else None.
+    """
+
+    tokens: tuple[int, ...]
+    rounds: tuple[Round, ...]
+    stop_reason: StopReason
+    total_ns: int
+    prefill_ns: int
+    device_ns: int | None = None
+
+
+def join(counts: Sequence[Count], times: Sequence[tuple[int, int, int]]) -> tuple[Round, ...]:
+    """Pair the counts of a generation with the clock's times of the same rounds."""
+    return tuple(Round(count, *split) for count, split in zip(counts, times, strict=True))

@@ -1,0 +1,1 @@
+"""Decoders whose round is not draft-verify."""

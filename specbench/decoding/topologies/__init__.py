@@ -1,0 +1,1 @@
+"""Topologies decide how a draft branches."""

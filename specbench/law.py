@@ -1,0 +1,198 @@
+"""The target law: how logits become the distribution that a decoder must follow.
+
+Order: repetition penalty on the node's own history -> temperature -> top-k -> top-p ->
+probabilities. Temperature 0 is argmax with the lowest index on ties. Draft and target each have
+a law; the hash of the target's stands in every result file, and speedups across differing
+hashes are refused.
+
+Shapes: B rows, N nodes, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+_LAW_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Law:
+    """A processed next-token law.
+
+    Attributes:
+        temperature: 0 for argmax, else the divisor of the logits.
+        top_k: Keep the k largest logits (ties with the k-th are kept), or None.
+        top_p: Keep the smallest set of most probable tokens whose mass reaches p, or None.
+        repetition_penalty: Divides positive and multiplies negative logits of every token in
+            the node's history, prompt included (Keskar et al. 2019, CTRL); 1 changes nothing.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the law is a point mass on the argmax."""
+        return self.temperature == 0
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether the law depends on the tokens before the node."""
+        return self.repetition_penalty != 1.0
+
+    def describe(self) -> str:
+        """Return the law in words, for tables and files."""
+        if self.greedy:
+            parts = ["greedy"]
+        else:
+            parts = [f"temperature {self.temperature:g}"]
+            if self.top_k:
+                parts.append(f"top-k {self.top_k}")
+            if self.top_p is not None and self.top_p < 1:
+                parts.append(f"top-p {self.top_p:g}")
+        if self.needs_history:
+            parts.append(f"repetition penalty {self.repetition_penalty:g}")
+        return ", ".join(parts)
+
+    def digest(self) -> str:
+        """Return a hash that is equal exactly for laws that are equal as functions."""
+        values = asdict(self)
+        if self.greedy:
+            values["top_k"] = values["top_p"] = None
+        if self.top_p is not None and self.top_p >= 1:
+            values["top_p"] = None
+        values["version"] = _LAW_VERSION
+        text = json.dumps(values, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def penalise(self, logits: Tensor, seen: Tensor | None) -> Tensor:
+        """Apply the repetition penalty.
+
+        Args:
+            logits: [..., V].
+            seen: [..., V] bool, True for tokens in the node's history; None without a penalty.
+        """
+        if seen is None or not self.needs_history:
+            return logits
+        penalty = self.repetition_penalty
+        penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
+        return torch.where(seen, penalised, logits)
+
+    def argmax(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return the most probable token at each node, [...], lowest index on ties."""
+        return self.penalise(logits, seen).argmax(-1)
+
+    def probabilities(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return the processed distribution, [..., V], in float32 or wider.
+
+        Args:
+            logits: [..., V] of any floating dtype.
+            seen: [..., V] bool history mask, or None.
+        """
+        if logits.dtype not in (torch.float32, torch.float64):
+            logits = logits.float()
+        logits = self.penalise(logits, seen)
+        if self.greedy:
+            return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+        logits = logits / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            threshold = logits.topk(self.top_k, dim=-1).values[..., -1:]
+            logits = logits.masked_fill(logits < threshold, -torch.inf)
+        probabilities = logits.softmax(-1)
+        if self.top_p is not None and self.top_p < 1:
+            ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+            before = ordered.cumsum(-1) - ordered
+            ordered = ordered.masked_fill(before >= self.top_p, 0.0)
+            probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
+            probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+        return probabilities
+
+
+def draw(probabilities: Tensor, uniform: Tensor | float) -> Tensor:
+    """Draw one token from each distribution by inverting its cumulative sum.
+
+    A token of probability zero is never drawn. Unnormalised weights are allowed.
+
+    Args:
+        probabilities: [..., V], non-negative.
+        uniform: [...] numbers in [0, 1), or one number for all.
+
+    Returns:
+        Token ids, [...], int64.
+    """
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    threshold = cumulative[..., -1:] * (
+        uniform.unsqueeze(-1).double() if isinstance(uniform, Tensor) else uniform
+    )
+    index = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+    return index.clamp_(max=probabilities.shape[-1] - 1)
+
+
+def happens(probability: Tensor, uniform: Tensor) -> Tensor:
+    """Say which events happen: each with its probability (above 1 counts as 1).
+
+    Args:
+        probability: [...], non-negative.
+        uniform: [...] independent numbers in [0, 1).
+
+    Returns:
+        [...] bool.
+    """
+    return uniform < probability
+
+
+class History:
+    """Which tokens each row has seen, kept on the device and extended by commits.
+
+    Holds nothing when the law does not look at history.
+
+    Args:
+        law: The law that may need it.
+        prompt: [B, T] token ids.
+        vocab_size: Width of the law.
+    """
+
+    def __init__(self, law: Law, prompt: Tensor, vocab_size: int) -> None:
+        self._seen: Tensor | None = None
+        if law.needs_history:
+            seen = torch.zeros(prompt.shape[0], vocab_size, dtype=torch.bool, device=prompt.device)
+            self._seen = seen.scatter_(1, prompt, True)
+
+    def commit(self, tokens: Tensor) -> None:
+        """Add committed tokens, [B, T]."""
+        if self._seen is not None:
+            self._seen.scatter_(1, tokens, True)
+
+    def now(self) -> Tensor | None:
+        """Return the mask after all committed tokens, [B, V], or None."""
+        return self._seen
+
+    def along(self, tokens: Tensor, ancestors: Tensor | None) -> Tensor | None:
+        """Return each node's own history: the committed tokens and its path.
+
+        Args:
+            tokens: [B, N] draft tokens.
+            ancestors: [N + 1, N + 1] bool with the root as node 0, row i True at i's ancestors
+                and at i; None for a chain.
+
+        Returns:
+            [B, N + 1, V] bool, or None where the law needs no history.
+        """
+        if self._seen is None:
+            return None
+        rows, nodes = tokens.shape
+        if ancestors is None:
+            size = (nodes + 1, nodes + 1)
+            ancestors = torch.ones(size, dtype=torch.bool, device=tokens.device).tril()
+        seen = self._seen[:, None].repeat(1, nodes + 1, 1)
+        node, ancestor = ancestors[:, 1:].to(tokens.device).nonzero(as_tuple=True)
+        row = torch.arange(rows, device=tokens.device)[:, None]
+        seen[row, node[None], tokens[:, ancestor]] = True
+        return seen

@@ -1,0 +1,178 @@
+"""Where a checkpoint lies, whether it can be loaded here, and what exactly it is.
+
+Everything that can be known before weights are read is checked before weights are read: that a
+folder holds safetensors, that the hub answers, that the memory suffices. No pickle is ever
+loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from specbench.errors import ModelError, did_you_mean
+from specbench.paths import weights_dir
+
+EMBEDDED = "embedded:"
+_HASH_WHOLE_BELOW = 1 << 30
+_HUB_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that can be given to transformers' `from_pretrained`.
+
+    Attributes:
+        source: What the configuration said.
+        location: Local folder or hub id.
+        revision: Hub revision, or None.
+        local: Whether the location is a folder.
+    """
+
+    source: str
+    location: str
+    revision: str | None
+    local: bool
+
+
+def find(source: str, revision: str | None) -> Checkpoint:
+    """Resolve "embedded:NAME", a local folder or a hub id, and check that it can be loaded.
+
+    Raises:
+        ModelError: If it is not there, has no safetensors, or the hub does not answer.
+    """
+    if source.startswith(EMBEDDED):
+        name = source.removeprefix(EMBEDDED)
+        folder = weights_dir() / name
+        if not folder.is_dir():
+            names = [p.name for p in weights_dir().glob("*") if p.is_dir()]
+            raise ModelError(
+                f"There is no embedded model '{name}'",
+                f"the package ships: {', '.join(sorted(names)) or 'none'}",
+                did_you_mean(name, names),
+            )
+        return _folder(source, folder)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return _folder(source, folder)
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise ModelError(
+            f"There is no checkpoint folder '{source}'",
+            "a model is a local folder, a hub id ORG/NAME, or embedded:NAME",
+            "Correct the path, or run model=tiny_text, which is embedded.",
+        )
+    _ask_hub(source, revision)
+    return Checkpoint(source, source, revision, local=False)
+
+
+def _folder(source: str, folder: Path) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"'{source}' is not a checkpoint folder",
+            f"{folder} holds no config.json",
+            "Name a folder that save_pretrained wrote.",
+        )
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        why = (
+            "it holds pickled weights only, which are never loaded"
+            if pickled
+            else ("it holds a config.json and no *.safetensors")
+        )
+        raise ModelError(
+            f"'{source}' has no weights that can be loaded",
+            why,
+            "Save the model with safe serialization (save_pretrained writes model.safetensors).",
+        )
+    return Checkpoint(source, str(folder), None, local=True)
+
+
+def _ask_hub(repository: str, revision: str | None) -> None:
+    """Make sure that a hub checkpoint is cached or can be fetched; answer at once."""
+    if isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str):
+        return
+    embedded = "Run model=tiny_text, which is embedded, or name a local folder."
+    try:
+        HfApi().model_info(repository, revision=revision, timeout=_HUB_TIMEOUT)
+    except GatedRepoError as error:
+        raise ModelError(
+            f"'{repository}' is gated on the hub",
+            "its owners ask for a licence agreement and this machine has no access token for it",
+            "Accept the licence on the model's page and log in with `hf auth login`.",
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelError(
+            f"The hub has no model '{repository}' at revision '{revision or 'main'}'",
+            "the name is misspelt, or the repository is private",
+            "Correct model.target or model.draft.",
+        ) from error
+    except Exception as error:
+        raise ModelError(
+            f"'{repository}' is not on this machine and the hub cannot be reached",
+            f"{type(error).__name__}: no network, or offline mode is set",
+            embedded,
+        ) from error
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that can still be allocated on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_memory(need_gb: float | None, device: torch.device, name: str) -> None:
+    """Refuse a model whose weights alone exceed the free memory.
+
+    Raises:
+        ModelError: If they do.
+    """
+    free = free_memory(device) / 1e9
+    if need_gb is not None and need_gb > free:
+        raise ModelError(
+            f"'{name}' needs about {need_gb:.1f} GB for its weights",
+            f"{device} has {free:.1f} GB free",
+            "Use a larger device, a smaller model, or model=tiny_text, which is embedded.",
+        )
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """Return what identifies the weights.
+
+    For a folder: SHA-256 of its safetensors; above 1 GiB of their headers and sizes, said so by
+    the prefix. For the hub: the commit.
+    """
+    if not checkpoint.local:
+        path = try_to_load_from_cache(
+            checkpoint.location, "config.json", revision=checkpoint.revision
+        )
+        return f"commit:{Path(path).parent.name}" if isinstance(path, str) else "commit:unknown"
+    files = sorted(Path(checkpoint.location).glob("*.safetensors"))
+    whole = sum(file.stat().st_size for file in files) < _HASH_WHOLE_BELOW
+    sha = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            if whole:
+                sha.update(stream.read())
+            else:
+                size = int.from_bytes(stream.read(8), "little")
+                sha.update(stream.read(size) + str(file.stat().st_size).encode())
+    return f"{'sha256' if whole else 'headers-sha256'}:{sha.hexdigest()[:32]}"
+
+
+def local_bytes(checkpoint: Checkpoint) -> int | None:
+    """Return the size of a folder's weights, or None for a hub checkpoint."""
+    if not checkpoint.local:
+        return None
+    return sum(file.stat().st_size for file in Path(checkpoint.location).glob("*.safetensors"))

@@ -1,0 +1,224 @@
+"""Load a target with its draft and tokenizer, in the fastest engine that computes it exactly.
+
+Configurations, weights and tokenizers come through transformers; what runs is the lean decoder
+where it supports the architecture, else transformers' module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from specbench.errors import ModelError
+from specbench.models import checkpoint as checkpoints
+from specbench.models.base import Model
+from specbench.models.causal_lm import CausalLM
+from specbench.models.checkpoint import Checkpoint
+from specbench.models.decoder import LeanDecoder, supports
+from specbench.models.pair import ModelPair
+from specbench.schema.config import ModelConfig
+
+SMALL = 100_000_000
+"""Parameters below which a CPU decodes faster in float32 than in bfloat16 (`make bench`)."""
+
+
+def load_pair(config: ModelConfig, *, with_draft: bool = True) -> ModelPair:
+    """Load what a model entry names.
+
+    Args:
+        config: The model entry.
+        with_draft: Whether the measured method needs the draft. It is left out otherwise.
+
+    Raises:
+        ModelError: If a checkpoint is missing, does not fit, or the vocabularies differ.
+    """
+    device = pick_device(config.device)
+    target_files = checkpoints.find(config.target, config.target_revision)
+    draft_files = None
+    if with_draft and config.draft is not None:
+        draft_files = checkpoints.find(config.draft, config.draft_revision)
+    if not config.device_map:
+        checkpoints.check_memory(config.weights_gb, device, config.name)
+    dtype = pick_dtype(config.dtype, device, target_files)
+    tokenizer = load_tokenizer(target_files, config)
+    target = load_model(target_files, config, device, dtype)
+    provenance: dict[str, Any] = {"target": describe(target_files, target)}
+    draft = None
+    if draft_files is not None:
+        check_vocabularies(tokenizer, load_tokenizer(draft_files, config), config)
+        draft = load_model(draft_files, config, device, dtype)
+        provenance["draft"] = describe(draft_files, draft)
+        width = min(target.vocab_size, draft.vocab_size)
+        target.vocab_size = draft.vocab_size = width
+    if config.context is not None:
+        target.context = min(target.context, config.context)
+    return ModelPair(
+        name=config.name,
+        target=target,
+        draft=draft,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids(target_files, tokenizer),
+        provenance=provenance,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is the first CUDA device, else the CPU.
+
+    Raises:
+        ModelError: If a CUDA device is named and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ModelError(
+            f"There is no device '{name}'",
+            f"torch sees {count} CUDA devices",
+            "Use model.device=auto or model.device=cpu.",
+        )
+    return device
+
+
+def pick_dtype(name: str, device: torch.device, files: Checkpoint) -> torch.dtype:
+    """Return the compute dtype; "auto" is the one in which plain decoding is fastest.
+
+    On CUDA that is bfloat16. On a CPU small models run faster in float32, whose kernels have
+    less overhead; large ones are bound by memory and run faster in bfloat16.
+    """
+    if name != "auto":
+        dtype = getattr(torch, name)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    size = checkpoints.local_bytes(files)
+    return torch.float32 if size is not None and size < 2 * SMALL else torch.bfloat16
+
+
+def load_tokenizer(files: Checkpoint, config: ModelConfig) -> Any:
+    """Load a checkpoint's tokenizer and set the chat template that the entry asks for.
+
+    Raises:
+        ModelError: If the checkpoint holds none.
+    """
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(files.location, revision=files.revision)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"'{files.source}' has no tokenizer that can be loaded",
+            str(error).splitlines()[0],
+            "Save the tokenizer into the checkpoint's folder (tokenizer.json).",
+        ) from error
+    if config.chat_template is not None:
+        tokenizer.chat_template = config.chat_template
+    if config.chat is False:
+        tokenizer.chat_template = None
+    return tokenizer
+
+
+def load_model(
+    files: Checkpoint, config: ModelConfig, device: torch.device, dtype: torch.dtype
+) -> Model:
+    """Load one checkpoint into the engine that the entry asks for.
+
+    Raises:
+        ModelError: If the checkpoint cannot be read or the engine cannot run it.
+    """
+    placement: Mapping[str, Any] = {"device_map": config.device_map} if config.device_map else {}
+    try:
+        with _quiet():
+            settings = AutoConfig.from_pretrained(files.location, revision=files.revision)
+            module = AutoModelForCausalLM.from_pretrained(
+                files.location,
+                revision=files.revision,
+                config=settings,
+                dtype=dtype,
+                use_safetensors=True,
+                **placement,
+            ).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"'{files.source}' cannot be loaded",
+            str(error).strip().splitlines()[0],
+            "Check that the folder holds a decoder-only checkpoint with safetensors weights.",
+        ) from error
+    lean = config.engine != "transformers" and not config.device_map
+    if config.engine == "lean" and not supports(module.config):
+        raise ModelError(
+            f"The lean engine cannot run '{files.source}'",
+            f"it computes Llama-shaped models, and this is '{module.config.model_type}'",
+            "Use model.engine=auto.",
+        )
+    if lean and supports(module.config):
+        return LeanDecoder(module, files.source, device, dtype)
+    return CausalLM(module if config.device_map else module.to(device), files.source)
+
+
+def check_vocabularies(target: Any, draft: Any, config: ModelConfig) -> None:
+    """Refuse a draft whose token ids mean something else than the target's.
+
+    Widths that differ by padding alone are fine: both laws are cut to the common width before
+    they are normalised.
+
+    Raises:
+        ModelError: If the vocabularies differ.
+    """
+    ours, theirs = target.get_vocab(), draft.get_vocab()
+    differing = [token for token, index in theirs.items() if ours.get(token, index) != index]
+    missing = len(set(ours) ^ set(theirs))
+    if differing or missing > 0.01 * len(ours):
+        raise ModelError(
+            f"'{config.draft}' cannot draft for '{config.target}'",
+            f"their vocabularies differ ({len(differing)} tokens have another id, {missing} are "
+            "in one only)",
+            "Choose a draft of the same family, or a method without a draft such as method=pld.",
+        )
+
+
+def stop_ids(files: Checkpoint, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end an answer: the tokenizer's and the generation config's."""
+    ids: set[int] = set()
+    if tokenizer.eos_token_id is not None:
+        ids.add(int(tokenizer.eos_token_id))
+    try:
+        with _quiet():
+            generation = GenerationConfig.from_pretrained(files.location, revision=files.revision)
+    except OSError:
+        return frozenset(ids)
+    named = generation.eos_token_id
+    ids.update(named if isinstance(named, list) else [] if named is None else [named])
+    return frozenset(ids)
+
+
+def describe(files: Checkpoint, model: Model) -> dict[str, Any]:
+    """Return what a result file records of one checkpoint."""
+    return {
+        "source": files.source,
+        "revision": files.revision,
+        "digest": checkpoints.digest(files),
+        "engine": model.engine,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "vocab_size": model.vocab_size,
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and advice off the terminal while loading."""
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(logging.ERROR)
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        transformers.logging.enable_progress_bar()

@@ -1,0 +1,83 @@
+"""Attention masks as views: one table serves every cache length.
+
+The mask of T tokens behind n cached ones is [T, n + T]: zeros over the prefix, then the order
+among the T tokens themselves. Stored once behind S zero columns, the mask of any n is a slice
+that starts at column S - n, so no round builds or copies a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from specbench.models.base import AncestorMask
+
+_CHAIN_STEP = 64
+
+
+class MaskTable:
+    """Additive masks of chains and trees for caches of up to `capacity` tokens.
+
+    Args:
+        capacity: S, the largest prefix.
+        dtype: Element type of the masks (the queries' type).
+        device: Where they live.
+    """
+
+    def __init__(self, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.capacity = capacity
+        self._dtype = dtype
+        self._device = device
+        self._chain = torch.empty(0)
+        self._tree: Callable[[AncestorMask], Tensor] = lru_cache(maxsize=16)(self._build)
+
+    def chain(self, length: int, count: int) -> Tensor:
+        """Return the [T, n + T] causal mask of `count` tokens behind `length` cached ones."""
+        if self._chain.shape[0] < count:
+            size = -(-count // _CHAIN_STEP) * _CHAIN_STEP
+            self._chain = self._build_from(torch.ones(size, size, dtype=torch.bool).tril())
+        return self._chain[:count, self.capacity - length : self.capacity + count]
+
+    def tree(self, mask: AncestorMask, length: int) -> Tensor:
+        """Return the [T, n + T] mask of a tree behind `length` cached tokens."""
+        return self._tree(mask)[:, self.capacity - length :]
+
+    def ragged(self, lengths: Sequence[int], count: int, mask: AncestorMask | None) -> Tensor:
+        """Return [B, 1, T, longest + T] for rows of different lengths.
+
+        New token i of row b stands in slot `lengths[b] + i`; the slots behind a row's own new
+        tokens are hidden.
+        """
+        end = max(lengths) + count
+        rows = torch.full(
+            (len(lengths), 1, count, end), -torch.inf, dtype=self._dtype, device=self._device
+        )
+        for row, length in enumerate(lengths):
+            block = self.chain(length, count) if mask is None else self.tree(mask, length)
+            rows[row, 0, :, : length + count] = block
+        return rows
+
+    def _build(self, mask: AncestorMask) -> Tensor:
+        return self._build_from(mask.ancestors)
+
+    def _build_from(self, visible: Tensor) -> Tensor:
+        size = visible.shape[0]
+        table = torch.zeros(size, self.capacity + size, dtype=self._dtype)
+        table[:, self.capacity :].masked_fill_(~visible.cpu(), -torch.inf)
+        return table.to(self._device)
+
+
+def window(mask: Tensor, positions: Tensor, slot_positions: Tensor, width: int) -> Tensor:
+    """Hide slots that lie `width` or more positions before a token (sliding-window layers).
+
+    Args:
+        mask: [..., T, n + T] additive mask.
+        positions: [T] position of each new token.
+        slot_positions: [n + T] position of each slot; a tree's slots are not in order.
+        width: The window, in tokens.
+    """
+    far = positions[:, None] - slot_positions[None] >= width
+    return mask.masked_fill(far, -torch.inf)

@@ -1,0 +1,58 @@
+"""A target with its optional draft and tokenizer: what a decoder and a task are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from specbench.cache import Cache
+from specbench.models.base import Model
+
+
+@dataclass
+class ModelPair:
+    """A target model, an optional draft model, and the text side of both.
+
+    Attributes:
+        name: Model id in results.
+        target: The model whose law is decoded.
+        draft: A cheaper model over the same vocabulary, or None.
+        tokenizer: A transformers tokenizer, or None for models without text.
+        stop_ids: Tokens that end an answer.
+        provenance: Revision and digest of each checkpoint.
+    """
+
+    name: str
+    target: Model
+    draft: Model | None = None
+    tokenizer: Any = None
+    stop_ids: frozenset[int] = frozenset()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    _caches: dict[str, Cache] = field(default_factory=dict, repr=False)
+
+    @property
+    def context(self) -> int:
+        """Longest sequence that every model of the pair accepts, in tokens."""
+        models = [self.target, self.draft] if self.draft else [self.target]
+        return min(model.context for model in models)
+
+    def target_cache(self, capacity: int) -> Cache:
+        """Return the target's cache, empty, with room for `capacity` tokens."""
+        return self._cache("target", self.target, capacity)
+
+    def draft_cache(self, capacity: int) -> Cache:
+        """Return the draft's cache, empty, with room for `capacity` tokens."""
+        assert self.draft is not None
+        return self._cache("draft", self.draft, capacity)
+
+    def _cache(self, role: str, model: Model, capacity: int) -> Cache:
+        """Reuse one buffer for all requests, so that no generation pays for allocation."""
+        cache = self._caches.get(role)
+        if cache is None or cache.capacity < capacity:
+            room = 256
+            while room < capacity:
+                room *= 2
+            cache = self._caches[role] = model.new_cache(1, room)
+        cache.truncate([0] * len(cache.lengths))
+        return cache

@@ -1,0 +1,120 @@
+"""Exact toy models: next-token laws given by a table or a function, in float64.
+
+They run behind the same port as real models, tree masks and rollback included, and are small
+enough that the law of whole sequences can be enumerated. A decoder that is wrong by one part in
+a million on such a model is wrong.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from specbench.cache import Cache, LengthCache
+from specbench.models.base import AncestorMask, Capability
+
+Table = Callable[[tuple[int, ...]], Tensor]
+"""Maps a context to logits [V] in float64."""
+
+
+class TokenCache(LengthCache):
+    """Remembers the tokens themselves, each with the tokens before it on its path."""
+
+    def __init__(self, batch: int, capacity: int) -> None:
+        super().__init__(batch, capacity)
+        self.tokens = [[0] * capacity for _ in range(batch)]
+
+    def _gather(self, row: int, start: int, kept: Sequence[int]) -> None:
+        moved = [self.tokens[row][start + index] for index in kept]
+        self.tokens[row][start : start + len(kept)] = moved
+
+
+class TableModel:
+    """A model whose next-token logits are a function of the context.
+
+    Args:
+        table: Maps a context to logits [V].
+        vocab_size: V.
+        name: What the model is called.
+        context: Longest sequence.
+    """
+
+    engine = "table"
+    capabilities = frozenset({Capability.TREE_MASK})
+    dtype = torch.float64
+
+    def __init__(
+        self, table: Table, vocab_size: int, name: str = "table", context: int = 4096
+    ) -> None:
+        self.name = name
+        self.vocab_size = vocab_size
+        self.context = context
+        self.device = torch.device("cpu")
+        self._table = table
+
+    def new_cache(self, batch: int, capacity: int) -> TokenCache:
+        """Return an empty cache for `batch` rows of at most `capacity` tokens."""
+        return TokenCache(batch, capacity)
+
+    def forward(
+        self, tokens: Tensor, cache: Cache, *, mask: AncestorMask | None = None, last: int = 0
+    ) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.forward`."""
+        assert isinstance(cache, TokenCache)
+        rows, count = tokens.shape
+        visible = torch.ones(count, count).tril().bool() if mask is None else mask.ancestors
+        logits = torch.empty(rows, count, self.vocab_size, dtype=torch.float64)
+        for row, start in enumerate(cache.lengths):
+            assert start + count <= cache.capacity
+            new = tokens[row].tolist()
+            cache.tokens[row][start : start + count] = new
+            prefix = tuple(cache.tokens[row][:start])
+            for index in range(count):
+                path = tuple(itertools.compress(new, visible[index].tolist()))
+                logits[row, index] = self._table(prefix + path)
+        cache.lengths = [length + count for length in cache.lengths]
+        return logits[:, -last:]
+
+
+def markov_table(order: int, vocab_size: int, seed: int, sharpness: float = 1.0) -> Table:
+    """Return a random law that depends on the last `order` tokens.
+
+    Args:
+        order: Number of tokens that matter.
+        vocab_size: V.
+        seed: Seed of the random logits.
+        sharpness: Standard deviation of the logits.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape = (vocab_size + 1,) * order + (vocab_size,)
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64) * sharpness
+
+    def table(context: tuple[int, ...]) -> Tensor:
+        padded = (vocab_size,) * order + context
+        return logits[padded[len(padded) - order :]]
+
+    return table
+
+
+def cyclic_table(period: int, vocab_size: int) -> Table:
+    """Return the deterministic law that counts 0, 1, ..., period - 1, 0, ... by position."""
+
+    def table(context: tuple[int, ...]) -> Tensor:
+        logits = torch.full((vocab_size,), -torch.inf, dtype=torch.float64)
+        logits[len(context) % period] = 0.0
+        return logits
+
+    return table
+
+
+def drift_table(table: Table, noise: Table, share: float) -> Table:
+    """Return the law (1 - share) p + share * noise of two tables, as logits."""
+
+    def mixed(context: tuple[int, ...]) -> Tensor:
+        law = (1 - share) * table(context).softmax(-1) + share * noise(context).softmax(-1)
+        return law.log()
+
+    return mixed

@@ -1,0 +1,1 @@
+"""The shapes that cross the house: the validated configuration and the result file."""

@@ -1,0 +1,84 @@
+"""Read the entries of a configuration group straight from their YAML files.
+
+Listing and showing must answer at once, so they do not compose a configuration: they read one
+file. An entry may build on others of its group by a `defaults` list; those are merged first, as
+in a composition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from specbench.errors import ConfigError, did_you_mean
+from specbench.paths import conf_dir
+
+
+def names(group: str, folders: Sequence[Path] = ()) -> list[str]:
+    """Return the sorted ids of a group, such as "method".
+
+    Args:
+        group: A folder of the configuration.
+        folders: Folders beside the project's own that may hold the group too.
+    """
+    found: set[str] = set()
+    for folder in (*folders, conf_dir()):
+        found.update(path.stem for path in (folder / group).glob("*.yaml"))
+    return sorted(found)
+
+
+def load(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return one entry as plain values; interpolations stay as they are written.
+
+    Args:
+        group: A folder of the configuration.
+        name: The entry's id.
+        folders: Folders beside the project's own, searched first.
+
+    Raises:
+        ConfigError: If there is no such entry, or its file is not a YAML mapping.
+    """
+    for folder in (*folders, conf_dir()):
+        path = folder / group / f"{name}.yaml"
+        if path.is_file():
+            return _read(path, group, folders)
+    raise unknown_entry(group, name, names(group, folders))
+
+
+def unknown_entry(group: str, name: str, options: Sequence[str]) -> ConfigError:
+    """Return the error for a name that a group has not."""
+    near = did_you_mean(name, options)
+    return ConfigError(
+        f"Unknown {group} '{name}'" + (f". {near}" if near else ""),
+        f"available: {', '.join(options)}" if options else f"there is no {group} at all",
+        f"Type 'specbench list {group}s' to see them all.",
+    )
+
+
+def _read(path: Path, group: str, folders: Sequence[Path]) -> dict[str, Any]:
+    try:
+        node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{path}' is not YAML", " ".join(str(error).split())) from error
+    if not isinstance(node, Mapping):
+        raise ConfigError(f"'{path}' holds no keys", "an entry is a mapping of keys to values")
+    own = {str(key): value for key, value in node.items() if key != "defaults"}
+    parents = [item for item in node.get("defaults", ()) if item != "_self_"]
+    merged: dict[str, Any] = {}
+    for parent in parents:
+        merged = _merge(merged, load(group, str(parent), folders))
+    return _merge(merged, own)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
+    return merged

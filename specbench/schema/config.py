@@ -1,0 +1,204 @@
+"""The typed configuration of one job, validated once, right after composition.
+
+Everything after this module may trust its values: types, ranges and names are checked here, and
+every error names the full key path, what is allowed and the nearest valid name. The module knows
+nothing of Hydra and nothing of torch; it reads plain dictionaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from specbench.errors import ConfigError
+from specbench.schema.method import MethodConfig, Paper
+from specbench.schema.model import ModelConfig
+from specbench.schema.reading import Reader
+
+__all__ = [
+    "MethodConfig",
+    "ModelConfig",
+    "Paper",
+    "RunConfig",
+    "SamplingConfig",
+    "TimingConfig",
+    "check_capabilities",
+]
+
+_SAMPLING_KEYS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+_TIMING_KEYS = ("repeats", "warmup", "threads")
+_RUN_KEYS = (
+    "method",
+    "model",
+    "task",
+    "baseline",
+    "sampling",
+    "max_new_tokens",
+    "timing",
+    "score",
+    "results_dir",
+    "resume",
+    "progress",
+)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """The target law's parameters and the seed of every random stream.
+
+    Attributes:
+        temperature: 0 is argmax; 1 is the model's own law.
+        top_k: Keep the k likeliest tokens; None keeps all.
+        top_p: Keep the smallest set of tokens of this mass; None keeps all.
+        repetition_penalty: Divides the logits of tokens already seen; 1 is none.
+        seed: Key of the random streams.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SamplingConfig:
+        """Validate the `sampling` node.
+
+        Raises:
+            ConfigError: If a key is unknown or of a wrong value.
+        """
+        reader = Reader(values, "sampling", _SAMPLING_KEYS)
+        return cls(
+            temperature=reader.number("temperature", 0.0, minimum=0),
+            top_k=reader.integer("top_k", minimum=1, null=True),
+            top_p=reader.number("top_p", minimum=0, maximum=1, above=True, null=True),
+            repetition_penalty=reader.number("repetition_penalty", 1.0, minimum=0, above=True),
+            seed=reader.integer("seed", 0, minimum=0),
+        )
+
+
+@dataclass(frozen=True)
+class TimingConfig:
+    """How often each sample is measured.
+
+    Attributes:
+        repeats: Measurements of each arm and sample.
+        warmup: Samples that run before and are not recorded.
+        threads: CPU threads of the engine, or None for its own choice.
+    """
+
+    repeats: int = 3
+    warmup: int = 2
+    threads: int | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TimingConfig:
+        """Validate the `timing` node.
+
+        Raises:
+            ConfigError: If a key is unknown or of a wrong value.
+        """
+        reader = Reader(values, "timing", _TIMING_KEYS)
+        return cls(
+            repeats=reader.integer("repeats", 3, minimum=1),
+            warmup=reader.integer("warmup", 2, minimum=0),
+            threads=reader.integer("threads", minimum=1, null=True),
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that one job needs to know.
+
+    Attributes:
+        method: The measured method.
+        model: The target and its draft.
+        task: The task's node, read by `specbench.tasks.config.TaskConfig.from_dict`.
+        baseline: The method that it is measured against, or None.
+        sampling: The target law.
+        max_new_tokens: Limit of new tokens a turn, or None for the task's own.
+        timing: Repeats, warm-up and threads.
+        score: Whether answers are scored.
+        results_dir: Folder of the result files.
+        resume: Whether finished measurements of the same job are kept and not repeated.
+        progress: Whether progress may be shown on a terminal.
+    """
+
+    method: MethodConfig
+    model: ModelConfig
+    task: Mapping[str, Any]
+    baseline: MethodConfig | None = None
+    sampling: SamplingConfig = SamplingConfig()
+    max_new_tokens: int | None = None
+    timing: TimingConfig = TimingConfig()
+    score: bool = True
+    results_dir: Path = Path("results")
+    resume: bool = True
+    progress: bool = True
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Validate a composed configuration; `baseline` is a method's node or None.
+
+        Raises:
+            ConfigError: If a key is unknown, missing or of a wrong value.
+        """
+        reader = Reader(values, "", _RUN_KEYS)
+        task = reader.mapping("task")
+        if not isinstance(task.get("name"), str):
+            raise ConfigError("'task' is missing", "", "Add task=NAME to the command.")
+        baseline = reader.get("baseline")
+        return cls(
+            method=MethodConfig.from_dict(reader.mapping("method")),
+            model=ModelConfig.from_dict(reader.mapping("model")),
+            task=task,
+            baseline=None if baseline is None else MethodConfig.from_dict(baseline, "baseline"),
+            sampling=SamplingConfig.from_dict(reader.mapping("sampling")),
+            max_new_tokens=reader.integer("max_new_tokens", minimum=1, null=True),
+            timing=TimingConfig.from_dict(reader.mapping("timing")),
+            score=reader.boolean("score", True),
+            results_dir=Path(reader.text("results_dir", "results")),
+            resume=reader.boolean("resume", True),
+            progress=reader.boolean("progress", True),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain values that JSON can hold."""
+        plain = asdict(self)
+        plain["results_dir"] = str(self.results_dir)
+        plain["task"] = dict(self.task)
+        return plain
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides what is measured: all but where it goes and how it is shown."""
+        plain = self.to_dict()
+        for key in ("results_dir", "resume", "progress"):
+            del plain[key]
+        return plain
+
+
+def check_capabilities(config: RunConfig) -> None:
+    """Refuse a method that asks for what the model has not, before anything is loaded.
+
+    Raises:
+        ConfigError: If the method or the baseline needs a draft or another modality.
+    """
+    model = config.model
+    for role, method in (("method", config.method), ("baseline", config.baseline)):
+        if method is None:
+            continue
+        if "draft" in method.needs and model.draft is None:
+            raise ConfigError(
+                f"The {role} '{method.name}' needs a draft model",
+                f"the model '{model.name}' has none",
+                "Add model.draft=ORG/NAME or a folder, or choose a method that needs no draft "
+                "(specbench list methods).",
+            )
+        if method.modality not in ("any", model.modality):
+            raise ConfigError(
+                f"The {role} '{method.name}' decodes {method.modality}",
+                f"the model '{model.name}' is a model of {model.modality}",
+                "Choose a method of the model's modality (specbench list methods).",
+            )

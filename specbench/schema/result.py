@@ -1,0 +1,194 @@
+"""The result file: one place of truth for its columns, units and version.
+
+One parquet file holds one job: a row per (arm, sample, repeat), with the verification rounds
+as a nested column. Everything that explains the rows (configuration, provenance, digests)
+stands in the file's own metadata, so that a file can be read without the repository.
+
+Every published number is derived from these rows by one named function in `specbench.compare`
+or `specbench.metrics`; no average is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Integer version of the columns below. Every change adds an upgrade step."""
+
+BASELINE = "baseline"
+"""Name of the arm that plain decoding runs in."""
+
+METHOD = "method"
+"""Name of the arm that the measured method runs in."""
+
+METADATA_KEY = b"specbench"
+"""The key of the parquet file's metadata under which `FileMetadata` stands as JSON."""
+
+ROUND_TYPE = pa.struct(
+    [
+        ("turn", pa.int32()),  # index of the conversation turn
+        ("proposed", pa.int32()),  # draft tokens on the longest proposed path
+        ("accepted", pa.int32()),  # draft tokens accepted by the verifier, before any cut
+        ("emitted", pa.int32()),  # tokens kept after stop-token and length cuts, bonus included
+        ("nodes", pa.int32()),  # draft tree nodes scored by the target
+        ("target_forwards", pa.int32()),
+        ("target_tokens", pa.int32()),  # tokens fed to the target
+        ("draft_forwards", pa.int32()),
+        ("draft_tokens", pa.int32()),  # tokens fed to the draft
+        ("draft_ns", pa.int64()),  # nanoseconds in the drafter
+        ("target_ns", pa.int64()),  # nanoseconds in the target's forward
+        ("host_ns", pa.int64()),  # nanoseconds in everything else
+    ]
+)
+
+RESULT_SCHEMA = pa.schema(
+    [
+        pa.field("arm", pa.string(), nullable=False),  # "baseline" or "method"
+        pa.field("method", pa.string(), nullable=False),  # id of the method that ran in this arm
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("repeat", pa.int32(), nullable=False),
+        pa.field("process", pa.int32(), nullable=False),  # index of the process that measured
+        pa.field("position", pa.int32(), nullable=False),  # place in the interleaved schedule
+        pa.field("started_unix", pa.float64(), nullable=False),  # seconds since 1970
+        pa.field("error", pa.string()),  # null where the sample succeeded
+        pa.field("stop_reason", pa.string()),  # stop_token | stop_string | length | context
+        pa.field("prompt_tokens", pa.int32()),  # tokens of every turn's prompt, summed
+        pa.field("new_tokens", pa.int32()),  # emitted ids, stop token included, summed over turns
+        pa.field("output_ids", pa.list_(pa.list_(pa.int32()))),  # one list a turn
+        pa.field("output_text", pa.list_(pa.string())),  # one string a turn
+        pa.field("total_ns", pa.int64()),  # wall time of generate(), prefill included
+        pa.field("ttft_ns", pa.int64()),  # wall time to the first token of the first turn
+        pa.field("prefill_ns", pa.int64()),  # wall time to each turn's first token, summed
+        pa.field("decode_ns", pa.int64()),  # total_ns - prefill_ns
+        pa.field("device_ns", pa.int64()),  # device time by CUDA events; null on CPU
+        pa.field("draft_ns", pa.int64()),  # sums over the rounds and the prefill
+        pa.field("target_ns", pa.int64()),
+        pa.field("host_ns", pa.int64()),
+        pa.field("target_forwards", pa.int32()),  # prefills included
+        pa.field("target_tokens", pa.int32()),
+        pa.field("draft_forwards", pa.int32()),
+        pa.field("draft_tokens", pa.int32()),
+        pa.field("peak_device_bytes", pa.int64()),
+        pa.field("peak_rss_bytes", pa.int64()),
+        pa.field("score", pa.float64()),  # the task's scorer; null where it has none
+        pa.field("score_name", pa.string()),
+        pa.field("score_detail", pa.string()),
+        pa.field("fidelity", pa.string()),  # identical | tie | diverged | wrong; null if undefined
+        pa.field("first_divergence", pa.int32()),  # output position; null where identical
+        pa.field("top2_gap", pa.float64()),  # target's top-2 logit gap at the first divergence
+        pa.field("rounds", pa.list_(ROUND_TYPE)),
+    ]
+)
+"""Columns of a result file; see the comments for units."""
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a method's YAML says about itself.
+
+    Attributes:
+        name: The YAML's id.
+        title: A short human name.
+        exactness: "exact", "greedy" or "lossy".
+        knob: The parameter that makes a lossy method lossy, else empty.
+        paper: Title or reference of the authors' paper.
+        modality: "text", "image" or "any".
+    """
+
+    name: str
+    title: str = ""
+    exactness: str = "exact"
+    knob: str = ""
+    paper: str = ""
+    modality: str = "text"
+
+
+@dataclass(frozen=True)
+class FileMetadata:
+    """Everything beside the rows that a result file says about its measurement.
+
+    Attributes:
+        schema_version: Version of the columns.
+        job_id: Hex fingerprint of what was measured; equal for a resumed job.
+        method: The method in the "method" arm.
+        baseline: The method in the "baseline" arm, or None where no baseline ran.
+        model: Model id.
+        task: Task id.
+        task_version: Version of the task's protocol.
+        task_digest: SHA-256 of the samples and of the prompt protocol.
+        law: Human-readable description of the target law.
+        law_hash: Hash of the target law; a speedup across differing hashes is refused.
+        scorer: Mapping of scorer name to its version.
+        dtype: Compute dtype, such as "float32".
+        device: Device name.
+        engine: Which engine ran the target: "lean", "transformers" or "table".
+        temperature: Temperature of the target law.
+        timing: Repeats, warm-up and clock of the run.
+        config: The resolved configuration, secrets removed.
+        provenance: Versions, git revision, machine, digests and command line.
+        noise: Summary of what the run measured about itself (A/A floor inputs, numeric bound).
+    """
+
+    job_id: str
+    method: MethodInfo
+    baseline: MethodInfo | None
+    model: str
+    task: str
+    task_version: int
+    task_digest: str
+    law: str
+    law_hash: str
+    scorer: Mapping[str, int]
+    dtype: str
+    device: str
+    engine: str
+    temperature: float
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    noise: Mapping[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """Return the metadata as one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> FileMetadata:
+        """Build metadata from decoded JSON of the current schema version.
+
+        Raises:
+            KeyError, TypeError: If a key is missing or of the wrong shape.
+        """
+        known = {item.name for item in fields(cls)}
+        plain = {key: value for key, value in values.items() if key in known}
+        plain["method"] = MethodInfo(**plain["method"])
+        if plain.get("baseline") is not None:
+            plain["baseline"] = MethodInfo(**plain["baseline"])
+        return cls(**plain)
+
+
+UPGRADES: dict[int, Callable[[pa.Table, dict[str, Any]], tuple[pa.Table, dict[str, Any]]]] = {}
+"""Step that turns a file of version `key` into version `key + 1`."""
+
+
+def upgrade(table: pa.Table, metadata: dict[str, Any]) -> tuple[pa.Table, dict[str, Any]]:
+    """Bring a table and its metadata from their version to `SCHEMA_VERSION`.
+
+    Raises:
+        KeyError: If a step is missing (the file is newer than this program, or too old).
+    """
+    version = int(metadata["schema_version"])
+    while version != SCHEMA_VERSION:
+        table, metadata = UPGRADES[version](table, metadata)
+        version += 1
+        metadata = {**metadata, "schema_version": version}
+    return table, metadata
