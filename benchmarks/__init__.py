@@ -1,0 +1,1 @@
+"""Benchmark scripts: they print ratios from one interleaved run and assert nothing."""

@@ -1,0 +1,1 @@
+"""Is a decoder's output law the target's law?"""

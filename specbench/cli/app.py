@@ -1,0 +1,74 @@
+"""The `specbench` command: its subcommands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from specbench import __version__
+from specbench.cli import compare, doctor, listing, run, show
+from specbench.cli.console import print_error, stderr
+from specbench.errors import SpecbenchError
+
+_INTERRUPTED = 130
+
+
+class _Group(TyperGroup):
+    """Turns what a command raises into a message on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a traceback is printed only with `--debug`."""
+        try:
+            return super().invoke(ctx)
+        except SpecbenchError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exception(error)
+            print_error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            stderr().print(
+                "Interrupted. Every finished measurement is kept; "
+                "run the same command again to go on."
+            )
+            raise typer.Exit(_INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Measure speculative and parallel decoding of text and image models under one ruler.",
+    epilog="Start with: specbench run    then: specbench list methods",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("compare")(compare.compare)
+app.command("list")(listing.list_entries)
+app.command("show")(show.show)
+app.command("doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"specbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    del debug, version
+
+
+def main() -> None:
+    """Run the command line; the console script calls this."""
+    app(prog_name="specbench")

@@ -1,0 +1,82 @@
+"""Where the command line writes: results on stdout, everything else on stderr.
+
+Text that a user or a file gave is never read as markup, and nothing is cut to a terminal's width
+where there is no terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from specbench.errors import SpecbenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_UNBOUNDED = 10_000
+"""Width in columns of an output that is not a terminal."""
+
+_GAP = 3
+"""Spaces between the columns of a table."""
+
+
+def stdout() -> Console:
+    """Return the console of results; `NO_COLOR` and pipes turn its colours off."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """Return the console of messages."""
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _UNBOUNDED
+    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+
+
+def print_error(error: SpecbenchError) -> None:
+    """Print an error as what happened, why, and how to fix it."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = stderr()
+    console.print(Text.assemble(("error: ", "bold red"), error.what))
+    for name, text in (("why", error.why), ("fix", error.fix)):
+        if text:
+            line = Text.assemble((f"{name}: ", "bold"), text)
+            console.print(Padding(line, (0, 0, 0, 2), expand=False))
+
+
+def print_json(values: Any) -> None:
+    """Print values as indented JSON on stdout."""
+    print(json.dumps(values, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a plain table on stdout.
+
+    Args:
+        headers: Names of the columns, the most telling first: where a terminal is too narrow,
+            columns are left out from the end.
+        rows: A cell for each column.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    shown = len(headers)
+    while shown > 2 and sum(widths[:shown]) + _GAP * (shown - 1) > stdout().width:
+        shown -= 1
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    for number, header in enumerate(headers[:shown]):
+        table.add_column(header, overflow="fold", style="cyan" if number == 0 else "")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row[:shown]))
+    stdout().print(table)

@@ -1,0 +1,126 @@
+"""`specbench list`: what there is to run, read from the YAML files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from specbench.cli.console import print_json, print_table, stderr
+from specbench.errors import UsageError, did_you_mean
+from specbench.schema import catalog
+
+KINDS = ("methods", "models", "tasks", "metrics", "results")
+
+
+def list_entries(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="|".join(KINDS), help="What to list.", autocompletion=lambda: list(KINDS)
+        ),
+    ],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config_dir: Annotated[
+        Path | None,
+        typer.Option("--config-dir", help="Another folder with method/, model/ or task/."),
+    ] = None,
+    results_dir: Annotated[
+        Path, typer.Option("--results-dir", help="The folder that 'list results' reads.")
+    ] = Path("results"),
+) -> None:
+    """List the methods, models, tasks and metrics that there are, or the results of past runs."""
+    if kind not in KINDS:
+        near = did_you_mean(kind, KINDS)
+        raise UsageError(f"Cannot list '{kind}'", f"there are: {', '.join(KINDS)}", near)
+    if kind == "results":
+        headers, rows = _results(results_dir)
+    else:
+        group = kind.removesuffix("s")
+        folders = [config_dir] if config_dir else []
+        entries = [catalog.load(group, name, folders) for name in catalog.names(group, folders)]
+        columns = _COLUMNS[kind]
+        headers = [header for header, _ in columns]
+        rows = [[read(entry) for _, read in columns] for entry in entries]
+    if json:
+        keys = [header.lower().replace(" ", "_") for header in headers]
+        print_json([dict(zip(keys, row, strict=True)) for row in rows])
+    elif not rows:
+        stderr().print(f"There are no {kind}.")
+    else:
+        print_table(headers, [[_cell(value) for value in row] for row in rows])
+
+
+def _results(folder: Path) -> tuple[list[str], list[list[Any]]]:
+    from datetime import datetime
+
+    from specbench.store import list_results
+
+    headers = ["File", "Method", "Task", "Model", "Baseline", "Temperature", "Rows", "Written"]
+    rows: list[list[Any]] = []
+    for summary in list_results(folder):
+        about = summary.metadata
+        written = datetime.fromtimestamp(summary.modified_unix).isoformat(" ", "minutes")
+        if about is None:
+            stderr().print(f"{summary.path}: {summary.problem}")
+            continue
+        baseline = about.baseline.name if about.baseline else None
+        rows.append(
+            [str(summary.path), about.method.name, about.task, about.model, baseline]
+            + [about.temperature, summary.rows, written]
+        )
+    return headers, rows
+
+
+def _key(name: str) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda entry: entry.get(name)
+
+
+def _source(entry: Mapping[str, Any]) -> str:
+    source = entry.get("source") or {}
+    if source.get("kind") == "mix":
+        return f"mix of {len(source['tasks'])} tasks"
+    return str(source.get("dataset") or "embedded")
+
+
+_Columns = list[tuple[str, Callable[[Mapping[str, Any]], Any]]]
+_COLUMNS: dict[str, _Columns] = {
+    "methods": [
+        ("Name", _key("name")),
+        ("Title", _key("title")),
+        ("Exactness", _key("exactness")),
+        ("Needs", _key("needs")),
+        ("Modality", _key("modality")),
+        ("Paper", lambda entry: (entry.get("paper") or {}).get("url")),
+    ],
+    "models": [
+        ("Name", _key("name")),
+        ("Title", _key("title")),
+        ("Weights GB", _key("weights_gb")),
+        ("Target", _key("target")),
+        ("Draft", _key("draft")),
+    ],
+    "tasks": [
+        ("Name", _key("name")),
+        ("Title", _key("title")),
+        ("Version", _key("version")),
+        ("Licence", _key("licence")),
+        ("Source", _source),
+    ],
+    "metrics": [
+        ("Name", _key("name")),
+        ("Title", _key("title")),
+        ("Unit", _key("unit")),
+        ("Better", _key("better")),
+    ],
+}
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "you name it" if value == "???" else str(value)

@@ -1,0 +1,219 @@
+"""`specbench run`: measure one job, or a sweep of jobs, and print the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from specbench.cli.console import stderr, stdout
+from specbench.errors import JobsFailed, NotComparable, UsageError
+from specbench.schema import catalog
+
+if TYPE_CHECKING:
+    from specbench.hosting import HostRequest, JobOutcome
+    from specbench.schema.config import RunConfig
+
+
+def _complete(incomplete: str) -> list[str]:
+    group, sign, start = incomplete.partition("=")
+    groups = {"method": "method", "model": "model", "task": "task", "baseline": "method"}
+    if not sign:
+        return [f"{name}=" for name in groups if name.startswith(incomplete)]
+    names = catalog.names(groups[group]) if group in groups else []
+    return [f"{group}={name}" for name in names if name.startswith(start)]
+
+
+def run(
+    context: typer.Context,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="What differs from the default run, such as method=pld task=tiny_math "
+            "task.limit=20 sampling.temperature=0.8. See docs/configuration.md.",
+            autocompletion=_complete,
+            show_default=False,
+        ),
+    ] = None,
+    multirun: Annotated[
+        bool,
+        typer.Option("-m", "--multirun", help="Run every combination: method=token_sd,pld."),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what would run and what it needs; load nothing."),
+    ] = False,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--fresh",
+            help="Keep the finished measurements of the same job (default), or measure anew.",
+            show_default=False,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    config_dir: Annotated[
+        Path | None,
+        typer.Option("--config-dir", help="Another folder with method/, model/ or task/."),
+    ] = None,
+    cfg: Annotated[
+        str | None,
+        typer.Option("--cfg", metavar="job|hydra|all", help="Print the configuration only."),
+    ] = None,
+    package: Annotated[
+        str | None, typer.Option("--package", "-p", help="With --cfg: one part, such as method.")
+    ] = None,
+    resolve: Annotated[
+        bool, typer.Option("--resolve", help="With --cfg: resolve the references.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Measure a decoding method against plain decoding.
+
+    Without any KEY=VALUE it measures speculative sampling on the embedded text pair, which needs
+    no network, no GPU and no account.
+    """
+    root = context.find_root()
+    root.params["debug"] = root.params.get("debug") or debug
+    words = list(overrides or ())
+    if resume is not None:
+        words.append(f"resume={str(resume).lower()}")
+    if quiet:
+        words.append("progress=false")
+
+    from specbench import hosting
+
+    request = hosting.HostRequest(tuple(words), multirun, config_dir)
+    if cfg is not None:
+        _print_config(request, cfg, package, resolve)
+    elif dry_run:
+        print_plan(hosting.compose_jobs(request))
+    else:
+        finish(hosting.run(request), show_traceback=bool(root.params["debug"]))
+
+
+def _print_config(request: HostRequest, kind: str, package: str | None, resolve: bool) -> None:
+    from specbench import hosting
+
+    if kind not in ("job", "hydra", "all"):
+        raise UsageError(f"--cfg cannot be '{kind}'", "it is one of job, hydra, all")
+    if request.multirun:
+        raise UsageError("--cfg prints one job, not a sweep", fix="Leave out -m.")
+    hosting.show_config(request, kind, package, resolve)
+
+
+def finish(outcomes: Sequence[JobOutcome], show_traceback: bool = False) -> None:
+    """Print the comparison and the result files; raise what stopped or failed.
+
+    Args:
+        outcomes: How each job ended.
+        show_traceback: Whether to print the traceback of a job that a bug stopped.
+
+    Raises:
+        SpecbenchError: What stopped the only job of a plain run.
+        JobsFailed: If a job of a sweep was stopped, or if samples failed.
+    """
+    if len(outcomes) == 1 and outcomes[0].error is not None:
+        raise outcomes[0].error
+    for outcome in outcomes:
+        if outcome.reused:
+            stderr().print(
+                f"Nothing was measured: {outcome.path} holds this job already; "
+                "--fresh measures it anew."
+            )
+    paths = [outcome.path for outcome in outcomes if outcome.path is not None]
+    if paths:
+        print_comparison(paths)
+        for path in paths:
+            print(path)
+    stopped = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in stopped:
+        assert outcome.error is not None
+        stderr().print(f"stopped: {outcome.label}: {outcome.error.what}")
+        if show_traceback and outcome.detail:
+            stderr().print(outcome.detail)
+    failed = sum(outcome.failed for outcome in outcomes)
+    if stopped:
+        raise JobsFailed(
+            f"{len(stopped)} of {len(outcomes)} jobs did not finish",
+            stopped[0].error.what if stopped[0].error else "",
+            "The other jobs' results are kept. Run the same command again for the rest.",
+        )
+    if failed:
+        raise JobsFailed(
+            f"{failed} samples failed",
+            "each is a row with its error; the table is over the others",
+            "Look at the 'error' column of the result file, then run the same command again.",
+        )
+
+
+def print_comparison(paths: Sequence[Path]) -> None:
+    """Print one table over all files, or one for each model, target law and baseline.
+
+    A sweep over models or sampling measures under several rulers on purpose; what shares a ruler
+    is set side by side, the rest stands apart.
+    """
+    from specbench.compare import compare
+    from specbench.report import table
+    from specbench.store import ResultSet, read_many
+
+    result_sets = read_many(list(paths))
+    try:
+        comparisons = [compare(result_sets)]
+    except NotComparable:
+        groups: dict[tuple[str, ...], list[ResultSet]] = {}
+        for result_set in result_sets:
+            about = result_set.metadata
+            baseline = about.baseline.name if about.baseline else ""
+            groups.setdefault((about.model, about.law_hash, baseline), []).append(result_set)
+        comparisons = [compare(group) for group in groups.values()]
+    for number, comparison in enumerate(comparisons):
+        if number:
+            stdout().print()
+        stdout().print(table.render(comparison, width=stdout().width))
+
+
+def print_plan(jobs: Sequence[tuple[str, RunConfig]]) -> None:
+    """Print every job as a YAML document, with what it would run and need as comments."""
+    import yaml
+
+    for label, config in jobs:
+        print("---")
+        for line in _plan(label, config):
+            print(f"# {line}")
+        print(yaml.safe_dump(_plain(config.to_dict()), sort_keys=False, allow_unicode=True), end="")
+
+
+def _plan(label: str, config: RunConfig) -> list[str]:
+    model, task = config.model, config.task
+    against = f" against {config.baseline.name}" if config.baseline else " without a baseline"
+    limit = task.get("limit")
+    samples = f"the first {limit} samples" if limit else "every sample"
+    if model.target.startswith("embedded:"):
+        need = "nothing to fetch: the model ships with the package"
+    elif model.weights_gb is None:
+        need = f"the weights of {model.target}" + (f" and {model.draft}" if model.draft else "")
+    else:
+        need = (
+            f"about {model.weights_gb:g} GB of disk for the weights, unless they are cached, and "
+            f"as much memory in 16-bit numbers (twice that in 32-bit), and the cache beside it"
+        )
+    return [
+        f"job: {label}",
+        f"runs: {config.method.name} ({config.method.exactness}){against}, {samples} of "
+        f"{task['name']}, {config.timing.repeats} repeats after {config.timing.warmup} warm-ups",
+        f"model: {model.target}" + (f" with the draft {model.draft}" if model.draft else ""),
+        f"needs: {need}",
+        f"writes: {config.results_dir}/",
+    ]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

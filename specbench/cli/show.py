@@ -1,0 +1,124 @@
+"""`specbench show`: one method, model or task, with its parts and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from specbench.cli.console import print_json, stdout
+from specbench.errors import UsageError, did_you_mean
+from specbench.schema import catalog
+
+KINDS = ("method", "model", "task", "metric")
+_PARTS = ("drafter", "topology", "length", "verifier")
+
+
+def show(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="|".join(KINDS), help="What to show.", autocompletion=lambda: list(KINDS)
+        ),
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config_dir: Annotated[
+        Path | None,
+        typer.Option("--config-dir", help="Another folder with method/, model/ or task/."),
+    ] = None,
+) -> None:
+    """Show what one method, model, task or metric is and which keys it has."""
+    if kind not in KINDS:
+        near = did_you_mean(kind, KINDS)
+        raise UsageError(f"Cannot show a '{kind}'", f"there are: {', '.join(KINDS)}", near)
+    entry = catalog.load(kind, name, [config_dir] if config_dir else [])
+    if json:
+        print_json(entry)
+        return
+    _print_heading(entry, name)
+    if kind == "method":
+        _print_method(entry)
+    else:
+        _print_fields(entry, skip=("name", "title", "summary", "definition", "loader._target_"))
+
+
+def _print_heading(entry: Mapping[str, Any], name: str) -> None:
+    from rich.text import Text
+
+    console = stdout()
+    console.print(Text.assemble((name, "bold cyan"), "  ", str(entry.get("title", ""))))
+    summary = entry.get("summary") or entry.get("definition")
+    if summary:
+        console.print()
+        console.print(Text(" ".join(str(summary).split())))
+    console.print()
+
+
+def _print_method(entry: Mapping[str, Any]) -> None:
+    paper = entry.get("paper") or {}
+    facts = {
+        "exactness": entry.get("exactness"),
+        "knob": entry.get("knob"),
+        "modality": entry.get("modality"),
+        "needs": entry.get("needs"),
+        "paper": ", ".join(str(paper[key]) for key in ("title", "authors") if paper.get(key)),
+        "url": paper.get("url"),
+    }
+    _print_fields(facts)
+    decoder = entry.get("decoder") or {}
+    parts = {"decoder": decoder.get("_target_")}
+    parts |= {part: decoder[part].get("_target_") for part in _PARTS if part in decoder}
+    _print_section("Parts")
+    _print_fields(parts)
+    documents = entry.get("parameters") or {}
+    if documents:
+        _print_section("Parameters")
+        _print_fields(
+            {
+                f"method.{name}={_value(entry.get(name))}": " ".join(str(text).split())
+                for name, text in documents.items()
+            }
+        )
+
+
+def _print_section(title: str) -> None:
+    from rich.text import Text
+
+    stdout().print()
+    stdout().print(Text(title, style="bold"))
+
+
+def _print_fields(entry: Mapping[str, Any], skip: tuple[str, ...] = ()) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column(overflow="fold")
+    for key, value in _flat(entry):
+        if key not in skip and value not in (None, "", [], {}):
+            table.add_row(Text(key), Text(_value(value)))
+    stdout().print(table)
+
+
+def _flat(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in entry.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(repr(item) if "\n" in str(item) else str(item) for item in value)
+    if isinstance(value, str) and not value.strip():
+        return repr(value)
+    return "you name it" if value == "???" else str(value).rstrip()

@@ -1,0 +1,160 @@
+"""Which result files may stand side by side, and what must be said where they may not.
+
+Two numbers mean the same only under the same ruler. Some of a file's circumstances must agree
+across all files of a comparison, and some only among files of one task; a difference is refused
+unless the user allows it by name, and then a banner says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from specbench.errors import NotComparable, UsageError, did_you_mean
+from specbench.store import ResultSet
+
+
+class Ruler(NamedTuple):
+    """What must be equal between files that are compared, each as one printable value.
+
+    Attributes:
+        model: Model id, with the target's checkpoint where the configuration names it.
+        law: Hash of the target law, with its description.
+        dtype: Compute dtype.
+        device: Device name.
+        threads: CPU threads, where the run recorded them.
+        engine: Which engine ran the target.
+        baseline: Method and parameters of the baseline arm; empty without one.
+        task: Digest and version of the task's samples and protocol.
+        scorer: Scorers and their versions.
+        max_new_tokens: Limit of each turn, where the run set one.
+    """
+
+    model: str
+    law: str
+    dtype: str
+    device: str
+    threads: str
+    engine: str
+    baseline: str
+    task: str
+    scorer: str
+    max_new_tokens: str
+
+
+ALLOWABLE = Ruler._fields
+"""Names that the `allow` of a comparison understands."""
+
+PER_TASK = ("task", "scorer", "max_new_tokens")
+"""Fields that differ between tasks by nature and must agree inside of one."""
+
+_MEANING = {
+    "model": "the models differ",
+    "law": "the target laws differ, so that the arms do not draw from one distribution",
+    "dtype": "the compute dtypes differ",
+    "device": "the devices differ",
+    "threads": "the numbers of CPU threads differ",
+    "engine": "the engines that ran the target differ",
+    "baseline": "the baselines differ, so that the speedups have different denominators",
+    "task": "the samples or the prompt protocols differ",
+    "scorer": "the scorers' versions differ",
+    "max_new_tokens": "the limits on new tokens differ",
+}
+
+
+def ruler_of(result: ResultSet) -> Ruler:
+    """Return the circumstances of one file."""
+    data = result.metadata
+    model = data.config.get("model")
+    target = model.get("target") if isinstance(model, dict) else None
+    return Ruler(
+        model=f"{data.model} ({target})" if target else data.model,
+        law=f"{data.law_hash} ({data.law})" if data.law else data.law_hash,
+        dtype=data.dtype,
+        device=data.device,
+        threads=_text(data.timing.get("threads")),
+        engine=data.engine,
+        baseline=_baseline(data.baseline.name, data.config) if data.baseline else "",
+        task=f"{data.task_digest} (version {data.task_version})",
+        scorer=json.dumps(dict(data.scorer), sort_keys=True),
+        max_new_tokens=_text(data.config.get("max_new_tokens")),
+    )
+
+
+def check_allow(allow: Iterable[str]) -> frozenset[str]:
+    """Return the allowed differences.
+
+    Raises:
+        UsageError: If one of them is not the name of a difference.
+    """
+    allowed = frozenset(allow)
+    for name in sorted(allowed):
+        if name not in ALLOWABLE:
+            raise UsageError(
+                f"Cannot allow '{name}' to differ",
+                f"the differences that can be allowed are: {', '.join(ALLOWABLE)}",
+                did_you_mean(name, ALLOWABLE),
+            )
+    return allowed
+
+
+def check_comparable(
+    results: Sequence[ResultSet], allow: Collection[str]
+) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Check that all files were measured under one ruler.
+
+    Args:
+        results: The files.
+        allow: Fields of `Ruler` that may differ.
+
+    Returns:
+        The fields that differ, and a banner for each.
+
+    Raises:
+        NotComparable: If a field differs that is not allowed to.
+    """
+    rulers = [ruler_of(result) for result in results]
+    differing: set[str] = set()
+    banners = []
+    for name in Ruler._fields:
+        clash = _first_clash(name, results, rulers)
+        if clash is None:
+            continue
+        one, other = clash
+        first, second = getattr(rulers[one], name), getattr(rulers[other], name)
+        if name not in allow:
+            raise NotComparable(
+                f"'{results[one].path.name}' and '{results[other].path.name}' are not comparable",
+                f"{_MEANING[name]}: {first} and {second}",
+                f"Compare them apart, or allow it with --allow {name}.",
+            )
+        differing.add(name)
+        banners.append(f"Allowed difference: {_MEANING[name]} ({first} and {second}).")
+    return frozenset(differing), tuple(banners)
+
+
+def _first_clash(
+    name: str, results: Sequence[ResultSet], rulers: Sequence[Ruler]
+) -> tuple[int, int] | None:
+    """Return the first two files that differ in one field, or None."""
+    seen: dict[str, int] = {}
+    for index, (result, ruler) in enumerate(zip(results, rulers, strict=True)):
+        if name == "baseline" and not ruler.baseline:
+            continue
+        scope = result.metadata.task if name in PER_TASK else ""
+        earlier = seen.setdefault(scope, index)
+        if getattr(rulers[earlier], name) != getattr(ruler, name):
+            return earlier, index
+    return None
+
+
+def _baseline(name: str, config: Any) -> str:
+    """Return the baseline's name with its parameters, where it has any."""
+    node = config.get("baseline")
+    parameters = node.get("parameters") if isinstance(node, dict) else None
+    return f"{name} {json.dumps(parameters, sort_keys=True)}" if parameters else name
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,135 @@
+"""What a comparison says, as plain immutable values that every report reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from specbench.compare.derive import ArmSummary
+from specbench.schema.result import MethodInfo
+from specbench.stats import Estimate, Interval
+
+OVERALL = "overall"
+"""Name of the section that pools every task."""
+
+BETTER = "better"
+WORSE = "worse"
+SAME = "same"
+INCONCLUSIVE = "inconclusive"
+
+
+class Speedup(NamedTuple):
+    """A paired, total-time ratio of the baseline to the method over common samples.
+
+    Attributes:
+        value: Above 1, the method is faster.
+        interval: 95% interval, None with fewer than two samples.
+        p_value: Two-sided, before adjustment for the number of rows.
+        adjusted_p_value: After Holm's adjustment within the comparison.
+        noise_floor: Ratio of the baseline to itself that this run cannot tell from 1; None with
+            fewer than two repeats.
+        verdict: "better", "worse", "same" or "inconclusive".
+    """
+
+    value: float
+    interval: Interval | None
+    p_value: float | None
+    adjusted_p_value: float | None
+    noise_floor: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One method, or the baseline, in one section.
+
+    Attributes:
+        section: A task, "task / category", or "overall".
+        label: How tables name the row: the method's id with whatever tells it from its likes.
+        method: What the method says about itself.
+        is_baseline: Whether this is the baseline arm.
+        samples: Samples that succeeded in every arm of this row.
+        repeats: Repeats of a sample in one process.
+        processes: Processes that measured.
+        failed: Samples with at least one failed measurement in either arm.
+        speedup_e2e: End to end against the baseline; None for the baseline and without one.
+        speedup_decode: The same without prefill.
+        predicted_speedup: Decode speedup that acceptance and cost predict.
+        overhead: Share of the prediction that was not observed.
+        tokens_ratio: The method's new tokens over the baseline's on the same measurements.
+        score: Mean score; None where the task has no scorer.
+        score_name: Name of the score; empty without one.
+        score_difference: Paired difference to the baseline.
+        quantities: Everything that is derived from this arm alone.
+    """
+
+    section: str
+    label: str
+    method: MethodInfo
+    is_baseline: bool
+    samples: int
+    repeats: int
+    processes: int
+    failed: int
+    speedup_e2e: Speedup | None
+    speedup_decode: Speedup | None
+    predicted_speedup: float | None
+    overhead: float | None
+    tokens_ratio: float | None
+    score: Estimate | None
+    score_name: str
+    score_difference: Estimate | None
+    quantities: ArmSummary
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all rows have in common, for a report's heading; differing values are joined.
+
+    Attributes:
+        model: Model id.
+        device: Device name.
+        dtype: Compute dtype.
+        engine: Engine of the target.
+        law: Description of the target law.
+        baseline: Id of the baseline; empty without one.
+        version: Version of specbench that measured; empty where it was not recorded.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    engine: str
+    law: str
+    baseline: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods side by side.
+
+    Attributes:
+        by: "task", "category" or "overall".
+        setting: What all rows have in common.
+        rows: Rows by section; in each, baselines first, then methods from fastest to slowest.
+        banners: One sentence for each difference that the user allowed.
+        warnings: One sentence for each reason to read with care, with advice.
+        files: Names of the files that were compared.
+    """
+
+    by: str
+    setting: Setting
+    rows: tuple[ComparisonRow, ...]
+    banners: tuple[str, ...]
+    warnings: tuple[str, ...]
+    files: tuple[str, ...]
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """The sections in their order."""
+        return tuple(dict.fromkeys(row.section for row in self.rows))
+
+    def section(self, name: str) -> tuple[ComparisonRow, ...]:
+        """Return the rows of one section."""
+        return tuple(row for row in self.rows if row.section == name)

@@ -1,0 +1,297 @@
+"""Every published quantity of one arm, derived from its rows and rounds by one function each.
+
+Terms. A turn's first round is its prefill: the target's forward over the prompt, which yields
+the turn's first token and proposes nothing. All later rounds are verification rounds; for plain
+decoding each of them proposes nothing and emits one token. "Pooled" means a ratio of totals.
+`emitted` counts the tokens that were kept after stop-token and length cuts, the bonus or
+corrected token included; `accepted` counts draft tokens only, before any cut.
+
+A quantity without a denominator (no verification round, nothing proposed) is None.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+LONGEST_POSITION = 64
+"""Positions of the draft that `acceptance_by_position` reports at most."""
+
+_FIDELITY_ORDER = ("wrong", "diverged", "tie", "identical")
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The successful measurements of one arm.
+
+    Attributes:
+        rows: Rows of result files, indexed by a unique id.
+        rounds: Their rounds; `row` holds the id of the measurement, `first` marks prefills.
+    """
+
+    rows: pd.DataFrame
+    rounds: pd.DataFrame
+
+    @cached_property
+    def verification(self) -> pd.DataFrame:
+        """The verification rounds: all but each turn's first."""
+        return self.rounds[~self.rounds["first"]]
+
+    def take(self, ids: pd.Index) -> Measurements:
+        """Return the measurements with these ids."""
+        return Measurements(
+            self.rows.loc[ids], self.rounds[self.rounds["row"].isin(ids)].reset_index(drop=True)
+        )
+
+
+class RoundTime(NamedTuple):
+    """Mean time of one verification round by kind of work, in milliseconds."""
+
+    draft: float
+    target: float
+    host: float
+
+
+class FidelityCounts(NamedTuple):
+    """Samples by how their tokens compare with the baseline's at temperature 0.
+
+    A sample counts with the worst of its repeats. `tie`: the first difference lies where the
+    target's two best logits are equal within the measured numeric bound.
+    """
+
+    identical: int
+    tie: int
+    diverged: int
+    wrong: int
+
+    @property
+    def total(self) -> int:
+        """Samples that have a verdict."""
+        return sum(self)
+
+
+def mal(measured: Measurements) -> float | None:
+    """Mean acceptance length: emitted tokens per verification round, bonus included, pooled."""
+    rounds = measured.verification
+    return _ratio(rounds["emitted"].sum(), len(rounds))
+
+
+def mal_request(measured: Measurements) -> float | None:
+    """Mean over measurements of each one's own mean acceptance length."""
+    rounds = measured.verification
+    if not len(rounds):
+        return None
+    return float(rounds.groupby("row")["emitted"].mean().mean())
+
+
+def accepted_per_round(measured: Measurements) -> float | None:
+    """Accepted draft tokens per verification round, bonus excluded, pooled."""
+    rounds = measured.verification
+    return _ratio(rounds["accepted"].sum(), len(rounds))
+
+
+def acceptance_rate(measured: Measurements) -> float | None:
+    """Chance that a tested draft token is accepted, all positions pooled.
+
+    A position of the longest proposed path is tested if all earlier ones were accepted, so that
+    a round tests its accepted tokens and, unless it accepted the whole path, one more.
+    """
+    proposed, accepted = _path(measured)
+    tested = accepted.sum() + (accepted < proposed).sum()
+    return _ratio(accepted.sum(), tested)
+
+
+def acceptance_by_position(measured: Measurements) -> tuple[float, ...]:
+    """Chance that position i is accepted, given that it was proposed and all earlier accepted.
+
+    Element 0 is the first draft position. The list ends at the last position that was tested.
+    """
+    proposed, accepted = _path(measured)
+    rates = []
+    for position in range(1, LONGEST_POSITION + 1):
+        tested = (proposed >= position) & (accepted >= position - 1)
+        if not tested.any():
+            break
+        rates.append(float((accepted[tested] >= position).mean()))
+    return tuple(rates)
+
+
+def acceptance_histogram(measured: Measurements) -> tuple[int, ...]:
+    """Number of verification rounds that accepted 0, 1, 2, ... draft tokens."""
+    accepted = measured.verification["accepted"].to_numpy(dtype=np.int64)
+    return tuple(int(count) for count in np.bincount(accepted)) if accepted.size else ()
+
+
+def draft_efficiency(measured: Measurements) -> float | None:
+    """Accepted over drafted tokens, where every node of a draft tree was drafted, pooled."""
+    rounds = measured.verification
+    return _ratio(rounds["accepted"].sum(), rounds["nodes"].sum())
+
+
+def nfe(measured: Measurements) -> float | None:
+    """Number of function evaluations: target forwards per measurement, prefills included."""
+    return _ratio(measured.rows["target_forwards"].sum(), len(measured.rows))
+
+
+def step_compression(measured: Measurements) -> float | None:
+    """New tokens per target forward, prefills included, pooled. Plain decoding has 1."""
+    return _ratio(measured.rows["new_tokens"].sum(), measured.rows["target_forwards"].sum())
+
+
+def tokens_per_second(measured: Measurements) -> float | None:
+    """New tokens per second of the whole generation, prefill included, pooled."""
+    return _ratio(measured.rows["new_tokens"].sum(), measured.rows["total_ns"].sum() / 1e9)
+
+
+def tokens_per_second_decode(measured: Measurements) -> float | None:
+    """Tokens of the verification rounds per second after each turn's first token, pooled."""
+    emitted = measured.verification["emitted"].sum()
+    return _ratio(emitted, measured.rows["decode_ns"].sum() / 1e9)
+
+
+def ttft_ms(measured: Measurements) -> float | None:
+    """Median time to the first token of the first turn, in milliseconds."""
+    times = measured.rows["ttft_ns"].dropna()
+    return float(times.median()) / 1e6 if len(times) else None
+
+
+def host_share(measured: Measurements) -> float | None:
+    """Share of the total time that is neither the target's nor the drafter's, pooled."""
+    return _ratio(measured.rows["host_ns"].sum(), measured.rows["total_ns"].sum())
+
+
+def round_time(measured: Measurements) -> RoundTime | None:
+    """Mean milliseconds of a verification round, split into draft, target and host."""
+    rounds = measured.verification
+    if not len(rounds):
+        return None
+    return RoundTime(*(float(rounds[f"{part}_ns"].mean()) / 1e6 for part in RoundTime._fields))
+
+
+def peak_memory_bytes(measured: Measurements) -> int | None:
+    """Greatest device memory, or where no device reports it the process's resident memory."""
+    for column in ("peak_device_bytes", "peak_rss_bytes"):
+        values = measured.rows[column].dropna()
+        if len(values):
+            return int(values.max())
+    return None
+
+
+def mean_new_tokens(measured: Measurements) -> float | None:
+    """New tokens per measurement, stop tokens included."""
+    return _ratio(measured.rows["new_tokens"].sum(), len(measured.rows))
+
+
+def fidelity_counts(measured: Measurements) -> FidelityCounts | None:
+    """Samples by the worst fidelity of their repeats; None where fidelity is undefined."""
+    judged = measured.rows.dropna(subset=["fidelity"])
+    if not len(judged):
+        return None
+    rank = judged["fidelity"].map({name: place for place, name in enumerate(_FIDELITY_ORDER)})
+    worst = rank.groupby([judged["task"], judged["sample_id"]]).min()
+    counts = {name: int((worst == place).sum()) for place, name in enumerate(_FIDELITY_ORDER)}
+    return FidelityCounts(**counts)
+
+
+def predicted_speedup(method: Measurements, baseline: Measurements) -> float | None:
+    """Decode speedup that acceptance and cost predict, if the host's work were free.
+
+    A verification round of the method yields `mal` tokens for its mean draft and target time; the
+    baseline pays its mean target time for each token (Leviathan, Kalman, Matias, "Fast Inference
+    from Transformers via Speculative Decoding", 2023, Theorem 3.8, with measured costs).
+    """
+    length, plain_length = mal(method), mal(baseline)
+    cost, plain_cost = round_time(method), round_time(baseline)
+    if length is None or plain_length is None or cost is None or plain_cost is None:
+        return None
+    per_token = _ratio(cost.draft + cost.target, length)
+    plain_per_token = _ratio(plain_cost.target + plain_cost.draft, plain_length)
+    if per_token is None or plain_per_token is None:
+        return None
+    return _ratio(plain_per_token, per_token)
+
+
+def overhead(predicted: float | None, observed: float | None) -> float | None:
+    """Share of the predicted decode speedup that was not observed: 1 - observed / predicted."""
+    if predicted is None or observed is None:
+        return None
+    return 1.0 - observed / predicted
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """The quantities of one arm; each field is the value of the function of its name.
+
+    Attributes:
+        mal: Emitted tokens per verification round, bonus included, pooled.
+        mal_request: Mean over measurements of each one's own.
+        accepted_per_round: Accepted draft tokens per verification round.
+        acceptance_rate: Accepted over tested draft tokens.
+        acceptance_by_position: The same by draft position, conditional on the earlier ones.
+        acceptance_histogram: Verification rounds by accepted tokens.
+        draft_efficiency: Accepted over drafted tokens.
+        nfe: Target forwards per measurement.
+        step_compression: New tokens per target forward.
+        tokens_per_second: End to end.
+        tokens_per_second_decode: After the first token of each turn.
+        ttft_ms: Median time to first token, milliseconds.
+        host_share: Host time over total time.
+        round_time: Milliseconds of a verification round: draft, target, host.
+        peak_memory_bytes: Peak device memory, else resident memory.
+        mean_new_tokens: New tokens per measurement.
+        fidelity: Samples by fidelity against the baseline arm.
+    """
+
+    mal: float | None
+    mal_request: float | None
+    accepted_per_round: float | None
+    acceptance_rate: float | None
+    acceptance_by_position: tuple[float, ...]
+    acceptance_histogram: tuple[int, ...]
+    draft_efficiency: float | None
+    nfe: float | None
+    step_compression: float | None
+    tokens_per_second: float | None
+    tokens_per_second_decode: float | None
+    ttft_ms: float | None
+    host_share: float | None
+    round_time: RoundTime | None
+    peak_memory_bytes: int | None
+    mean_new_tokens: float | None
+    fidelity: FidelityCounts | None
+
+
+def summarise(measured: Measurements) -> ArmSummary:
+    """Derive every quantity of one arm."""
+    return ArmSummary(
+        mal=mal(measured),
+        mal_request=mal_request(measured),
+        accepted_per_round=accepted_per_round(measured),
+        acceptance_rate=acceptance_rate(measured),
+        acceptance_by_position=acceptance_by_position(measured),
+        acceptance_histogram=acceptance_histogram(measured),
+        draft_efficiency=draft_efficiency(measured),
+        nfe=nfe(measured),
+        step_compression=step_compression(measured),
+        tokens_per_second=tokens_per_second(measured),
+        tokens_per_second_decode=tokens_per_second_decode(measured),
+        ttft_ms=ttft_ms(measured),
+        host_share=host_share(measured),
+        round_time=round_time(measured),
+        peak_memory_bytes=peak_memory_bytes(measured),
+        mean_new_tokens=mean_new_tokens(measured),
+        fidelity=fidelity_counts(measured),
+    )
+
+
+def _path(measured: Measurements) -> tuple[np.ndarray, np.ndarray]:
+    rounds = measured.verification
+    return rounds["proposed"].to_numpy(), rounds["accepted"].to_numpy()
+
+
+def _ratio(numerator: float, denominator: float) -> float | None:
+    return float(numerator) / float(denominator) if denominator > 0 else None

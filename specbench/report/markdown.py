@@ -1,0 +1,60 @@
+"""The comparison as GitHub-flavoured Markdown, for a README or an issue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from specbench.compare.comparison import OVERALL, Comparison, ComparisonRow
+from specbench.report import words
+
+_COLUMNS: tuple[tuple[str, str, Callable[[ComparisonRow], str]], ...] = (
+    ("Method", ":--", lambda row: row.label),
+    ("Exactness", ":--", words.exactness),
+    ("n", "--:", lambda row: str(row.samples)),
+    ("Speedup [95%]", ":--", lambda row: words.speedup(row, row.speedup_e2e)),
+    ("Verdict", ":--", lambda row: row.speedup_e2e.verdict if row.speedup_e2e else words.NOTHING),
+    ("Floor", "--:", lambda row: words.floor(row.speedup_e2e)),
+    ("MAL", "--:", lambda row: words.number(row.quantities.mal)),
+    ("tok/s", "--:", lambda row: words.rate(row.quantities.tokens_per_second_decode)),
+    ("TTFT", "--:", lambda row: words.milliseconds(row.quantities.ttft_ms)),
+    ("Score", ":--", words.score),
+    ("Fidelity", "--:", words.fidelity),
+    ("Failed", "--:", lambda row: str(row.failed)),
+)
+
+_EXPLAINED = ("speedup", "floor", "MAL", "tok/s", "TTFT", "score", "fidelity")
+
+
+def render(comparison: Comparison) -> str:
+    """Return the comparison as Markdown: heading, tables, legend, banners and warnings."""
+    blocks = [f"> **{_escaped(banner)}**" for banner in comparison.banners]
+    blocks.append(_escaped(words.heading(comparison)))
+    for name in comparison.sections:
+        rows = comparison.section(name)
+        shown = "all tasks" if name == OVERALL else name
+        blocks.append(f"**{_escaped(shown)}** ({words.measured(rows)})")
+        blocks.append(_table(rows))
+    blocks.append(f"<sub>{words.legend(_EXPLAINED)}</sub>")
+    if comparison.warnings:
+        blocks.append("\n".join(f"- {_escaped(warning)}" for warning in comparison.warnings))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _table(rows: Sequence[ComparisonRow]) -> str:
+    lines = [
+        _line([title for title, _, _ in _COLUMNS]),
+        _line([alignment for _, alignment, _ in _COLUMNS]),
+    ]
+    lines.extend(_line([_escaped(read(row)) for _, _, read in _COLUMNS]) for row in rows)
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Keep characters of names from being read as Markdown."""
+    for character in ("\\", "|", "*", "_", "`", "<", "~"):
+        text = text.replace(character, f"\\{character}")
+    return text

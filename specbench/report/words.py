@@ -1,0 +1,172 @@
+"""How a Comparison's values read in a table for people.
+
+Every form for people uses these, so that a number looks the same in a terminal and in a paper.
+An absent value is a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from specbench.compare.comparison import (
+    BETTER,
+    INCONCLUSIVE,
+    SAME,
+    WORSE,
+    Comparison,
+    ComparisonRow,
+    Speedup,
+)
+
+NOTHING = "–"
+"""What stands where there is no value."""
+
+MARKS = {BETTER: "+", WORSE: "-", SAME: "=", INCONCLUSIVE: "?"}
+"""One character for each verdict."""
+
+_MEANINGS = {
+    "class": "class: exact keeps the target's law, greedy its argmax, lossy neither.",
+    "speedup": (
+        "speedup: the baseline's total time over the method's on the same samples, prefill "
+        "included, with its 95% interval (+ better, - worse, = same, ? inconclusive)."
+    ),
+    "floor": "floor: the baseline against itself; a smaller effect is noise.",
+    "MAL": "MAL: tokens per verification round, bonus included.",
+    "tok/s": "tok/s: decode only.",
+    "TTFT": "TTFT: median time to first token.",
+    "score": "score: mean (paired difference to the baseline).",
+    "fidelity": (
+        "fidelity: samples with the baseline's very tokens (=), other ones from a numeric tie on "
+        "(~), or plainly other ones (≠)."
+    ),
+    "accept": "accept: accepted over tested draft tokens.",
+    "decode": "decode: speedup without prefill.",
+    "predicted": "predicted: decode speedup from acceptance and cost alone.",
+    "host": "host: share of the time outside of both models.",
+}
+
+
+def legend(columns: Iterable[str]) -> str:
+    """Return what the columns of these titles mean, one sentence each."""
+    return " ".join(_MEANINGS[title] for title in columns if title in _MEANINGS)
+
+
+def ratio(value: float | None) -> str:
+    """Return a ratio such as "1.62x"."""
+    return NOTHING if value is None else f"{value:.2f}x"
+
+
+def speedup(row: ComparisonRow, value: Speedup | None) -> str:
+    """Return a speedup with its interval, such as "1.62x [1.55, 1.70]"."""
+    if row.is_baseline:
+        return "1.00x"
+    if value is None:
+        return NOTHING
+    if value.interval is None:
+        return f"{value.value:.2f}x"
+    low, high = value.interval
+    return f"{value.value:.2f}x [{low:.2f}, {high:.2f}]"
+
+
+def mark(value: Speedup | None) -> str:
+    """Return the mark of a speedup's verdict, or a blank."""
+    return MARKS[value.verdict] if value is not None else " "
+
+
+def floor(value: Speedup | None) -> str:
+    """Return a noise floor as a relative change, such as "±1.9%"."""
+    if value is None or value.noise_floor is None:
+        return NOTHING
+    return f"±{100 * (value.noise_floor - 1):.1f}%"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a plain number."""
+    return NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def rate(value: float | None) -> str:
+    """Return tokens per second: three significant digits or more."""
+    if value is None:
+        return NOTHING
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return a time in milliseconds, or in seconds where it is long."""
+    if value is None:
+        return NOTHING
+    if value >= 10_000:
+        return f"{value / 1000:.1f} s"
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms"
+
+
+def percent(value: float | None) -> str:
+    """Return a share as a percentage."""
+    return NOTHING if value is None else f"{100 * value:.0f}%"
+
+
+def score(row: ComparisonRow) -> str:
+    """Return the mean score, with the paired difference to the baseline and its half-width."""
+    if row.score is None:
+        return NOTHING
+    mean = f"{row.score.value:.2f}"
+    difference = row.score_difference
+    if difference is None:
+        return mean
+    if difference.interval is None:
+        return f"{mean} ({_signed(difference.value)})"
+    low, high = difference.interval
+    return f"{mean} ({_signed(difference.value)} ±{(high - low) / 2:.2f})"
+
+
+def fidelity(row: ComparisonRow) -> str:
+    """Return the fidelity counts, such as "48= 2~", or a dash where they are undefined."""
+    counts = row.quantities.fidelity
+    if counts is None:
+        return NOTHING
+    parts = [(counts.identical, "="), (counts.tie, "~"), (counts.diverged + counts.wrong, "≠")]
+    return " ".join(f"{count}{sign}" for count, sign in parts if count) or NOTHING
+
+
+def breaks_its_claim(row: ComparisonRow) -> bool:
+    """Return whether a method that claims to be lossless gave other tokens than the baseline."""
+    counts = row.quantities.fidelity
+    if counts is None or row.method.exactness == "lossy":
+        return False
+    return counts.diverged + counts.wrong > 0
+
+
+def exactness(row: ComparisonRow) -> str:
+    """Return the exactness, with the knob of a lossy method."""
+    if row.method.exactness == "lossy" and row.method.knob:
+        return f"lossy ({row.method.knob})"
+    return row.method.exactness
+
+
+def heading(comparison: Comparison) -> str:
+    """Return one line on what all rows have in common."""
+    setting = comparison.setting
+    baseline = f"against {setting.baseline}" if setting.baseline else "no baseline"
+    parts = [setting.model, setting.law, setting.dtype, setting.device, setting.engine]
+    return " · ".join([part for part in parts if part] + [baseline])
+
+
+def measured(rows: Sequence[ComparisonRow]) -> str:
+    """Return how the rows of a section were measured, such as "3 repeats, 1 process"."""
+    methods = [row for row in rows if not row.is_baseline and row.samples] or rows
+    repeats = sorted({row.repeats for row in methods if row.samples})
+    processes = sorted({row.processes for row in methods if row.samples})
+    if not repeats:
+        return "nothing measured"
+    return f"{_count(repeats, 'repeat', 'repeats')}, {_count(processes, 'process', 'processes')}"
+
+
+def _count(values: Sequence[int], one: str, many: str) -> str:
+    if values[0] == values[-1]:
+        return f"{values[0]} {one if values[0] == 1 else many}"
+    return f"{values[0]}-{values[-1]} {many}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"

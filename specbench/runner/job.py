@@ -1,0 +1,316 @@
+"""One job, start to finish: load, warm up, measure, score, write.
+
+Whatever happens, what has been measured stays: every finished pair of measurements goes to the
+journal at once, a failed sample becomes a row with its error, and a second start measures only
+what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from specbench import store
+from specbench.audit.fidelity import Fidelity, judge, numeric_bound, worst
+from specbench.clock import clock_for
+from specbench.decoding.base import Decoder
+from specbench.errors import ConfigError
+from specbench.law import Law
+from specbench.models.pair import ModelPair
+from specbench.runner.measure import Arm, Bench, Measured, result_row
+from specbench.runner.progress import JobProgress
+from specbench.runner.provenance import device_name, provenance
+from specbench.schema.build import instantiate, locate
+from specbench.schema.config import MethodConfig, RunConfig
+from specbench.schema.result import BASELINE, METHOD, FileMetadata
+from specbench.store import Journal, Key
+from specbench.tasks.base import Sample, Task
+from specbench.tasks.config import TaskConfig
+from specbench.tasks.load import load_task
+from specbench.tasks.prompting import for_tokenizer
+
+PROTOCOL_VERSION = 1
+"""Moves when the way of measuring changes, so that old journals are not continued."""
+
+_BOUND_SAMPLES = 2
+
+
+class JobResult(NamedTuple):
+    """How a job ended.
+
+    Attributes:
+        path: The result file.
+        failed: Number of samples that failed in any arm.
+        reused: Whether the file was there already and nothing was measured.
+    """
+
+    path: Path
+    failed: int
+    reused: bool = False
+
+
+def run_job(config: RunConfig) -> JobResult:
+    """Measure one method on one model and task.
+
+    Args:
+        config: The validated configuration.
+
+    Raises:
+        SpecbenchError: If something that the user can mend prevents the job.
+        KeyboardInterrupt: If interrupted; the journal is intact and the job can be resumed.
+    """
+    if config.timing.threads is not None:
+        torch.set_num_threads(config.timing.threads)
+    task = load_task(TaskConfig.from_dict(config.task))
+    store.check_writable(config.results_dir)
+    arms = _arms(config)
+    models = _load(config, arms)
+    task = for_tokenizer(task, models.tokenizer)
+    metadata = _metadata(config, task, models)
+    stem = store.result_stem(config.method.name, config.model.name, task.name, metadata.job_id)
+    finished = store.existing_results(config.results_dir, stem)
+    if config.resume and finished:
+        return JobResult(finished[-1], _failures(store.read_parquet(finished[-1]).rows), True)
+    with Journal.open(config.results_dir, stem, metadata, fresh=not config.resume) as journal:
+        return _Job(config, task, arms, models, journal).run(stem)
+
+
+class _Job:
+    """The state of one running job."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        arms: Sequence[Arm],
+        models: ModelPair,
+        journal: Journal,
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._arms = arms
+        self._models = models
+        self._journal = journal
+        self._law = target_law(config)
+        self._bench = Bench(
+            models,
+            task,
+            self._law,
+            config.sampling.seed,
+            config.max_new_tokens,
+            clock_for(models.target.device),
+        )
+        self._verdicts: dict[tuple[Any, ...], Fidelity] = {}
+        self._scores: dict[tuple[Any, ...], tuple[float | None, str]] = {}
+
+    def run(self, stem: str) -> JobResult:
+        """Measure what is missing, then write the result file."""
+        repeats = self._config.timing.repeats
+        todo = self._missing(repeats)
+        total = len(self._task.samples) * repeats * len(self._arms)
+        label = f"{self._config.method.name} on {self._task.name} with {self._models.name}"
+        done = total - len(todo) * len(self._arms)
+        with JobProgress(label, total, done, self._config.progress) as progress:
+            if todo:
+                progress.say("warming up")
+                self._warm_up()
+            for position, (sample, repeat, flip) in enumerate(todo):
+                rows = self._measure(sample, repeat, flip, position)
+                self._journal.append_many(rows)
+                tokens = sum(row.get("new_tokens") or 0 for row in rows)
+                nanoseconds = sum(row.get("total_ns") or 0 for row in rows)
+                progress.advance(len(rows), tokens, nanoseconds / 1e9)
+        path = store.next_free_path(self._config.results_dir, stem)
+        rows = self._ordered(self._journal.rows)
+        metadata = replace(self._journal.metadata, noise={"logit_bound": self._bound(rows)})
+        store.write_parquet(path, rows, metadata)
+        self._journal.remove()
+        return JobResult(path, len({row["sample_id"] for row in rows if row.get("error")}))
+
+    def _missing(self, repeats: int) -> list[tuple[Sample, int, bool]]:
+        """Return the pairs that the journal lacks, with the order of their arms."""
+        done = self._journal.done
+        return [
+            (sample, repeat, bool((index + repeat) % 2))
+            for repeat in range(repeats)
+            for index, sample in enumerate(self._task.samples)
+            if not all(Key(arm.name, sample.id, repeat, 0) in done for arm in self._arms)
+        ]
+
+    def _warm_up(self) -> None:
+        """Run a few samples unrecorded, then forget everything that they left behind."""
+        for sample in self._task.samples[: self._config.timing.warmup]:
+            self._bench.run(sample, self._arms, flip=False)
+        for arm in self._arms:
+            arm.decoder.reset()
+
+    def _measure(
+        self, sample: Sample, repeat: int, flip: bool, position: int
+    ) -> list[dict[str, Any]]:
+        """Measure a sample in every arm and return its rows, scored and judged."""
+        for arm in self._arms:
+            arm.decoder.reset()
+        measured = self._bench.run(sample, self._arms, flip)
+        names = {"model": self._models.name, "task": self._task.name}
+        rows = []
+        for entry in measured:
+            row = result_row(entry, sample, names, repeat, position)
+            if entry.error is None:
+                row |= self._scored(sample, entry)
+                row |= self._judged(sample, measured[0], entry)
+            rows.append(row)
+        return rows
+
+    def _scored(self, sample: Sample, entry: Measured) -> dict[str, Any]:
+        """Score an answer once, however often it is repeated."""
+        scorer = self._task.scorer_of(sample)
+        if not self._config.score or scorer is None:
+            return {}
+        key = (sample.id, *entry.texts)
+        if key not in self._scores:
+            score = scorer.score(sample, entry.texts)
+            self._scores[key] = (score.value, score.detail)
+        value, detail = self._scores[key]
+        return {"score": value, "score_name": scorer.name, "score_detail": detail}
+
+    def _judged(self, sample: Sample, baseline: Measured, entry: Measured) -> dict[str, Any]:
+        """Compare a faithful method's greedy tokens with the baseline's."""
+        if (
+            not self._law.greedy
+            or entry is baseline
+            or not entry.arm.faithful
+            or baseline.arm.name != BASELINE
+            or baseline.error is not None
+        ):
+            return {}
+        turns = [
+            self._verdict(prompt, reference.tokens, output.tokens)
+            for prompt, reference, output in zip(
+                entry.prompts, baseline.generations, entry.generations, strict=True
+            )
+        ]
+        verdict = worst(turns)
+        return {
+            "fidelity": str(verdict.grade),
+            "first_divergence": verdict.position,
+            "top2_gap": verdict.gap,
+        }
+
+    def _verdict(
+        self, prompt: tuple[int, ...], reference: tuple[int, ...], output: tuple[int, ...]
+    ) -> Fidelity:
+        key = (prompt, reference, output)
+        if key not in self._verdicts:
+            bound = 0.0
+            if reference != output:
+                bound = numeric_bound(self._models, prompt, reference)
+            self._verdicts[key] = judge(self._models, self._law, prompt, reference, output, bound)
+        return self._verdicts[key]
+
+    def _bound(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
+        """Return how far the shape of a forward moves a logit on a few measured samples."""
+        samples = {sample.id: sample for sample in self._task.samples}
+        bounds: list[float] = []
+        for row in rows[: 4 * _BOUND_SAMPLES]:
+            if row.get("error") is None and len(bounds) < _BOUND_SAMPLES:
+                sample = samples[row["sample_id"]]
+                prompt = self._bench.prompt(sample)
+                bounds.append(numeric_bound(self._models, prompt, row["output_ids"][0]))
+        return max(bounds, default=None)
+
+    def _ordered(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        index = {sample.id: place for place, sample in enumerate(self._task.samples)}
+        return sorted(rows, key=lambda row: (row["repeat"], index[row["sample_id"]], row["arm"]))
+
+
+def target_law(config: RunConfig) -> Law:
+    """Return the target's law of a configuration."""
+    sampling = config.sampling
+    return Law(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+    )
+
+
+def _arms(config: RunConfig) -> list[Arm]:
+    """Return the baseline, where there is one, and the method."""
+    arms = []
+    if config.baseline is not None:
+        arms.append(_arm(BASELINE, config.baseline))
+    arms.append(_arm(METHOD, config.method))
+    return arms
+
+
+def _arm(name: str, method: MethodConfig) -> Arm:
+    decoder: Decoder = instantiate(method.decoder)
+    return Arm(name, method.name, decoder, method.exactness in ("exact", "greedy"))
+
+
+def _load(config: RunConfig, arms: Sequence[Arm]) -> ModelPair:
+    """Load the models that the arms need.
+
+    Raises:
+        ConfigError: If an arm needs something that the model entry lacks.
+    """
+    needs = {need for arm in arms for need in arm.decoder.needs}
+    if "draft" in needs and config.model.draft is None:
+        names = [arm.method for arm in arms if "draft" in arm.decoder.needs]
+        raise ConfigError(
+            f"'{names[0]}' needs a draft model and '{config.model.name}' has none",
+            "its drafter runs a small model with the target's vocabulary",
+            "Add model.draft=ORG/NAME, or choose a method without a draft such as method=pld.",
+        )
+    load = locate(str(config.model.loader["_target_"]))
+    models: ModelPair = load(config.model, with_draft="draft" in needs)
+    return models
+
+
+def _metadata(config: RunConfig, task: Task, models: ModelPair) -> FileMetadata:
+    """Return what the result file says beside its rows."""
+    law = target_law(config)
+    device = models.target.device
+    identity = {
+        "config": config.identity(),
+        "task_digest": task.digest,
+        "models": models.provenance,
+        "law": law.digest(),
+        "protocol": PROTOCOL_VERSION,
+        "device": device_name(device),
+    }
+    scorers = {scorer.name: scorer.version for scorer in task.scorers()}
+    return FileMetadata(
+        job_id=store.job_id(identity),
+        method=config.method.info(),
+        baseline=config.baseline.info() if config.baseline else None,
+        model=models.name,
+        task=task.name,
+        task_version=task.version,
+        task_digest=task.digest,
+        law=law.describe(),
+        law_hash=law.digest(),
+        scorer=scorers,
+        dtype=str(models.target.dtype).removeprefix("torch."),
+        device=device_name(device),
+        engine=models.target.engine,
+        temperature=law.temperature,
+        timing={
+            "repeats": config.timing.repeats,
+            "warmup": config.timing.warmup,
+            "threads": torch.get_num_threads(),
+            "clock": "cuda events" if device.type == "cuda" else "wall",
+            "history": "baseline",
+        },
+        config=config.to_dict(),
+        provenance={**provenance(device), "models": dict(models.provenance)},
+    )
+
+
+def _failures(rows: Any) -> int:
+    failed = rows[rows["error"].notna()]
+    return int(failed["sample_id"].nunique())

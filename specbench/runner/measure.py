@@ -1,0 +1,253 @@
+"""Measure one sample: both arms, turn by turn, interleaved.
+
+Arms take turns within a sample: the order flips with every repeat and with every sample, so that
+a machine that speeds up or slows down favours neither (ABBA). In a conversation every arm
+continues the same history, that of the baseline's answers, because after one flipped token two
+histories would pose two different questions.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from specbench.clock import Clock
+from specbench.decoding.base import Decoder
+from specbench.decoding.ledger import Generation, Round
+from specbench.decoding.request import Request, StopRule, StopStrings, StopTokens
+from specbench.errors import SpecbenchError
+from specbench.law import Law
+from specbench.models.pair import ModelPair
+from specbench.rng import Streams
+from specbench.runner.memory import PeakMemory
+from specbench.tasks.base import Sample, Task
+from specbench.tasks.prompting import format_prompt, trim_answer
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison.
+
+    Attributes:
+        name: "baseline" or "method".
+        method: Id of the method that runs in it.
+        decoder: The decoder.
+        faithful: Whether the method promises plain decoding's tokens at temperature 0.
+    """
+
+    name: str
+    method: str
+    decoder: Decoder
+    faithful: bool
+
+
+@dataclass
+class Measured:
+    """What one arm did on one sample in one repeat.
+
+    Attributes:
+        arm: Which arm.
+        prompts: Token ids of each turn's prompt.
+        generations: One for each turn.
+        texts: The answers as text.
+        error: What stopped it, or None.
+        peak_device_bytes: Device memory, None on a CPU.
+        peak_rss_bytes: Host memory.
+    """
+
+    arm: Arm
+    prompts: list[tuple[int, ...]] = field(default_factory=list)
+    generations: list[Generation] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    error: str | None = None
+    started: float = 0.0
+    peak_device_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+
+
+class Bench:
+    """Runs samples under one law on one model pair.
+
+    Args:
+        models: The pair.
+        task: Its prompts and stop rules.
+        law: The target's law.
+        seed: Seed of every random stream.
+        max_new_tokens: Limit for each turn, or None for the task's own.
+        clock: The clock that fits the device.
+    """
+
+    def __init__(
+        self,
+        models: ModelPair,
+        task: Task,
+        law: Law,
+        seed: int,
+        max_new_tokens: int | None,
+        clock: Clock,
+    ) -> None:
+        self._models = models
+        self._task = task
+        self._law = law
+        self._seed = seed
+        self._max_new_tokens = max_new_tokens
+        self._clock = clock
+        self._memory = PeakMemory(models.target.device)
+
+    def prompt(self, sample: Sample) -> list[int]:
+        """Return the token ids of a sample's first turn."""
+        return format_prompt(self._task, sample, [], 0, self._models.tokenizer)
+
+    def request(self, sample: Sample, turn: int, prompt: Sequence[int]) -> Request:
+        """Return the request that every arm gets for one turn."""
+        return Request(
+            prompt=tuple(prompt),
+            max_new_tokens=self._max_new_tokens or self._task.max_new_tokens_of(sample),
+            law=self._law,
+            streams=Streams(self._seed, f"{sample.id}#{turn}"),
+            stop=self._stop(sample),
+        )
+
+    def run(self, sample: Sample, arms: Sequence[Arm], flip: bool) -> list[Measured]:
+        """Measure every turn of a sample in every arm.
+
+        Args:
+            sample: The sample.
+            arms: The arms; the first one's answers are the shared history.
+            flip: Whether the first turn begins with the last arm.
+
+        Returns:
+            One entry for each arm, in the order of `arms`.
+        """
+        measured = [Measured(arm, started=time.time()) for arm in arms]
+        history: list[tuple[str, str]] = []
+        for turn, question in enumerate(sample.turns):
+            order = list(measured)
+            if flip != bool(turn % 2):
+                order.reverse()
+            for entry in order:
+                if entry.error is None:
+                    self._turn(sample, turn, history, entry)
+            leader = measured[0]
+            if leader.error is not None:
+                for entry in measured[1:]:
+                    entry.error = entry.error or f"no history: {leader.error}"
+                break
+            history.append((question, leader.texts[turn]))
+        return measured
+
+    def _turn(
+        self, sample: Sample, turn: int, history: Sequence[tuple[str, str]], entry: Measured
+    ) -> None:
+        tokenizer = self._models.tokenizer
+        try:
+            prompt = tuple(format_prompt(self._task, sample, history, turn, tokenizer))
+            request = self.request(sample, turn, prompt)
+            generation = self._timed(entry, request)
+        except (SpecbenchError, RuntimeError, MemoryError) as error:
+            what = error.what if isinstance(error, SpecbenchError) else str(error)
+            entry.error = f"{type(error).__name__}: {' '.join(what.split())}"
+            return
+        text = tokenizer.decode(generation.tokens, skip_special_tokens=True)
+        entry.prompts.append(prompt)
+        entry.generations.append(generation)
+        entry.texts.append(trim_answer(text, self._task.stop_of(sample)))
+
+    def _timed(self, entry: Measured, request: Request) -> Generation:
+        """Run the decoder with the garbage collector and the progress bar at rest."""
+        self._memory.reset()
+        gc.collect(0)
+        gc.disable()
+        try:
+            generation = entry.arm.decoder.generate(self._models, request, self._clock)
+        finally:
+            gc.enable()
+        entry.peak_device_bytes = _larger(entry.peak_device_bytes, self._memory.device_bytes())
+        entry.peak_rss_bytes = _larger(entry.peak_rss_bytes, self._memory.host_bytes())
+        return generation
+
+    def _stop(self, sample: Sample) -> StopRule:
+        ids, strings = self._models.stop_ids, self._task.stop_of(sample)
+        if not strings:
+            return StopTokens(ids)
+        tokenizer = self._models.tokenizer
+        return StopStrings(
+            ids, strings, lambda tokens: tokenizer.decode(tokens, skip_special_tokens=True)
+        )
+
+
+def result_row(
+    measured: Measured,
+    sample: Sample,
+    names: Mapping[str, str],
+    repeat: int,
+    position: int,
+) -> dict[str, Any]:
+    """Return the row of `schema.result.RESULT_SCHEMA` for one measurement, without its scores.
+
+    Args:
+        measured: What an arm did.
+        sample: On what.
+        names: "model" and "task".
+        repeat: Index of the repeat.
+        position: Place in the interleaved schedule.
+    """
+    row: dict[str, Any] = {
+        "arm": measured.arm.name,
+        "method": measured.arm.method,
+        **names,
+        "category": sample.category,
+        "sample_id": sample.id,
+        "repeat": repeat,
+        "process": 0,
+        "position": position,
+        "started_unix": measured.started,
+        "error": measured.error,
+    }
+    if measured.error is not None:
+        return row
+    generations = measured.generations
+    rounds = [(turn, r) for turn, g in enumerate(generations) for r in g.rounds]
+    total = sum(g.total_ns for g in generations)
+    prefill = sum(g.prefill_ns for g in generations)
+    device = [g.device_ns for g in generations if g.device_ns is not None]
+    return row | {
+        "stop_reason": str(generations[-1].stop_reason),
+        "prompt_tokens": sum(len(prompt) for prompt in measured.prompts),
+        "new_tokens": sum(len(g.tokens) for g in generations),
+        "output_ids": [list(g.tokens) for g in generations],
+        "output_text": list(measured.texts),
+        "total_ns": total,
+        "ttft_ns": generations[0].prefill_ns,
+        "prefill_ns": prefill,
+        "decode_ns": total - prefill,
+        "device_ns": sum(device) if device else None,
+        "draft_ns": sum(r.draft_ns for _, r in rounds),
+        "target_ns": sum(r.target_ns for _, r in rounds),
+        "host_ns": sum(r.host_ns for _, r in rounds),
+        "target_forwards": sum(r.count.target_forwards for _, r in rounds),
+        "target_tokens": sum(r.count.target_tokens for _, r in rounds),
+        "draft_forwards": sum(r.count.draft_forwards for _, r in rounds),
+        "draft_tokens": sum(r.count.draft_tokens for _, r in rounds),
+        "peak_device_bytes": measured.peak_device_bytes,
+        "peak_rss_bytes": measured.peak_rss_bytes,
+        "rounds": [_round_row(turn, r) for turn, r in rounds],
+    }
+
+
+def _round_row(turn: int, entry: Round) -> dict[str, int]:
+    return {
+        "turn": turn,
+        **entry.count._asdict(),
+        "draft_ns": entry.draft_ns,
+        "target_ns": entry.target_ns,
+        "host_ns": entry.host_ns,
+    }
+
+
+def _larger(left: int | None, right: int | None) -> int | None:
+    values = [value for value in (left, right) if value is not None]
+    return max(values) if values else None

@@ -1,0 +1,79 @@
+"""Progress on a terminal: drawn between measurements, never inside one."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class JobProgress:
+    """A bar with rate and remaining time on a TTY; one line at start and end elsewhere.
+
+    The bar has no refresh thread: it is drawn when a measurement has ended.
+
+    Args:
+        label: What is measured.
+        total: Number of measurements.
+        done: How many a resumed run already has.
+        enabled: Whether to show anything.
+    """
+
+    def __init__(self, label: str, total: int, done: int, enabled: bool = True) -> None:
+        console = Console(stderr=True)
+        self._live = enabled and sys.stderr.isatty()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task(label, total=total, completed=done, rate="")
+        self._tokens = 0
+        self._seconds = 0.0
+        if enabled:
+            resumed = f", {done} already done" if done else ""
+            console.print(f"{label}: {total} measurements{resumed}", highlight=False, markup=False)
+
+    def __enter__(self) -> JobProgress:
+        """Show the bar."""
+        self._progress.start()
+        self._progress.refresh()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+    def say(self, activity: str) -> None:
+        """Show what happens before the first measurement."""
+        self._progress.update(self._task, rate=activity)
+        self._progress.refresh()
+
+    def advance(self, measurements: int, tokens: int, seconds: float) -> None:
+        """Count finished measurements and draw.
+
+        Args:
+            measurements: How many ended.
+            tokens: New tokens that they emitted.
+            seconds: Time that they took.
+        """
+        self._tokens += tokens
+        self._seconds += seconds
+        rate = f"{self._tokens / self._seconds:,.0f} tok/s" if self._seconds else ""
+        self._progress.update(self._task, advance=measurements, rate=rate)
+        self._progress.refresh()

@@ -1,0 +1,124 @@
+"""Where a number came from: versions, revision, machine and command line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import specbench
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core")
+_SECRET = re.compile(
+    r"(^|[._-])(token|secret|password|passwd|api[_-]?key|credentials?)$", re.IGNORECASE
+)
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Return everything about software and machine that may move a number."""
+    return {
+        "specbench": specbench.__version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": platform.platform(terse=True),
+        "git": _git(),
+        "device": device_name(device),
+        "device_details": _device(device),
+        "cpu": cpu_name(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "command": [redact(word) for word in sys.argv],
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the hardware that computes."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def cpu_name() -> str:
+    """Return the processor's model name."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def redact(word: str) -> str:
+    """Hide the value of an override or flag whose key names a secret."""
+    key, separator, _ = word.partition("=")
+    return f"{key}=***" if separator and _SECRET.search(key) else word
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Return revision and dirty flag of the checkout that runs, or None for an installed one."""
+    top = Path(specbench.__file__).resolve().parent.parent
+    if not (top / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(top), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _device(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {"capability": torch.backends.cpu.get_cpu_capability()}
+    properties = torch.cuda.get_device_properties(device)
+    details: dict[str, Any] = {
+        "memory_bytes": properties.total_memory,
+        "cuda": torch.version.cuda,
+        "capability": f"{properties.major}.{properties.minor}",
+    }
+    query = "driver_version,clocks.sm,clocks.mem,power.limit"
+    try:
+        done = subprocess.run(
+            [
+                "nvidia-smi",
+                f"--query-gpu={query}",
+                "--format=csv,noheader",
+                f"--id={device.index or 0}",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        values = [value.strip() for value in done.stdout.split(",")]
+        details.update(zip(query.split(","), values, strict=True))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        pass
+    return details

@@ -1,0 +1,39 @@
+"""Where measurements rest: a journal while a job runs, one parquet file when it is done.
+
+Nothing that was measured is ever lost or overwritten: a journal line stands on the disk before
+the next measurement begins, a result file appears whole or not at all, and a new run takes a new
+name. This room knows nothing about models or about what the numbers mean.
+"""
+
+from specbench.store.files import (
+    ResultSet,
+    ResultSummary,
+    list_results,
+    read_many,
+    read_parquet,
+    write_parquet,
+)
+from specbench.store.folder import (
+    check_writable,
+    existing_results,
+    job_id,
+    next_free_path,
+    result_stem,
+)
+from specbench.store.journal import Journal, Key
+
+__all__ = [
+    "Journal",
+    "Key",
+    "ResultSet",
+    "ResultSummary",
+    "check_writable",
+    "existing_results",
+    "job_id",
+    "list_results",
+    "next_free_path",
+    "read_many",
+    "read_parquet",
+    "result_stem",
+    "write_parquet",
+]

@@ -1,0 +1,290 @@
+"""The journal: every finished measurement on the disk before the next one starts.
+
+A journal is a file of JSON lines beside the results. Its first line holds the job's metadata;
+every further line holds the rows of one group of measurements. A group is written with one
+`write` and then synced, so that a killed process leaves whole lines and at most one torn line at
+the end, which reading drops: a measurement is there wholly or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from specbench.errors import ResultsError
+from specbench.schema.result import SCHEMA_VERSION, FileMetadata
+from specbench.store.folder import sync_folder, unwritable
+
+JOURNAL_FOLDER = ".journal"
+"""Folder of the journals inside of a results folder."""
+
+JOURNAL_VERSION = 1
+
+Row = dict[str, Any]
+"""One measurement: a value for each column of `RESULT_SCHEMA` that applies."""
+
+
+class Key(NamedTuple):
+    """What identifies one measurement inside of a job.
+
+    Attributes:
+        arm: "baseline" or "method".
+        sample_id: The sample.
+        repeat: Index of the repeat.
+        process: Index of the process that measured.
+    """
+
+    arm: str
+    sample_id: str
+    repeat: int
+    process: int
+
+
+class Journal:
+    """The measurements of one job while it runs; made by `Journal.open`.
+
+    Holding a journal holds the job: a second run of the same job is refused until the first one
+    ends, however it ends. Different jobs in one folder do not meet.
+
+    Attributes:
+        path: The journal's file.
+        metadata: The metadata in the file's first line, as this job or its first run wrote it.
+    """
+
+    def __init__(
+        self, path: Path, metadata: FileMetadata, rows: dict[Key, Row], descriptor: int, lock: int
+    ) -> None:
+        """Hold an open file and its lock; `Journal.open` makes both."""
+        self.path = path
+        self.metadata = metadata
+        self._rows = rows
+        self._descriptor: int | None = descriptor
+        self._lock: int | None = lock
+
+    @classmethod
+    def open(
+        cls, results_dir: Path, stem: str, metadata: FileMetadata, fresh: bool = False
+    ) -> Journal:
+        """Open the journal of a job, and go on with it where it exists.
+
+        A torn last line is cut off. With `fresh`, an earlier unfinished journal is set aside under
+        another name and a new one begun.
+
+        Args:
+            results_dir: The results folder.
+            stem: The job's file name without suffix.
+            metadata: What the job measures, written into a new journal.
+            fresh: Whether to begin anew.
+
+        Raises:
+            ResultsError: If another run holds the job, or the file cannot be read or written, or
+                belongs to another job, or is damaged before its end.
+        """
+        folder = results_dir / JOURNAL_FOLDER
+        path = folder / f"{stem}.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _take_lock(folder / f"{stem}.lock")
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        try:
+            if fresh and path.exists():
+                os.replace(path, _aside(path))
+            begun, rows, end = _read(path)
+            if begun is not None and begun.job_id != metadata.job_id:
+                raise ResultsError(
+                    f"The journal '{path}' belongs to another job",
+                    f"it holds job {begun.job_id}, this is job {metadata.job_id}",
+                    "Move the file away, or begin anew with --fresh.",
+                )
+            if begun is not None and begun.schema_version != SCHEMA_VERSION:
+                raise ResultsError(
+                    f"The journal '{path}' was begun by another version of specbench",
+                    f"its schema version is {begun.schema_version}, this one is {SCHEMA_VERSION}",
+                    "Finish it with that version, or begin anew with --fresh.",
+                )
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            journal = cls(path, begun or metadata, rows, descriptor, lock)
+            os.ftruncate(descriptor, end)
+            os.lseek(descriptor, end, os.SEEK_SET)
+            if begun is None:
+                journal._write({"journal": JOURNAL_VERSION, "metadata": asdict(metadata)})
+                sync_folder(folder)
+        except OSError as error:
+            os.close(lock)
+            raise unwritable(path, error) from error
+        except ResultsError:
+            os.close(lock)
+            raise
+        return journal
+
+    @property
+    def done(self) -> set[Key]:
+        """The measurements that succeeded; one with an error is measured again."""
+        return {key for key, row in self._rows.items() if row.get("error") is None}
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every measurement in the order of its last writing, one row a key."""
+        return list(self._rows.values())
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Write one finished measurement; see `append_many`."""
+        self.append_many([row])
+
+    def append_many(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the rows of one group of measurements: after a crash all are there, or none.
+
+        A row replaces an earlier one of the same key.
+
+        Raises:
+            ResultsError: If the line cannot be written. The journal then ends as before.
+        """
+        plain = [dict(row) for row in rows]
+        if not plain:
+            return
+        self._write({"rows": plain})
+        for row in plain:
+            key = key_of(row)
+            self._rows.pop(key, None)
+            self._rows[key] = row
+
+    def close(self) -> None:
+        """Let the job go; the file stays for a later run to resume."""
+        for descriptor in (self._descriptor, self._lock):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._descriptor = self._lock = None
+
+    def remove(self) -> None:
+        """Delete the journal once its rows stand in a result file, and let the job go."""
+        self.path.unlink(missing_ok=True)
+        self.path.with_suffix(".lock").unlink(missing_ok=True)
+        self.close()
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()  # only where this was its last journal
+
+    def __enter__(self) -> Journal:
+        """Return the journal."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the journal."""
+        self.close()
+
+    def _write(self, value: Mapping[str, Any]) -> None:
+        assert self._descriptor is not None, "the journal is closed"
+        line = json.dumps(value, separators=(",", ":"), default=_plain).encode() + b"\n"
+        before = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        try:
+            view = memoryview(line)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            os.ftruncate(self._descriptor, before)
+            os.lseek(self._descriptor, before, os.SEEK_SET)
+            kept = f"The journal keeps all {len(self._rows)} measurements finished before."
+            raise unwritable(self.path, error, kept) from error
+
+
+def key_of(row: Mapping[str, Any]) -> Key:
+    """Return the key of a row."""
+    return Key(
+        str(row["arm"]), str(row["sample_id"]), int(row["repeat"]), int(row.get("process") or 0)
+    )
+
+
+def _read(path: Path) -> tuple[FileMetadata | None, dict[Key, Row], int]:
+    """Return the metadata, the last row of each key, and where the last whole line ends."""
+    metadata: FileMetadata | None = None
+    rows: dict[Key, Row] = {}
+    end = 0
+    if not path.exists():
+        return metadata, rows, end
+    with path.open("rb") as file:
+        for number, line, last in _lines(file.read()):
+            value = _decoded(line)
+            if value is None and last:
+                break
+            try:
+                if number == 1:
+                    metadata = FileMetadata.from_dict(value["metadata"])
+                else:
+                    for row in value["rows"]:
+                        key = key_of(row)
+                        rows.pop(key, None)
+                        rows[key] = row
+            except (KeyError, TypeError, ValueError) as error:
+                raise ResultsError(
+                    f"The journal '{path}' is damaged",
+                    f"line {number} is not a line that a run writes",
+                    "Delete that line to keep the others, or begin anew with --fresh.",
+                ) from error
+            end += len(line) + 1
+    return metadata, rows, end
+
+
+def _lines(content: bytes) -> Iterator[tuple[int, bytes, bool]]:
+    """Yield the number, bytes and lastness of every line that ends in a newline."""
+    lines = content.split(b"\n")[:-1]
+    for number, line in enumerate(lines, start=1):
+        yield number, line, number == len(lines)
+
+
+def _decoded(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Turn a scalar of numpy or the like into Python's."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} does not belong in a row")
+
+
+def _aside(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.stem}.aside-{number}.jsonl")).exists():
+        number += 1
+    return aside
+
+
+def _take_lock(path: Path) -> int:
+    """Return a descriptor that holds the lock until it is closed or its process dies."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise ResultsError(
+                "Another run is measuring this job",
+                f"process {holder or 'unknown'} holds '{path}'",
+                "Wait until it ends, stop it, or choose another folder with results_dir=PATH.",
+            ) from error
+        if _same_file(descriptor, path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            return descriptor
+        os.close(descriptor)  # the holder removed it between our open and our lock
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,171 @@
+"""Every derived quantity, worked out by hand on a ledger of a few rounds."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from specbench.compare import derive
+from specbench.compare.derive import Measurements
+from specbench.schema.result import METHOD
+from tests.unit.compare.factory import (
+    a_round,
+    draft_rounds,
+    metadata,
+    plain_rounds,
+    result_set,
+    row,
+    slowed,
+)
+
+
+def measured(folder, *rows) -> Measurements:
+    result = result_set(folder, list(rows), metadata())
+    return Measurements(result.rows, result.rounds)
+
+
+@pytest.fixture
+def ledger(tmp_path) -> Measurements:
+    """Two requests; the second has two turns. Draft length 4.
+
+    Request a: prefill, then accepted 4, 0. Request b: prefill, accepted 2; prefill, accepted 1,
+    where the last round's bonus was cut off.
+    """
+    cut = a_round(1, 4, 1, turn=1)
+    turns = [a_round(1), a_round(3, 4, 2), a_round(1, turn=1), cut]
+    return measured(tmp_path, row(METHOD, "a", 0, draft_rounds([4, 0])), row(METHOD, "b", 0, turns))
+
+
+def test_emitted_sums_to_the_new_tokens(ledger):
+    assert ledger.rounds["emitted"].sum() == ledger.rows["new_tokens"].sum() == 13
+
+
+def test_mean_acceptance_length_leaves_out_each_turns_prefill(ledger):
+    assert derive.mal(ledger) == pytest.approx((5 + 1 + 3 + 1) / 4)
+
+
+def test_pooled_and_per_request_lengths_are_different_numbers(tmp_path):
+    uneven = measured(
+        tmp_path,
+        row(METHOD, "a", 0, draft_rounds([4])),
+        row(METHOD, "b", 0, draft_rounds([0, 0, 0])),
+    )
+    assert derive.mal(uneven) == pytest.approx((5 + 1 + 1 + 1) / 4)
+    assert derive.mal_request(uneven) == pytest.approx((5 + 1) / 2)
+
+
+def test_accepted_per_round_leaves_out_the_bonus_and_the_cut(ledger):
+    assert derive.accepted_per_round(ledger) == pytest.approx((4 + 0 + 2 + 1) / 4)
+
+
+def test_acceptance_by_position_is_conditional_on_the_earlier_ones(ledger):
+    """Accepted 4, 0, 2, 1 of 4: position 1 in 3 of 4, position 2 in 2 of those 3, and so on."""
+    assert derive.acceptance_by_position(ledger) == pytest.approx((3 / 4, 2 / 3, 1 / 2, 1 / 1))
+
+
+def test_a_position_that_was_not_proposed_is_not_tested(tmp_path):
+    rounds = [a_round(1), a_round(2, 1, 1), a_round(1), a_round(3, 3, 2)]
+    short = measured(tmp_path, row(METHOD, "a", 0, rounds))
+    assert derive.acceptance_by_position(short) == pytest.approx((1.0, 1.0, 0.0))
+    assert derive.acceptance_rate(short) == pytest.approx(3 / 4)
+
+
+def test_the_acceptance_rate_pools_the_tested_positions(ledger):
+    """Tested: 4, 1, 3, 2 tokens; accepted 7 of 10."""
+    assert derive.acceptance_rate(ledger) == pytest.approx(7 / 10)
+
+
+def test_the_acceptance_rate_recovers_independent_acceptance(tmp_path):
+    """With each token accepted at rate 0.7 on its own, the estimate is 0.7 within 3 errors."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    accepted = [int((generator.random(4) < 0.7).cumprod().sum()) for _ in range(4000)]
+    many = measured(tmp_path, row(METHOD, "a", 0, draft_rounds(accepted)))
+    assert derive.acceptance_rate(many) == pytest.approx(0.7, abs=0.013)
+    expected = (1 - 0.7**5) / (1 - 0.7)
+    assert derive.mal(many) == pytest.approx(expected, abs=0.08)
+
+
+def test_the_histogram_counts_rounds(ledger):
+    assert derive.acceptance_histogram(ledger) == (1, 1, 1, 0, 1)
+
+
+def test_draft_efficiency_counts_every_node_of_a_tree(tmp_path):
+    tree = [a_round(1), a_round(3, 4, 2, nodes=20)]
+    assert derive.draft_efficiency(measured(tmp_path, row(METHOD, "a", 0, tree))) == 2 / 20
+
+
+def test_forwards_per_sample_and_tokens_per_forward(ledger):
+    assert derive.nfe(ledger) == pytest.approx(7 / 2)
+    assert derive.step_compression(ledger) == pytest.approx(13 / 7)
+
+
+def test_rates_and_times(tmp_path):
+    rounds = draft_rounds([4, 0])
+    one = measured(tmp_path, slowed(row(METHOD, "a", 0, rounds), 2))
+    assert derive.tokens_per_second(one) == pytest.approx(7 / 0.034)
+    assert derive.tokens_per_second_decode(one) == pytest.approx(6 / 0.024)
+    assert derive.ttft_ms(one) == pytest.approx(10.0)
+    assert derive.round_time(one) == pytest.approx((1.0, 4.0, 1.0))
+    assert derive.host_share(one) == pytest.approx(3 / 34)
+    assert derive.peak_memory_bytes(one) == 500 * 2**20
+    assert derive.mean_new_tokens(one) == 7
+
+
+def test_device_memory_goes_before_resident_memory(tmp_path):
+    values = row(METHOD, "a", 0, plain_rounds(2), peak_device_bytes=7)
+    assert derive.peak_memory_bytes(measured(tmp_path, values)) == 7
+
+
+def test_plain_decoding_emits_one_token_a_round(tmp_path):
+    plain = measured(tmp_path, row(METHOD, "a", 0, plain_rounds(9)))
+    summary = derive.summarise(plain)
+    assert (summary.mal, summary.step_compression, summary.nfe) == (1.0, 1.0, 9.0)
+    assert summary.acceptance_rate is None
+    assert summary.draft_efficiency is None
+    assert summary.acceptance_by_position == ()
+
+
+def test_a_single_token_has_no_verification_round(tmp_path):
+    summary = derive.summarise(measured(tmp_path, row(METHOD, "a", 0, [a_round(1)])))
+    assert summary.mal is summary.mal_request is summary.round_time is None
+    assert summary.tokens_per_second_decode is None
+    assert summary.tokens_per_second == pytest.approx(200)
+
+
+def test_nothing_measured_derives_nothing(tmp_path):
+    empty = measured(tmp_path, row(METHOD, "a", 0, [a_round(1)])).take(pd.Index([], dtype=int))
+    summary = derive.summarise(empty)
+    assert summary.mal is summary.nfe is summary.ttft_ms is summary.fidelity is None
+
+
+def test_prediction_from_acceptance_and_cost(tmp_path):
+    """2.5 tokens for 5 ms against one for 4 ms: twice as fast; 1 ms of host work a round."""
+    method = measured(tmp_path, row(METHOD, "a", 0, draft_rounds([3, 0])))
+    plain = measured(tmp_path, row(METHOD, "a", 0, plain_rounds(6)))
+    predicted = derive.predicted_speedup(method, plain)
+    assert predicted == pytest.approx(2.5 / 5 * 4)
+    assert derive.overhead(predicted, 1.5) == pytest.approx(0.25)
+    assert derive.overhead(predicted, None) is None
+
+
+def test_a_sample_counts_with_its_worst_fidelity(tmp_path):
+    def judged(sample, repeat, fidelity):
+        return row(METHOD, sample, repeat, plain_rounds(2), fidelity=fidelity)
+
+    counts = derive.fidelity_counts(
+        measured(
+            tmp_path,
+            judged("a", 0, "identical"),
+            judged("a", 1, "identical"),
+            judged("b", 0, "identical"),
+            judged("b", 1, "tie"),
+            judged("c", 0, "diverged"),
+            judged("c", 1, "tie"),
+            judged("d", 0, "wrong"),
+            judged("e", 0, None),
+        )
+    )
+    assert counts == (1, 1, 1, 1)
+    assert counts.total == 4

@@ -1,0 +1,253 @@
+"""One job, start to finish: order, resume, failure, state, and what the file says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from specbench import store
+from specbench.decoding.loops.autoregressive import Autoregressive
+from specbench.errors import ConfigError
+from specbench.runner import run_job
+from specbench.runner.measure import Bench
+from specbench.schema.config import SamplingConfig, TimingConfig
+from tests.unit.runner import toy
+
+
+def rows_of(result):
+    return store.read_parquet(result.path).rows
+
+
+def test_every_arm_sample_and_repeat_is_a_row(tmp_path):
+    result = run_job(toy.config(tmp_path))
+    rows = rows_of(result)
+    assert len(rows) == 2 * 4 * 2 and result.failed == 0
+    assert set(rows["arm"]) == {"baseline", "method"}
+    assert not (tmp_path / "results" / ".journal").exists()
+    for _, row in rows.iterrows():
+        emitted = sum(r["emitted"] for r in row["rounds"]) if "rounds" in row else None
+        assert emitted is None or emitted == row["new_tokens"]
+        assert row["total_ns"] == row["prefill_ns"] + row["decode_ns"]
+        assert row["draft_ns"] + row["target_ns"] + row["host_ns"] <= row["total_ns"]
+
+
+def test_greedy_method_is_identical_to_the_baseline(tmp_path):
+    rows = rows_of(run_job(toy.config(tmp_path)))
+    method = rows[rows["arm"] == "method"]
+    assert set(method["fidelity"]) == {"identical"}
+    assert rows[rows["arm"] == "baseline"]["fidelity"].isna().all()
+
+
+def test_sampled_runs_repeat_the_same_tokens_and_have_no_fidelity(tmp_path):
+    config = toy.config(tmp_path, sampling=SamplingConfig(temperature=1.0, seed=3))
+    rows = rows_of(run_job(config))
+    assert rows["fidelity"].isna().all()
+    for _, group in rows.groupby(["arm", "sample_id"]):
+        outputs = {tuple(map(tuple, ids)) for ids in group["output_ids"]}
+        assert len(outputs) == 1
+
+
+def test_arms_take_turns_abba(tmp_path, monkeypatch):
+    calls = []
+    original = Bench._turn
+
+    def spy(self, sample, turn, history, entry):
+        calls.append((sample.id, entry.arm.name))
+        return original(self, sample, turn, history, entry)
+
+    monkeypatch.setattr(Bench, "_turn", spy)
+    run_job(toy.config(tmp_path, timing=TimingConfig(repeats=2, warmup=0)))
+    for sample in ("toy/0", "toy/1"):
+        order = [arm for name, arm in calls if name == sample]
+        assert order in (
+            ["baseline", "method", "method", "baseline"],
+            ["method", "baseline", "baseline", "method"],
+        )
+
+
+def test_a_conversation_continues_the_baselines_history(tmp_path, monkeypatch):
+    histories = []
+    original = Bench._turn
+
+    def spy(self, sample, turn, history, entry):
+        histories.append((turn, entry.arm.name, tuple(history)))
+        return original(self, sample, turn, history, entry)
+
+    monkeypatch.setattr(Bench, "_turn", spy)
+    config = toy.config(tmp_path, turns=[("ab", "cd"), ("ba", "dc")])
+    config = type(config)(**{**config.__dict__, "sampling": SamplingConfig(temperature=1.0)})
+    rows = rows_of(run_job(config))
+    second = [entry for entry in histories if entry[0] == 1]
+    assert second and all(len(history) == 1 for _, _, history in second)
+    baseline = rows[(rows["arm"] == "baseline") & (rows["repeat"] == 0)]
+    answers = {texts[0] for texts in baseline["output_text"]}
+    assert {history[0][1] for _, _, history in second} == answers
+
+
+def test_a_finished_job_is_not_measured_again(tmp_path):
+    config = toy.config(tmp_path)
+    first = run_job(config)
+    again = run_job(config)
+    assert again.path == first.path and again.reused
+    fresh = run_job(type(config)(**{**config.__dict__, "resume": False}))
+    assert fresh.path != first.path and not fresh.reused
+    assert first.path.exists()
+
+
+class Interrupting(Autoregressive):
+    """Stops the program in the middle of a measurement."""
+
+    calls = 0
+
+    def generate(self, models, request, clock):
+        type(self).calls += 1
+        if type(self).calls == 9:
+            raise KeyboardInterrupt
+        return super().generate(models, request, clock)
+
+
+def test_resume_redoes_only_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Interrupting, "calls", 0)
+    node = {"_target_": "tests.unit.runner.test_job.Interrupting"}
+    config = toy.config(
+        tmp_path,
+        method=toy.method("interrupting", node),
+        timing=TimingConfig(repeats=3, warmup=0),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_job(config)
+    assert not list((tmp_path / "results").glob("*.parquet"))
+    journal = next((tmp_path / "results" / ".journal").glob("*.jsonl"))
+    assert len(journal.read_text().splitlines()) == 1 + 8
+    measured = Interrupting.calls
+    rows = rows_of(run_job(config))
+    assert len(rows) == 2 * 4 * 3
+    assert Interrupting.calls - measured == 4
+    assert not rows.duplicated(["arm", "sample_id", "repeat"]).any()
+
+
+class Failing(Autoregressive):
+    """Fails on prompts of one length."""
+
+    def generate(self, models, request, clock):
+        if len(request.prompt) == 2:
+            raise RuntimeError("out of\nmemory")
+        return super().generate(models, request, clock)
+
+
+def test_a_failed_sample_is_a_row_with_its_error(tmp_path):
+    node = {"_target_": "tests.unit.runner.test_job.Failing"}
+    result = run_job(toy.config(tmp_path, method=toy.method("failing", node)))
+    rows = rows_of(result)
+    failed = rows[rows["error"].notna()]
+    assert result.failed == 1
+    assert set(failed["sample_id"]) == {"toy/3"} and set(failed["arm"]) == {"method"}
+    assert set(failed["error"]) == {"RuntimeError: out of memory"}
+    assert failed["new_tokens"].isna().all()
+
+
+class Remembering(Autoregressive):
+    """Carries state from request to request; warm-up must not prime it."""
+
+    carries_state = True
+    seen = []
+
+    def __init__(self):
+        self._known = 0
+
+    def reset(self):
+        self._known = 0
+
+    def generate(self, models, request, clock):
+        type(self).seen.append(self._known)
+        self._known += 1
+        return super().generate(models, request, clock)
+
+
+def test_warm_up_and_earlier_samples_prime_no_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(Remembering, "seen", [])
+    node = {"_target_": "tests.unit.runner.test_job.Remembering"}
+    run_job(
+        toy.config(
+            tmp_path,
+            method=toy.method("remembering", node),
+            timing=TimingConfig(repeats=1, warmup=2),
+        )
+    )
+    assert Remembering.seen == [0, 1] + [0] * 4
+
+
+def test_without_a_baseline_only_the_method_runs(tmp_path):
+    result = run_job(toy.config(tmp_path, baseline=None))
+    rows = rows_of(result)
+    assert set(rows["arm"]) == {"method"} and len(rows) == 8
+
+
+def test_a_missing_draft_is_refused_by_name(tmp_path):
+    from dataclasses import replace
+
+    config = toy.config(tmp_path)
+    with pytest.raises(ConfigError, match="'token_sd' needs a draft"):
+        run_job(replace(config, model=replace(config.model, draft=None)))
+
+
+def test_the_file_explains_itself(tmp_path):
+    metadata = store.read_parquet(run_job(toy.config(tmp_path)).path).metadata
+    assert metadata.law == "greedy" and metadata.engine == "table"
+    assert metadata.baseline is not None and metadata.baseline.name == "ar"
+    for key in ("python", "packages", "cpu", "threads", "command", "models", "git"):
+        assert key in metadata.provenance
+    assert metadata.noise["logit_bound"] == 0.0
+
+
+def test_secrets_are_removed_from_the_command_line():
+    from specbench.runner.provenance import redact
+
+    assert redact("hf_token=abc") == "hf_token=***"
+    assert redact("max_new_tokens=64") == "max_new_tokens=64"
+    assert redact("--api-key=abc") == "--api-key=***"
+
+
+SLOW_JOB = """
+import sys, time
+from pathlib import Path
+from specbench.runner import run_job
+from specbench.runner.measure import Bench
+from tests.unit.runner import toy
+original = Bench.run
+def slowly(self, *arguments, **options):
+    time.sleep(0.05)
+    return original(self, *arguments, **options)
+Bench.run = slowly
+run_job(toy.config(Path(sys.argv[1])))
+"""
+
+
+def test_kill_minus_nine_loses_nothing_measured(tmp_path, repo_root):
+    environment = {**os.environ, "PYTHONPATH": str(repo_root)}
+    process = subprocess.Popen([sys.executable, "-c", SLOW_JOB, str(tmp_path)], env=environment)
+    folder = tmp_path / "results" / ".journal"
+    deadline = time.monotonic() + 60
+    lines = 0
+    while lines < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        lines = sum(path.read_text().count("\n") for path in folder.glob("*.jsonl"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert lines >= 4, "the job did not get far enough"
+    before = next(folder.glob("*.jsonl")).read_text().splitlines()[1:]
+    rows = rows_of(run_job(toy.config(tmp_path)))
+    assert len(rows) == 2 * 4 * 2
+    import json
+
+    kept = [row for line in before for row in json.loads(line)["rows"]]
+    key = ["arm", "sample_id", "repeat"]
+    joined = pd.DataFrame(kept).merge(rows, on=key, suffixes=("_before", ""))
+    assert len(joined) == len(kept)
+    assert (joined["started_unix_before"] == joined["started_unix"]).all()

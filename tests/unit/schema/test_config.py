@@ -1,0 +1,219 @@
+"""The typed configuration: what is accepted, and what each mistake is told."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specbench.errors import ConfigError
+from specbench.schema.config import (
+    MethodConfig,
+    ModelConfig,
+    RunConfig,
+    SamplingConfig,
+    TimingConfig,
+    check_capabilities,
+)
+
+METHOD: dict[str, Any] = {
+    "name": "copy",
+    "title": "Copying",
+    "paper": {"title": "A paper", "authors": "Some authors", "url": "https://example.org"},
+    "exactness": "exact",
+    "knob": None,
+    "modality": "text",
+    "needs": ["draft"],
+    "summary": "Copies.",
+    "parameters": {"draft_length": "How much is copied."},
+    "draft_length": 4,
+    "decoder": {"_target_": "package.Class"},
+}
+MODEL: dict[str, Any] = {
+    "name": "pair",
+    "title": "A pair",
+    "loader": {"_target_": "package.load"},
+    "target": "embedded:big",
+    "draft": "embedded:small",
+}
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    plain = {
+        "method": copy.deepcopy(METHOD),
+        "model": copy.deepcopy(MODEL),
+        "task": {"name": "tiny", "limit": None},
+        "baseline": {**copy.deepcopy(METHOD), "name": "ar", "needs": []},
+        "sampling": {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "seed": 3},
+        "max_new_tokens": None,
+        "timing": {"repeats": 2, "warmup": 0, "threads": 2},
+        "score": True,
+        "results_dir": "results",
+        "resume": True,
+        "progress": True,
+    }
+    for path, value in changes.items():
+        target = plain
+        *parents, last = path.split("__")
+        for parent in parents:
+            target = target[parent]
+        target[last] = value
+    return plain
+
+
+def test_a_whole_configuration_is_read() -> None:
+    config = RunConfig.from_dict(node())
+    assert config.method.parameters == {"draft_length": 4}
+    assert config.method.documentation == {"draft_length": "How much is copied."}
+    assert config.method.info().paper == "A paper"
+    assert config.baseline is not None and config.baseline.name == "ar"
+    assert config.model.dtype == "auto" and config.model.weights_gb is None
+    assert config.sampling == SamplingConfig(0.7, 5, 0.9, 1.0, 3)
+    assert config.timing == TimingConfig(2, 0, 2)
+    assert config.results_dir == Path("results")
+
+
+def test_plain_values_survive_json() -> None:
+    config = RunConfig.from_dict(node())
+    plain = json.loads(json.dumps(config.to_dict()))
+    assert plain["sampling"]["top_p"] == 0.9
+    assert plain["results_dir"] == "results"
+
+
+def test_identity_leaves_out_what_does_not_change_the_measurement() -> None:
+    first = RunConfig.from_dict(node())
+    second = RunConfig.from_dict(node(results_dir="elsewhere", resume=False, progress=False))
+    third = RunConfig.from_dict(node(sampling__seed=4))
+    assert first.identity() == second.identity()
+    assert first.identity() != third.identity()
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = RunConfig.from_dict(node())
+    with pytest.raises(AttributeError):
+        config.score = False  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("sampling__temperature", -0.1),
+        ("sampling__temperature", "hot"),
+        ("sampling__temperature", True),
+        ("sampling__temperature", None),
+        ("sampling__temperature", float("nan")),
+        ("sampling__temperature", float("inf")),
+        ("sampling__top_k", 0),
+        ("sampling__top_k", 2.5),
+        ("sampling__top_p", 0),
+        ("sampling__top_p", 1.01),
+        ("sampling__repetition_penalty", 0),
+        ("sampling__seed", -1),
+        ("max_new_tokens", 0),
+        ("timing__repeats", 0),
+        ("timing__warmup", -1),
+        ("timing__threads", 0),
+        ("score", "yes"),
+        ("results_dir", ""),
+        ("results_dir", None),
+        ("model__dtype", "float33"),
+        ("model__device", "gpu"),
+        ("model__device", "cpu:1"),
+        ("model__engine", "fast"),
+        ("model__context", 0),
+        ("model__chat", "maybe"),
+        ("model__target", 3),
+        ("method__exactness", "exat"),
+        ("method__needs", ["drafts"]),
+        ("method__decoder", "package.Class"),
+        ("method__knob", "epsilon"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_full_path(path: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_dict(node(**{path: value}))
+    assert f"'{path.replace('__', '.')}'" in caught.value.what
+    assert caught.value.why.startswith("it must be ")
+    assert caught.value.fix
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", [0.0, 1, 0.5, 2])
+def test_temperatures_from_zero_up_are_allowed(value: float) -> None:
+    assert RunConfig.from_dict(node(sampling__temperature=value)).sampling.temperature == value
+
+
+@pytest.mark.parametrize(
+    ("change", "unknown", "meant"),
+    [
+        ({"sampling__temprature": 1}, "sampling.temprature", "sampling.temperature"),
+        ({"metod": 1}, "metod", "method"),
+        ({"model__dtyp": "auto"}, "model.dtyp", "model.dtype"),
+        ({"method__draft_lenght": 4}, "method.draft_lenght", "method.draft_length"),
+        ({"timing__repeat": 4}, "timing.repeat", "timing.repeats"),
+    ],
+)
+def test_an_unknown_key_gets_its_nearest_neighbour(
+    change: dict[str, Any], unknown: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_dict(node(**change))
+    assert caught.value.what == f"Unknown key '{unknown}'. Did you mean '{meant}'?"
+
+
+def test_a_mistyped_word_gets_its_nearest_neighbour() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_dict(node(model__dtype="bfloat"))
+    assert caught.value.fix == "Did you mean model.dtype=bfloat16?"
+
+
+def test_a_model_without_a_target_says_how_to_name_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        ModelConfig.from_dict({**MODEL, "target": "???"})
+    assert "model.target" in caught.value.what
+    assert "model.target=ORG/NAME" in caught.value.fix
+
+
+@pytest.mark.parametrize("missing", ["name", "title", "decoder"])
+def test_a_method_must_have_its_keys(missing: str) -> None:
+    values = {key: value for key, value in METHOD.items() if key != missing}
+    with pytest.raises(ConfigError, match=missing):
+        MethodConfig.from_dict(values)
+
+
+def test_a_documented_parameter_must_have_a_value() -> None:
+    values = {key: value for key, value in METHOD.items() if key != "draft_length"}
+    with pytest.raises(ConfigError, match="draft_length"):
+        MethodConfig.from_dict(values)
+
+
+def test_a_lossy_method_names_its_knob() -> None:
+    values = {**METHOD, "exactness": "lossy"}
+    with pytest.raises(ConfigError, match="knob"):
+        MethodConfig.from_dict(values)
+    assert MethodConfig.from_dict({**values, "knob": "draft_length"}).knob == "draft_length"
+
+
+def test_a_task_is_required() -> None:
+    with pytest.raises(ConfigError, match="task"):
+        RunConfig.from_dict(node(task={}))
+
+
+@pytest.mark.parametrize("role", ["method", "baseline"])
+def test_a_missing_draft_is_refused_by_name(role: str) -> None:
+    config = RunConfig.from_dict(node(**{"model__draft": None, f"{role}__needs": ["draft"]}))
+    with pytest.raises(ConfigError) as caught:
+        check_capabilities(config)
+    assert "draft" in caught.value.what
+    assert "'pair'" in caught.value.why
+    assert "model.draft=" in caught.value.fix
+
+
+def test_a_modality_must_fit() -> None:
+    with pytest.raises(ConfigError, match="image"):
+        check_capabilities(RunConfig.from_dict(node(method__modality="image")))
+    check_capabilities(RunConfig.from_dict(node(method__modality="any")))
+    check_capabilities(RunConfig.from_dict(node(baseline=None)))

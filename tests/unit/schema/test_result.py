@@ -1,0 +1,74 @@
+"""The result file's metadata and the chain that brings old files up to date."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from specbench.schema import result
+from specbench.schema.result import FileMetadata, MethodInfo, upgrade
+
+
+def metadata(**changes: object) -> FileMetadata:
+    values: dict[str, object] = {
+        "job_id": "0123456789ab",
+        "method": MethodInfo("pld", "Prompt lookup"),
+        "baseline": MethodInfo("ar"),
+        "model": "tiny_text",
+        "task": "tiny",
+        "task_version": 1,
+        "task_digest": "d",
+        "law": "greedy",
+        "law_hash": "h",
+        "scorer": {"exact_match": 1},
+        "dtype": "float32",
+        "device": "cpu",
+        "engine": "lean",
+        "temperature": 0.0,
+        "config": {"sampling": {"seed": 0}},
+    }
+    return FileMetadata(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("baseline", [None, MethodInfo("ar")])
+def test_metadata_survives_json(baseline: MethodInfo | None) -> None:
+    about = metadata(baseline=baseline)
+    text = about.to_json()
+    assert "\n" not in text
+    assert FileMetadata.from_dict(json.loads(text)) == about
+
+
+def test_a_key_of_a_later_minor_addition_is_ignored() -> None:
+    values = json.loads(metadata().to_json())
+    assert FileMetadata.from_dict({**values, "added_later": 1}) == metadata()
+
+
+def test_a_missing_key_is_an_error() -> None:
+    values = json.loads(metadata().to_json())
+    del values["method"]
+    with pytest.raises(KeyError):
+        FileMetadata.from_dict(values)
+
+
+def test_column_names_are_unique_and_rounds_are_nested() -> None:
+    names = result.RESULT_SCHEMA.names
+    assert len(names) == len(set(names))
+    assert result.RESULT_SCHEMA.field("rounds").type.value_type == result.ROUND_TYPE
+
+
+def test_old_files_walk_up_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(table: pa.Table, values: dict[str, object]) -> tuple[pa.Table, dict[str, object]]:
+        return table.rename_columns(["new"]), {**values, "renamed": True}
+
+    monkeypatch.setattr(result, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(result, "UPGRADES", {1: rename, 2: lambda table, values: (table, values)})
+    table, values = upgrade(pa.table({"old": [1]}), {"schema_version": 1})
+    assert table.column_names == ["new"]
+    assert values == {"schema_version": 3, "renamed": True}
+
+
+def test_a_newer_file_has_no_step() -> None:
+    with pytest.raises(KeyError):
+        upgrade(pa.table({}), {"schema_version": result.SCHEMA_VERSION + 1})
