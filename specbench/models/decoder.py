@@ -3,8 +3,8 @@
 Plain decoding is the denominator of every speedup, so it must be as fast as we can write it; a
 general-purpose module spends most of a small model's step on Python and tiny kernels. This one
 fuses the query-key-value and the gate-up projections, keeps its weights in the layout in which
-a single token multiplies fastest, writes into a preallocated cache, and slices its masks and
-rotary tables out of precomputed ones.
+few tokens multiply fastest, writes into a preallocated cache, and slices its masks and rotary
+tables out of precomputed ones.
 
 It runs Llama, Mistral, Qwen2 and Qwen3 weights; `supports` says whether a configuration is one
 that it computes exactly. It refuses to know how weights are loaded or tokens chosen.
@@ -24,29 +24,11 @@ from torch import Tensor
 
 from specbench.cache import Cache, KVCache
 from specbench.models.base import AncestorMask, Capability
+from specbench.models.linear import Linear, linear
 from specbench.models.masks import MaskTable, window
+from specbench.models.norm import rms_norm
 
 SUPPORTED_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A projection with its weight as [in, out], which one token multiplies fastest."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map [N, in] to [N, out]."""
-        if self.bias is None:
-            return torch.mm(x, self.weight)
-        return torch.addmm(self.bias, x, self.weight)
-
-    def add(self, residual: Tensor, x: Tensor) -> Tensor:
-        """Return residual + projection in one kernel."""
-        if self.bias is not None:
-            residual = residual + self.bias
-        return torch.addmm(residual, x, self.weight)
 
 
 @dataclass(frozen=True)
@@ -113,11 +95,11 @@ class LeanDecoder:
             return parameter.detach().to(device=device, dtype=dtype)
 
         def fuse(*parts: Any) -> Linear:
-            weight = torch.cat([tensor(part.weight) for part in parts]).t().contiguous()
+            weight = torch.cat([tensor(part.weight) for part in parts])
             bias = None
             if parts[0].bias is not None:
                 bias = torch.cat([tensor(part.bias) for part in parts])
-            return Linear(weight, bias)
+            return linear(weight, bias)
 
         body = module.model
         kinds = getattr(module.config, "layer_types", None) or []
@@ -260,7 +242,7 @@ class LeanDecoder:
         return torch.stack(masks)[:, None]
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), weight, self._epsilon)
+        return rms_norm(x, weight, self._epsilon)
 
 
 def _rotary_tables(
