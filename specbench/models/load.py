@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from specbench.errors import ModelError
@@ -145,7 +146,7 @@ def load_model(
                 use_safetensors=True,
                 **placement,
             ).eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"'{files.source}' cannot be loaded",
             str(error).strip().splitlines()[0],

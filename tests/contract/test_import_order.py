@@ -28,6 +28,7 @@ ORDER = (
     "runner",
     "hosting",
     "cli",
+    "__main__",
 )
 HEAVY = {"torch", "transformers", "datasets", "safetensors", "tokenizers"}
 HYDRA = {"hydra", "omegaconf"}

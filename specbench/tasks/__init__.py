@@ -1,0 +1,33 @@
+"""Tasks: what is asked, how it is asked, and how answers are scored."""
+
+from specbench.tasks.base import (
+    PromptFormat,
+    Sample,
+    Score,
+    Scorer,
+    Task,
+    sample_digest,
+)
+from specbench.tasks.config import TaskConfig
+from specbench.tasks.load import load_task
+from specbench.tasks.prompting import (
+    for_tokenizer,
+    format_prompt,
+    prompt_style,
+    trim_answer,
+)
+
+__all__ = [
+    "PromptFormat",
+    "Sample",
+    "Score",
+    "Scorer",
+    "Task",
+    "TaskConfig",
+    "for_tokenizer",
+    "format_prompt",
+    "load_task",
+    "prompt_style",
+    "sample_digest",
+    "trim_answer",
+]

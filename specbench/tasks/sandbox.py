@@ -1,0 +1,238 @@
+"""Run generated Python where it can do no harm, and where it cannot grade itself.
+
+Each run starts a bare interpreter in an empty temporary directory. Its supervisor forks two
+confined processes: the player runs the generated program, the judge runs the tests and reaches
+the program only through plain values on a pipe. The verdict is the judge's. `docs/tasks.md`
+states what holds on which platform.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from specbench.errors import TaskError
+
+_INSIDE = Path(__file__).resolve().parent
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from confined.supervisor import main;"
+    " del sys.path[0]; main()"
+)
+_GRACE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run may use.
+
+    Attributes:
+        wall_seconds: From the start of the program to the end of its tests.
+        cpu_seconds: Processor time of each of the two processes.
+        memory_bytes: Address space of each of the two processes.
+        file_bytes: The largest file, and the most that may be printed.
+        disk_bytes: All files in the working directory together.
+        open_files: File descriptors.
+        threads: Threads of the program. Other processes cannot be started at all.
+    """
+
+    wall_seconds: float = 10.0
+    cpu_seconds: int = 10
+    memory_bytes: int = 512 << 20
+    file_bytes: int = 1 << 20
+    disk_bytes: int = 16 << 20
+    open_files: int = 32
+    threads: int = 32
+
+
+class Verdict(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        status: "passed"; "failed" (an assertion or exception, or no valid program); "timeout";
+            "memory"; "output_limit"; "process_limit"; "exited" (the program ended itself before
+            its tests were done); "crashed" (a signal ended it); "unavailable" (the sandbox or
+            the tests could not run, so nothing was learned about the program).
+        detail: One line for people.
+        output: The beginning of what the program printed.
+        seconds: Wall time inside the sandbox.
+        mechanisms: What confined the program, by name.
+    """
+
+    status: str
+    detail: str
+    output: str = ""
+    seconds: float = 0.0
+    mechanisms: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the program ran and its tests held."""
+        return self.status == "passed"
+
+
+def run_python(
+    program: str, limits: Limits | None = None, *, wall_seconds: float | None = None
+) -> Verdict:
+    """Run one program; it passes when its top level runs to the end without an exception.
+
+    Program and harness share a process here, so a program that attacks the harness on purpose
+    (finds the pipe and speaks its protocol) can claim to have ended. Printing, exit codes and
+    patched builtins cannot. Where tests decide, use `run_tests`.
+
+    Args:
+        program: Source text.
+        limits: What it may use.
+        wall_seconds: Overrides the limit of that name.
+
+    Raises:
+        TaskError: If no sandbox can be started on this machine.
+    """
+    return _run([program], None, "", "", _limits(limits, wall_seconds))
+
+
+def run_tests(
+    programs: Sequence[str],
+    tests: str,
+    entry_point: str,
+    *,
+    prelude: str = "",
+    limits: Limits | None = None,
+    wall_seconds: float | None = None,
+) -> Verdict:
+    """Run tests that call one function of a generated program.
+
+    The tests run in a process of their own. Arguments and results cross as plain values
+    (numbers, text, bytes, lists, tuples, dicts, sets, ranges, iterators, fractions, decimals) and
+    as copies, so a function that only changes its argument in place changes nothing that the
+    tests see.
+
+    Args:
+        programs: Readings of one answer; the first that compiles is run.
+        tests: Source text that defines `check(candidate)`.
+        entry_point: Name of the function under test.
+        prelude: Trusted source that the tests may refer to, such as the prompt's helpers. A
+            function that ends with its docstring, or with nothing, may stand at its end.
+        limits: What program and tests may use.
+        wall_seconds: Overrides the limit of that name.
+
+    Raises:
+        TaskError: If no sandbox can be started on this machine.
+    """
+    return _run(programs, tests, entry_point, prelude, _limits(limits, wall_seconds))
+
+
+def mechanisms() -> tuple[str, ...]:
+    """Return the names of what confines programs on this machine, found by a trial run."""
+    return run_python("pass").mechanisms
+
+
+def _limits(limits: Limits | None, wall_seconds: float | None) -> Limits:
+    limits = limits or Limits()
+    return limits if wall_seconds is None else replace(limits, wall_seconds=wall_seconds)
+
+
+def _run(
+    programs: Sequence[str],
+    tests: str | None,
+    entry_point: str,
+    prelude: str,
+    limits: Limits,
+    use_kernel: bool = True,
+) -> Verdict:
+    if os.name != "posix" or not sys.executable:
+        raise TaskError(
+            "Generated code cannot be run here",
+            "the sandbox needs a POSIX system and a Python interpreter of its own",
+            "Score this task on Linux, or set task.scorer=null.",
+        )
+    stated = asdict(limits)
+    wall_seconds, disk_bytes = stated.pop("wall_seconds"), stated.pop("disk_bytes")
+    request = {
+        "programs": list(programs),
+        "tests": tests,
+        "entry_point": entry_point,
+        "prelude": prelude,
+        "limits": stated,
+        "wall_seconds": wall_seconds,
+        "disk_bytes": disk_bytes,
+        "use_kernel": use_kernel,
+    }
+    with _empty_folder() as folder:
+        answer = _supervise(json.dumps(request).encode("ascii"), folder, wall_seconds)
+    return answer
+
+
+def _supervise(request: bytes, folder: str, wall_seconds: float) -> Verdict:
+    command = [sys.executable, "-P", "-s", "-S", "-X", "utf8", "-c", _START, str(_INSIDE)]
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={"PYTHONHASHSEED": "0"},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise TaskError("The sandbox cannot be started", str(error)) from error
+    try:
+        stdout, _ = process.communicate(request, timeout=wall_seconds + _GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return Verdict("timeout", "the sandbox itself had to be ended")
+    finally:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+    try:
+        fields = json.loads(stdout)
+    except ValueError:
+        return Verdict("crashed", f"the sandbox ended with exit code {process.returncode}")
+    return Verdict(**{**fields, "mechanisms": tuple(fields["mechanisms"])})
+
+
+@contextlib.contextmanager
+def _empty_folder() -> Iterator[str]:
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="specbench-"))
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder whatever is in it: any number of levels, any permissions.
+
+    Lifts grandchildren to the top before it removes a child, so every path stays short; removing
+    from the bottom takes time quadratic in the depth, and recursion runs out of stack.
+    """
+    names = itertools.count()
+    with contextlib.suppress(OSError):
+        while children := list(os.scandir(folder)):
+            for child in children:
+                if not child.is_dir(follow_symlinks=False):
+                    os.unlink(child.path)
+                    continue
+                os.chmod(child.path, 0o700)
+                for inner in os.scandir(child.path):
+                    os.rename(inner.path, os.path.join(folder, f"lifted-{next(names)}"))
+                os.rmdir(child.path)
+        os.rmdir(folder)
+    if os.path.lexists(folder):
+        shutil.rmtree(folder, ignore_errors=True)

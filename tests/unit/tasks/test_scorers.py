@@ -1,0 +1,265 @@
+"""Scorers read answers as a fair reader would, and survive any text."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specbench.tasks import Sample, Score, Task, TaskConfig, load_task
+from specbench.tasks.scorers import ByCategory, ExactMatch, PassAt1, TextMatch, pass_at_k
+from specbench.tasks.scorers.code import candidate_programs
+from specbench.tasks.scorers.numbers import extract_number
+
+NUMBERS: list[tuple[str, str | None]] = [
+    ("#### 18", "18"),
+    ("5 * 3 = 15\n#### 15", "15"),
+    ("####18", "18"),
+    ("#### $1,234.50", "1234.5"),
+    ("#### 1,000,000", "1000000"),
+    ("#### -7", "-7"),
+    ("#### −7", "-7"),
+    ("#### $-7", "-7"),
+    ("#### -$7", "-7"),
+    ("#### 18.00", "18"),
+    ("#### 25%", "25"),
+    ("#### 18 dollars per day.", "18"),
+    ("#### 18.", "18"),
+    ("#### **18**", "18"),
+    ("#### 3/4", "3/4"),
+    ("#### .5", "1/2"),
+    ("#### 6 * 3 = 18", "18"),
+    ("I will end with #### answer.\nSo 6 * 3 = 18.\n#### 18", "18"),
+    ("#### Step 1: add\n2 + 3 = 5\n#### Step 2: double\n#### 10", "10"),
+    ("The answer is 18.", "18"),
+    ("The answer is: 18", "18"),
+    ("the final answer is **$18**", "18"),
+    ("Answer: 18 eggs, not 20.", "18"),
+    ("The answer is 3 + 4 = 7.", "7"),
+    ("The answer is 7. I checked it 2 times.", "7"),
+    ("Final answer:\n\n42", "42"),
+    ("The answer to question 2 is 9.", "9"),
+    (r"So the result is \boxed{18}.", "18"),
+    (r"\boxed{1{,}234}", "1234"),
+    (r"\boxed{\frac{3}{4}}", "3/4"),
+    (r"\boxed{\$18.50}", "37/2"),
+    ("He has 3 cats and 4 dogs, so 7 animals", "7"),
+    ("10-5", "5"),
+    ("10 - 5", "5"),
+    ("The temperature is -5", "-5"),
+    ("(-5)", "-5"),
+    ("a total of $18.00!", "18"),
+    ("€ 12", "12"),
+    ("1,2,3", "3"),
+    ("1 1/2", "3/2"),
+    ("so...18", "18"),
+    ("18kg", "18"),
+    ("3rd of 5", "5"),
+    ("on the 23rd", None),
+    ("x2 and B52", None),
+    ("1e3", "1000"),
+    ("1/0", None),
+    ("", None),
+    ("no number at all", None),
+    ("####", None),
+    ("#### none, but 4 before", "4"),
+    ("He paid 4.\n#### unknown", "4"),
+    ("１８", None),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), NUMBERS)
+def test_the_final_number_is_found(text: str, expected: str | None) -> None:
+    assert extract_number(text) == (None if expected is None else Fraction(expected))
+
+
+def sample(reference: Any, category: str = "task") -> Sample:
+    return Sample("task/0", category, ("question",), reference)
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "value"),
+    [
+        ("18", "#### 18.0", 1.0),
+        ("1,234", "It is $1234.00.", 1.0),
+        ("18", "#### 19", 0.0),
+        ("18", "", 0.0),
+        ("0.1", "#### 0.10", 1.0),
+        (18, "18", 1.0),
+        (None, "18", None),
+        ("none", "18", None),
+        ({"a": 1}, "18", None),
+    ],
+)
+def test_exact_match(reference: Any, answer: str, value: float | None) -> None:
+    assert ExactMatch().score(sample(reference), [answer]).value == value
+
+
+def test_exact_match_reads_the_last_turn() -> None:
+    assert ExactMatch().score(sample("2"), ["#### 1", "#### 2"]).value == 1.0
+    assert ExactMatch().score(sample("2"), []).value is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "value"),
+    [
+        ("a b", " a\n b ", 1.0),
+        ("a b", "A b", 0.0),
+        ("caf\u00e9", "cafe\u0301", 1.0),
+        (["a", "b"], "b", 1.0),
+        ([], "b", None),
+        (None, "b", None),
+    ],
+)
+def test_text_match(reference: Any, answer: str, value: float | None) -> None:
+    assert TextMatch().score(sample(reference), [answer]).value == value
+
+
+def test_a_mix_keeps_each_categorys_scorer() -> None:
+    mixed = ByCategory({"math": ExactMatch(), "chat": None, "text": TextMatch()})
+    assert mixed.score(sample("2", "math"), ["it is 2"]).value == 1.0
+    assert mixed.score(sample("2", "text"), ["it is 2"]).value == 0.0
+    assert mixed.score(sample("2", "chat"), ["it is 2"]).value is None
+    assert mixed.score(sample("2", "other"), ["it is 2"]).value is None
+    assert mixed.version == ExactMatch.version + TextMatch.version
+
+
+PREFIX = 'import math\n\n\ndef half(x):\n    """Return half of x."""\n'
+CODE = {
+    "prefix": PREFIX,
+    "entry_point": "half",
+    "test": "def check(candidate):\n    assert candidate(3) == 1.5\n    assert candidate(0) == 0\n",
+}
+RIGHT_ANSWERS = {
+    "body": "    return x / 2\n",
+    "body without its first indent": "return x / 2",
+    "longer body without its first indent": "if x:\n        return x / 2\n    return 0",
+    "body without any indent": "if x:\n    return x / 2\nreturn 0",
+    "body, then another function": "    return x / 2\n\n\ndef other():\n    pass\n",
+    "body, then words": "    return x / 2\n\nThis divides by two.",
+    "whole function": PREFIX + "    return x / 2\n",
+    "whole function without its import": "def half(x):\n    return math.ldexp(x, -1)\n",
+    "whole function among words": "Here it is:\n\ndef half(x):\n    return x / 2\n\nThat is all.",
+    "fenced function": "Sure!\n```python\ndef half(x):\n    return x / 2\n```\nDone.",
+    "fenced function, fence never closed": "```python\ndef half(x):\n    return x / 2\n",
+    "fenced body": "```python\n    return x / 2\n```",
+    "fenced body without indent": "```\nreturn x / 2\n```",
+    "indented fence": "1. Code:\n   ```python\n   def half(x):\n       return x / 2\n   ```",
+    "example before the function": (
+        "```python\nprint(half(3))\n```\nso\n```python\ndef half(x):\n    return x / 2\n```"
+    ),
+    "helper and function in two blocks": (
+        "```python\ndef twice(x):\n    return x * 2\n```\n"
+        "```python\ndef half(x):\n    return x / 2\n```"
+    ),
+    "carriage returns": "def half(x):\r\n    return x / 2\r\n",
+    "with type annotations": "def half(x: float) -> float:\n    return x / 2",
+    "with a usage line": "def half(x):\n    return x / 2\n\nprint(half(4))",
+}
+
+
+@pytest.mark.parametrize("name", RIGHT_ANSWERS)
+def test_right_code_passes_however_it_is_written(name: str) -> None:
+    score = PassAt1().score(sample(CODE), [RIGHT_ANSWERS[name]])
+    assert score.value == 1.0, score
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["    return x\n", "", "I cannot do that.", "```python\n```", "    pass", "def other(): pass"],
+)
+def test_wrong_code_fails(answer: str) -> None:
+    assert PassAt1().score(sample(CODE), [answer]).value == 0.0
+
+
+def test_tests_that_do_not_run_give_no_score() -> None:
+    broken = {**CODE, "test": "def check(candidate):\n    return undefined(\n"}
+    assert PassAt1().score(sample(broken), ["    return x / 2\n"]).value is None
+    assert PassAt1().score(sample(None), ["    return x / 2\n"]).value is None
+
+
+def test_a_body_is_read_before_anything_is_cut() -> None:
+    programs = candidate_programs(PREFIX, "    return x / 2\n", "half")
+    assert programs[0] == PREFIX + "    return x / 2\n"
+
+
+def test_scorers_survive_any_text() -> None:
+    random_text = random.Random(0)
+    alphabet = "0123456789.,/-+#$%(){}\\`~ \n\tabdefr=:\0\ud800é"
+    code = sample(CODE)
+    for _ in range(400):
+        text = "".join(random_text.choices(alphabet, k=random_text.randrange(120)))
+        for scorer in (ExactMatch(), TextMatch()):
+            assert isinstance(scorer.score(sample("18"), [text]), Score)
+        assert all(isinstance(p, str) for p in candidate_programs(PREFIX, text, "half"))
+    assert PassAt1().score(code, ["\0\ud800```"]).value == 0.0
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["9", "9,", "999,", "1 ", "1/", "#### ", "answer ", "answer: ", "```\n", "~~~ \n", "`", "\n"]
+    + ["\\boxed{", "\\frac{1", "\\boxed{{a}", ".", "-", "(", "def half(", "    "],
+)
+def test_scorers_take_linear_time_on_repetition(piece: str) -> None:
+    started = time.process_time()
+    ExactMatch().score(sample("18"), [piece * 20_000])
+    candidate_programs(PREFIX, piece * 20_000, "half")
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("n", range(1, 7))
+def test_pass_at_k_is_the_share_of_draws_with_a_correct_one(n: int) -> None:
+    for c in range(n + 1):
+        for k in range(1, n + 1):
+            draws = list(combinations(range(n), k))
+            share = sum(any(i < c for i in draw) for draw in draws) / len(draws)
+            assert math.isclose(pass_at_k(n, c, k), share, abs_tol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def humaneval(shared_data: Path) -> tuple[Task, list[str]]:
+    """HumanEval and its canonical solutions."""
+    path = shared_data / "HumanEval.jsonl.gz"
+    with gzip.open(path, "rt") as file:
+        solutions = [json.loads(line)["canonical_solution"] for line in file]
+    return load_task(replace(TaskConfig.named("humaneval"), path=str(path))), solutions
+
+
+def scores(task: Task, answers: list[str]) -> list[Score]:
+    assert task.scorer is not None
+    score = task.scorer.score
+    with ThreadPoolExecutor(3) as pool:
+        return list(pool.map(lambda s, a: score(s, [a]), task.samples, answers))
+
+
+def test_every_canonical_solution_of_humaneval_passes(humaneval: tuple[Task, list[str]]) -> None:
+    task, solutions = humaneval
+    assert len(solutions) == 164
+    results = zip(task.samples, scores(task, solutions), strict=True)
+    assert [(s.id, score) for s, score in results if score.value != 1.0] == []
+
+
+def unsolved(task: Task, step: int) -> list[str]:
+    """Problems among every `step`-th that a function without a body passes."""
+    part = replace(task, samples=task.samples[::step])
+    results = zip(part.samples, scores(part, ["    pass\n"] * len(part.samples)), strict=True)
+    return [sample.id for sample, score in results if score.value != 0.0]
+
+
+def test_no_empty_solution_of_humaneval_passes(humaneval: tuple[Task, list[str]]) -> None:
+    assert unsolved(humaneval[0], 8) == []
+
+
+@pytest.mark.slow
+def test_no_empty_solution_of_all_humaneval_passes(humaneval: tuple[Task, list[str]]) -> None:
+    assert unsolved(humaneval[0], 1) == []
