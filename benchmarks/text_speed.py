@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from typing import Any
 import torch
 import transformers
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from specbench.clock import CpuClock
+from specbench.compare import Comparison, compare
 from specbench.decoding.base import Decoder
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.model import ModelDrafter
@@ -36,11 +38,15 @@ from specbench.decoding.request import Request
 from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.verifiers.sample_match import SampleMatch
 from specbench.decoding.verifiers.token_sd import TokenSD
+from specbench.hosting import HostRequest, compose_jobs
 from specbench.law import Law
 from specbench.models.decoder import LeanDecoder
 from specbench.models.pair import ModelPair
 from specbench.paths import tasks_dir, weights_dir
+from specbench.report import table
 from specbench.rng import Streams
+from specbench.runner import run_job
+from specbench.store import read_many
 
 NEW_TOKENS = 128
 DRAFT_LENGTH = 4
@@ -69,6 +75,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--skip-tasks", action="store_true", help="engine pairs only")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
@@ -80,6 +87,30 @@ def main() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         lines.append(random_llama(dtype, arguments.repeats, prompts[:2]))
     show(lines, arguments.threads)
+    if not arguments.skip_tasks:
+        end_to_end(arguments.threads)
+
+
+def end_to_end(threads: int) -> None:
+    """Run `token_sd` against `ar` on two embedded tasks through the runner; print the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [
+            "method=token_sd",
+            "task=tiny_math,tiny_code",
+            "task.limit=40",
+            f"timing.threads={threads}",
+            f"results_dir={folder}",
+        ]
+        jobs = compose_jobs(HostRequest(overrides, multirun=True, config_dir=None))
+        for _, config in jobs:
+            run_job(config)
+        print_table(compare(read_many([folder])))
+
+
+def print_table(comparison: Comparison) -> None:
+    """Print a comparison as wide as it wants to be."""
+    console = Console(width=140)
+    console.print(table.render(comparison, width=140))
 
 
 def embedded_pair(
@@ -238,12 +269,12 @@ def embedded_prompts(model: str, count: int) -> list[list[int]]:
 
 def show(lines: Sequence[Line], threads: int) -> None:
     """Print the table."""
-    table = Table(title=f"{NEW_TOKENS} new tokens, batch 1, greedy, {threads} threads")
-    table.add_column("pair")
+    lines_table = RichTable(title=f"{NEW_TOKENS} new tokens, batch 1, greedy, {threads} threads")
+    lines_table.add_column("pair")
     for heading in ("ours tok/s", "theirs tok/s", "ratio", "identical", "host share"):
-        table.add_column(heading, justify="right")
+        lines_table.add_column(heading, justify="right")
     for line in lines:
-        table.add_row(
+        lines_table.add_row(
             line.name,
             f"{line.ours:.0f}",
             f"{line.theirs:.0f}",
@@ -251,7 +282,7 @@ def show(lines: Sequence[Line], threads: int) -> None:
             line.identical,
             f"{line.host_share:.1%}",
         )
-    Console().print(table)
+    Console().print(lines_table)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,9 @@ def load_pair(config: ModelConfig, *, with_draft: bool = True) -> ModelPair:
     if with_draft and config.draft is not None:
         draft_files = checkpoints.find(config.draft, config.draft_revision)
     if not config.device_map:
-        checkpoints.check_memory(config.weights_gb, device, config.name)
+        sizes = [checkpoints.local_bytes(files) for files in (target_files, draft_files) if files]
+        local = sum(size for size in sizes if size is not None) / 1e9
+        checkpoints.check_memory(config.weights_gb or local, device, config.name)
     dtype = pick_dtype(config.dtype, device, target_files)
     tokenizer = load_tokenizer(target_files, config)
     target = load_model(target_files, config, device, dtype)
