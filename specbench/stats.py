@@ -129,32 +129,37 @@ def noise_floor(
     process: Sequence[int] | None = None,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
+    draws: ArrayLike | None = None,
 ) -> float | None:
     """Return the A/A ratio below which a speedup of this run means nothing.
 
     The baseline is set against itself: repeat i over repeat j on the same samples, for every pair
     of repeats of one process (of different processes only where no process has two), with the
-    samples resampled. The floor is the 95% quantile of the ratio's distance from 1, written as a
-    ratio above 1: with a floor of 1.03, speedups between 0.97 and 1.03 are noise.
+    samples resampled. Only times of one draw are compared: another seed writes another text, whose
+    time differs without any noise. The floor is the 95% quantile of the ratio's distance from 1,
+    written as a ratio above 1: with a floor of 1.03, speedups between 0.97 and 1.03 are noise.
 
     Args:
         baseline: Times of the baseline, shape (samples, passes).
         process: Process of each pass; None means one process.
         resamples: Number of bootstrap resamples, shared by the pairs.
         seed: Seed of the resampling.
+        draws: Which draw each time belongs to, in the shape of `baseline`; None means one draw.
 
     Returns:
-        The floor, or None with fewer than two repeats.
+        The floor, or None with fewer than two repeats of a draw.
     """
     times = np.asarray(baseline, dtype=float)
+    drawn = np.zeros(times.shape) if draws is None else np.asarray(draws, dtype=float)
     label = np.zeros(times.shape[1], int) if process is None else np.asarray(process)
     pairs = list(combinations(range(times.shape[1]), 2))
     within = [(i, j) for i, j in pairs if label[i] == label[j]]
     generator = np.random.default_rng(seed)
+    measured = np.isfinite(times)
     used = [
         (i, j, common)
         for i, j in (within or pairs)
-        if (common := np.isfinite(times[:, i]) & np.isfinite(times[:, j])).any()
+        if (common := measured[:, i] & measured[:, j] & (drawn[:, i] == drawn[:, j])).any()
     ]
     distances = []
     for i, j, common in used:
@@ -230,6 +235,23 @@ def mean_interval(values: ArrayLike) -> Estimate | None:
     reach = student_quantile(0.5 + CONFIDENCE / 2, n - 1)
     reach *= float(array.std(ddof=1)) / math.sqrt(n)
     return Estimate(mean, Interval(mean - reach, mean + reach), None, n)
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Return the unbiased estimate of pass@k from n samples of which c are correct.
+
+    One minus the chance that k of the n samples, drawn without replacement, are all wrong
+    (Chen et al., 2021, equation 1), as a product of ratios that cannot overflow.
+
+    Args:
+        n: Samples drawn.
+        c: Correct ones among them.
+        k: Tries allowed; at most n.
+    """
+    assert 0 <= c <= n and 1 <= k <= n, (n, c, k)
+    if n - c < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from specbench.compare.comparability import check_allow, check_comparable
 from specbench.compare.comparison import (
     BETTER,
     INCONCLUSIVE,
     OVERALL,
+    PASS_AT,
     SAME,
     WORSE,
     Comparison,
@@ -31,6 +33,7 @@ from specbench.stats import (
     noise_floor,
     paired_difference,
     paired_ratio,
+    pass_at_k,
 )
 from specbench.store import ResultSet
 
@@ -158,6 +161,8 @@ def _baseline_row(section: str, label: str, pools: Sequence[Pool]) -> Comparison
         score=_score(measured),
         score_name=_score_name(measured),
         score_difference=None,
+        draws=_count_draws(measured),
+        pass_at_k=_pass_at_k(measured),
         quantities=summarise(measured),
     )
 
@@ -184,6 +189,8 @@ def _method_row(section: str, pool: Pool) -> ComparisonRow:
         score=_score(measured),
         score_name=_score_name(measured),
         score_difference=_score_difference(pairs) if pairs else None,
+        draws=_count_draws(measured),
+        pass_at_k=_pass_at_k(measured),
         quantities=summarise(measured),
     )
 
@@ -191,7 +198,7 @@ def _method_row(section: str, pool: Pool) -> ComparisonRow:
 def _speedup(pairs: Pairs, column: str) -> Speedup | None:
     if not len(pairs.method.rows):
         return None
-    baseline, method, process = pairs.times(column)
+    baseline, method, process, draws = pairs.times(column)
     ratio = paired_ratio(baseline, method, process)
     if ratio is None:
         return None
@@ -200,7 +207,7 @@ def _speedup(pairs: Pairs, column: str) -> Speedup | None:
         interval=ratio.interval,
         p_value=ratio.p_value,
         adjusted_p_value=None,
-        noise_floor=noise_floor(baseline, process),
+        noise_floor=noise_floor(baseline, process, draws=draws),
         verdict=INCONCLUSIVE,
     )
 
@@ -270,6 +277,28 @@ def _score_difference(pairs: Pairs) -> Estimate | None:
     ]
     common = means[0].index.intersection(means[1].index)
     return paired_difference(means[0].loc[common].to_numpy(), means[1].loc[common].to_numpy())
+
+
+def _draws(measured: Measurements) -> pd.DataFrame:
+    """Return one scored row for each draw of each sample: repeats of a seed are the same draw."""
+    scored = measured.rows.dropna(subset=["score"])
+    return scored.drop_duplicates(["task", "sample_id", "seed"])
+
+
+def _count_draws(measured: Measurements) -> int:
+    counts = _draws(measured).groupby(["task", "sample_id"]).size()
+    return int(counts.min()) if len(counts) else 0
+
+
+def _pass_at_k(measured: Measurements) -> dict[int, float] | None:
+    fewest = _count_draws(measured)
+    if fewest < 2 or _score_name(measured) != "pass_at_1":
+        return None
+    samples = _draws(measured).groupby(["task", "sample_id"])["score"].agg(["size", "sum"])
+    drawn = [(int(n), round(c)) for n, c in samples.itertuples(index=False)]
+    return {
+        k: float(np.mean([pass_at_k(n, c, k) for n, c in drawn])) for k in PASS_AT if k <= fewest
+    }
 
 
 def _count_samples(measured: Measurements) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ from specbench.stats import Estimate, Interval
 
 OVERALL = "overall"
 """Name of the section that pools every task."""
+
+PASS_AT = (1, 2, 5, 10, 20, 50, 100)
+"""Numbers of tries for which pass@k is given, as far as there are draws."""
 
 BETTER = "better"
 WORSE = "worse"
@@ -60,6 +64,10 @@ class ComparisonRow:
         score: Mean score; None where the task has no scorer.
         score_name: Name of the score; empty without one.
         score_difference: Paired difference to the baseline.
+        draws: Distinct draws (seeds) of a scored sample, the fewest over samples; repeats of one
+            seed are one draw. 0 without a score.
+        pass_at_k: Chance that one of k draws passes, by k, a mean over samples; None where the
+            score is not pass_at_1 or there is one draw.
         quantities: Everything that is derived from this arm alone.
     """
 
@@ -79,6 +87,8 @@ class ComparisonRow:
     score: Estimate | None
     score_name: str
     score_difference: Estimate | None
+    draws: int
+    pass_at_k: Mapping[int, float] | None
     quantities: ArmSummary
 
 

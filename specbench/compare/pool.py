@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,8 @@ class Pool:
         baseline_label: The same for its baseline arm.
         method: What the method says about itself.
         baseline: What its baseline says about itself; None where no file has one.
-        rows: Rows of all its files, both arms, failed ones too, with the column `file`.
+        rows: Rows of all its files, both arms, failed ones too, with the columns `file` and
+            `seed` (0 where the law is greedy: every seed then draws the same answer).
         rounds: Rounds of all its files; `row` is an index of `rows`.
         files: Number of files.
     """
@@ -72,6 +73,22 @@ class Pool:
         return len(failed[["task", "sample_id"]].drop_duplicates())
 
 
+class PassTimes(NamedTuple):
+    """One column of both arms as arrays of shape (samples, passes), NaN where there is no pair.
+
+    Attributes:
+        baseline: The baseline's values.
+        method: The method's.
+        process: Process of each pass.
+        draws: Seed of each pair: passes of different seeds timed different texts.
+    """
+
+    baseline: FloatArray
+    method: FloatArray
+    process: list[int]
+    draws: FloatArray
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Measurements of both arms, matched one to one.
@@ -86,24 +103,20 @@ class Pairs:
     method: Measurements
     unpaired: int
 
-    def times(self, column: str) -> tuple[FloatArray, FloatArray, list[int]]:
-        """Return a column of both arms as arrays of shape (samples, passes).
-
-        Returns:
-            The baseline's and the method's values, NaN where there is no pair, and the process
-            of each pass.
-        """
+    def times(self, column: str) -> PassTimes:
+        """Return a column of both arms, one pass for each file, process and repeat."""
         rows = self.method.rows
         sample = pd.MultiIndex.from_frame(rows[["task", "sample_id"]]).factorize()[0]
         passes, labels = pd.MultiIndex.from_frame(rows[["file", "process", "repeat"]]).factorize()
         shape = (int(sample.max(initial=-1)) + 1, len(labels))
         arrays = []
-        for arm in (self.baseline, self.method):
-            values = np.full(shape, np.nan)
-            values[sample, passes] = arm.rows[column].to_numpy(dtype=float)
-            arrays.append(values)
+        for values in (self.baseline.rows[column], rows[column], rows["seed"]):
+            array = np.full(shape, np.nan)
+            array[sample, passes] = values.to_numpy(dtype=float)
+            arrays.append(array)
+        baseline, method, draws = arrays
         processes = pd.MultiIndex.from_tuples([label[:2] for label in labels]).factorize()[0]
-        return arrays[0], arrays[1], [int(process) for process in processes]
+        return PassTimes(baseline, method, [int(process) for process in processes], draws)
 
 
 def pair(pool: Pool) -> Pairs:
@@ -193,10 +206,18 @@ def _joined(members: Sequence[ResultSet]) -> tuple[pd.DataFrame, pd.DataFrame]:
         seen[member.metadata.task] = number + 1
         frame = member.rows.set_axis(np.arange(len(member.rows)) + offset)
         frame = frame.drop_duplicates(["arm", *_PAIR[1:]], keep="last")
-        rows.append(frame.assign(file=number))
+        rows.append(frame.assign(file=number, seed=_seed(member)))
         rounds.append(member.rounds.assign(row=member.rounds["row"] + offset))
         offset += len(member.rows)
     return pd.concat(rows), pd.concat(rounds, ignore_index=True)
+
+
+def _seed(result: ResultSet) -> int:
+    """Return which draw of its law a file holds: its seed, or 0 where the law is greedy."""
+    sampling = result.metadata.config.get("sampling")
+    if result.metadata.temperature == 0 or not isinstance(sampling, Mapping):
+        return 0
+    return int(sampling.get("seed") or 0)
 
 
 def _identity(result: ResultSet) -> dict[str, Any]:

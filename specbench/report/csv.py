@@ -11,7 +11,7 @@ import csv
 import io
 from typing import Any
 
-from specbench.compare.comparison import Comparison
+from specbench.compare.comparison import PASS_AT, Comparison
 from specbench.report.json import plain
 
 _ESTIMATE = ("value", "interval_low", "interval_high", "p_value", "n")
@@ -29,13 +29,14 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "speedup_decode": _SPEEDUP,
     "score": _ESTIMATE,
     "score_difference": _ESTIMATE,
+    "pass_at_k": tuple(str(k) for k in PASS_AT),
     "quantities_round_time": ("draft", "target", "host"),
     "quantities_fidelity": ("identical", "tie", "diverged", "wrong"),
 }
 _METHOD = ("name", "title", "exactness", "knob", "paper", "modality")
 _ROW_START = ("section", "label")
 _ROW_MIDDLE = ("is_baseline", "samples", "repeats", "processes", "failed")
-_ROW_END = ("predicted_speedup", "overhead", "tokens_ratio", "score_name")
+_ROW_END = ("predicted_speedup", "overhead", "tokens_ratio", "score_name", "draws")
 _QUANTITIES = (
     "mal",
     "mal_request",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -25,11 +26,16 @@ def render(comparison: Comparison) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return dataclasses and named tuples as dictionaries, other tuples as lists, NaN as None."""
+    """Return dataclasses and named tuples as dictionaries, other tuples as lists, NaN as None.
+
+    Keys of mappings become text.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: plain(item) for name, item in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -34,7 +34,11 @@ def render(comparison: Comparison) -> str:
         shown = "all tasks" if name == OVERALL else name
         blocks.append(f"**{_escaped(shown)}** ({words.measured(rows)})")
         blocks.append(_table(rows))
-    blocks.append(f"<sub>{words.legend(_EXPLAINED)}</sub>")
+        lines = [f"- {_escaped(line)}" for row in rows if (line := words.pass_at_k(row))]
+        if lines:
+            blocks.append("\n".join(lines))
+    below = ("pass@k",) if any(row.pass_at_k for row in comparison.rows) else ()
+    blocks.append(f"<sub>{words.legend((*_EXPLAINED, *below))}</sub>")
     if comparison.warnings:
         blocks.append("\n".join(f"- {_escaped(warning)}" for warning in comparison.warnings))
     return "\n\n".join(blocks) + "\n"

@@ -69,7 +69,9 @@ def render(comparison: Comparison, width: int = 100) -> RenderableType:
     for name in comparison.sections:
         rows = comparison.section(name)
         parts.extend([Text(), _title(name, rows), _table(rows, columns, widths)])
-    legend = words.legend(column.title for column in columns)
+        parts.extend(_wrapped(Text(line), width) for row in rows if (line := words.pass_at_k(row)))
+    below = ["pass@k"] if any(row.pass_at_k for row in comparison.rows) else []
+    legend = words.legend([*(column.title for column in columns), *below])
     left_out = [column.title for column in shown if column not in columns]
     if left_out:
         legend += f" Left out for want of width: {', '.join(left_out)}."

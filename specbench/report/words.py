@@ -43,6 +43,7 @@ _MEANINGS = {
     "decode": "decode: speedup without prefill.",
     "predicted": "predicted: decode speedup from acceptance and cost alone.",
     "host": "host: share of the time outside of both models.",
+    "pass@k": "pass@k: chance that one of k draws passes, estimated without bias.",
 }
 
 
@@ -118,6 +119,14 @@ def score(row: ComparisonRow) -> str:
         return f"{mean} ({_signed(difference.value)})"
     low, high = difference.interval
     return f"{mean} ({_signed(difference.value)} ±{(high - low) / 2:.2f})"
+
+
+def pass_at_k(row: ComparisonRow) -> str:
+    """Return pass@k, such as "pass@k (5 draws): ar 0.41 @1, 0.62 @5"; empty without one."""
+    if row.pass_at_k is None:
+        return ""
+    values = ", ".join(f"{value:.2f} @{k}" for k, value in row.pass_at_k.items())
+    return f"pass@k ({row.draws} draws): {row.label} {values}"
 
 
 def fidelity(row: ComparisonRow) -> str:

@@ -116,7 +116,7 @@ def test_a_metric_is_defined(name: str) -> None:
 def test_the_metrics_are_the_columns_of_a_comparison() -> None:
     columns = {item.name for item in (*fields(ComparisonRow), *fields(ArmSummary))}
     about = {"section", "label", "method", "is_baseline", "samples", "repeats", "processes"}
-    about |= {"failed", "score_name", "quantities"}
+    about |= {"failed", "score_name", "draws", "quantities"}
     assert set(METRICS) == columns - about
 
 

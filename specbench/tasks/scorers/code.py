@@ -125,20 +125,3 @@ def _indented_part(text: str) -> str:
             break
         kept.append(line)
     return "\n".join(kept)
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """Return the unbiased estimate of pass@k from n samples of which c are correct.
-
-    One minus the chance that k of the n samples, drawn without replacement, are all wrong
-    (Chen et al., 2021, equation 1), as a product of ratios that cannot overflow.
-
-    Args:
-        n: Samples drawn.
-        c: Correct ones among them.
-        k: Tries allowed; at most n.
-    """
-    assert 0 <= c <= n and 1 <= k <= n, (n, c, k)
-    if n - c < k:
-        return 1.0
-    return 1.0 - math.prod(1.0 - k / i for i in range(n - c + 1, n + 1))

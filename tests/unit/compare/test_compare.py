@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import combinations
 
 import pytest
 
@@ -228,6 +229,123 @@ class TestPooling:
             result_set(tmp_path, simple_rows(samples=6), metadata(PLD), "pld"),
         ]
         assert any("different numbers of samples" in w for w in compare(sets).warnings)
+
+
+class TestDraws:
+    """Files that differ in their seed are draws of one law, and pass@k counts draws."""
+
+    BASELINE_PASSES = {"s0": (0, 1, 2, 3, 4), "s1": (0,), "s2": ()}
+    METHOD_PASSES = {"s0": (0, 1), "s1": (3,), "s2": (0, 2, 4)}
+
+    def seeded(
+        self,
+        folder,
+        seed,
+        repeats=1,
+        temperature=0.8,
+        method=TOKEN_SD,
+        samples=("s0", "s1", "s2"),
+        name="",
+        **more,
+    ):
+        """One seed's file: the text's length depends on the seed, so that seeds differ in time."""
+        rows = []
+        passes = {BASELINE: self.BASELINE_PASSES, METHOD: self.METHOD_PASSES}
+        for arm in (BASELINE, METHOD):
+            for sample in samples:
+                for repeat in range(repeats):
+                    right = seed in passes[arm][sample]
+                    values = {"score": float(right), "score_name": "pass_at_1"}
+                    values |= {"started_unix": float(seed), "fidelity": None} | more
+                    entry = row(arm, sample, repeat, plain_rounds(5 + 3 * seed), **values)
+                    rows.append(entry if arm == BASELINE else slowed(entry, 0.5))
+        config = {
+            "method": {"name": method.name, "parameters": {}, "decoder": {}},
+            "sampling": {"temperature": temperature, "seed": seed},
+        }
+        about = metadata(
+            method,
+            job_id=f"{method.name}{seed}",
+            config=config,
+            temperature=temperature,
+            scorer={"pass_at_1": 1},
+        )
+        return result_set(folder, rows, about, name or f"{method.name}{seed}")
+
+    def five(self, folder, **options):
+        return [self.seeded(folder, seed, **options) for seed in range(5)]
+
+    def test_seeds_are_pooled_and_pass_at_k_is_the_share_of_choices_with_a_right_one(
+        self, tmp_path
+    ):
+        comparison = compare(self.five(tmp_path))
+        baseline, method = comparison.rows
+        assert (baseline.draws, method.draws, method.samples) == (5, 5, 3)
+
+        def expected(passes, k):
+            chosen = list(combinations(range(5), k))
+            shares = [
+                sum(bool({*some} & {*right}) for some in chosen) / len(chosen)
+                for right in passes.values()
+            ]
+            return sum(shares) / len(shares)
+
+        for found, passes in ((baseline, self.BASELINE_PASSES), (method, self.METHOD_PASSES)):
+            assert list(found.pass_at_k) == [1, 2, 5]
+            for k, value in found.pass_at_k.items():
+                assert value == pytest.approx(expected(passes, k), abs=1e-12)
+            assert found.pass_at_k[1] == pytest.approx(found.score.value)
+
+    def test_repeats_of_a_seed_are_one_draw(self, tmp_path):
+        once, thrice = tmp_path / "once", tmp_path / "thrice"
+        once.mkdir()
+        thrice.mkdir()
+        one = compare(self.five(once))
+        three = compare(self.five(thrice, repeats=3))
+        assert [r.draws for r in three.rows] == [5, 5]
+        assert [r.pass_at_k for r in three.rows] == [r.pass_at_k for r in one.rows]
+
+    def test_a_seed_that_was_run_twice_is_one_draw(self, tmp_path):
+        again = self.seeded(tmp_path, 0, name="again", started_unix=99.0)
+        comparison = compare([*self.five(tmp_path)[:2], again])
+        assert only(comparison).processes == 3
+        assert [r.draws for r in comparison.rows] == [2, 2]
+        assert list(only(comparison).pass_at_k) == [1, 2]
+
+    def test_two_methods_share_the_baselines_draws(self, tmp_path):
+        comparison = compare([*self.five(tmp_path), *self.five(tmp_path, method=PLD)])
+        assert {r.label: r.draws for r in comparison.rows} == {"ar": 5, "pld": 5, "token_sd": 5}
+
+    def test_the_sample_with_the_fewest_draws_bounds_k(self, tmp_path):
+        sets = [*self.five(tmp_path)[:4], self.seeded(tmp_path, 4, samples=("s0", "s1"))]
+        method = only(compare(sets))
+        assert (method.samples, method.draws) == (3, 4)
+        assert list(method.pass_at_k) == [1, 2]
+
+    def test_one_draw_has_no_pass_at_k(self, tmp_path):
+        method = only(compare([self.seeded(tmp_path, 0, repeats=3)]))
+        assert (method.draws, method.pass_at_k) == (1, None)
+
+    def test_greedy_seeds_are_one_draw(self, tmp_path):
+        method = only(compare(self.five(tmp_path, temperature=0.0)))
+        assert (method.draws, method.pass_at_k) == (1, None)
+
+    @pytest.mark.parametrize(
+        ("score", "name", "draws"), [(1.0, "exact_match", 5), (None, "pass_at_1", 0)]
+    )
+    def test_other_scores_have_no_pass_at_k(self, tmp_path, score, name, draws):
+        method = only(compare(self.five(tmp_path, score=score, score_name=name)))
+        assert (method.draws, method.pass_at_k) == (draws, None)
+
+    def test_speed_is_paired_inside_each_seed(self, tmp_path):
+        """Seeds write texts of 5 to 17 tokens; the method takes half the time of each."""
+        speedup = only(compare(self.five(tmp_path, repeats=2))).speedup_e2e
+        assert speedup.value == pytest.approx(2.0, rel=1e-6)
+        assert speedup.noise_floor == pytest.approx(1.0, abs=1e-6)
+        assert speedup.verdict == BETTER
+
+    def test_two_texts_are_no_noise_floor(self, tmp_path):
+        assert only(compare(self.five(tmp_path))).speedup_e2e.noise_floor is None
 
 
 class TestSections:

@@ -136,6 +136,52 @@ class TestTable:
         assert text.startswith("! Allowed difference: the devices differ")
 
 
+class TestPassAtK:
+    """Two seeds of one law: the method passes with the first of them only."""
+
+    @pytest.fixture
+    def seeds(self, tmp_path):
+        written = []
+        for seed in range(2):
+            rows = job_rows(6, 2, score_name="pass_at_1", started_unix=float(seed))
+            for entry in rows:
+                entry["score"] = float(entry["arm"] == METHOD and seed == 0)
+            config = {
+                "method": {"name": "token_sd", "parameters": {}, "decoder": {}},
+                "sampling": {"seed": seed},
+            }
+            about = metadata(config=config, temperature=0.8, law="temperature 0.8")
+            written.append(result_set(tmp_path, rows, about, f"seed{seed}"))
+        return compare(written)
+
+    LINES = (
+        "pass@k (2 draws): ar 0.00 @1, 0.00 @2",
+        "pass@k (2 draws): token_sd 0.50 @1, 1.00 @2",
+    )
+
+    def test_the_table_says_it_below(self, seeds):
+        lines = printed(seeds, 100).splitlines()
+        places = [lines.index(line) for line in self.LINES]
+        assert places == [places[0], places[0] + 1]
+        assert lines[places[0] - 1].startswith("token_sd")
+        assert "pass@k: chance" in printed(seeds, 1000)
+
+    def test_markdown_says_it_below(self, seeds):
+        text = markdown.render(seeds)
+        assert "\n- pass@k (2 draws): token\\_sd 0.50 @1, 1.00 @2\n" in text
+        assert "pass@k: chance" in text
+
+    def test_json_and_csv_hold_it_by_k(self, seeds):
+        row = json_module.loads(json.render(seeds))["rows"][1]
+        assert (row["draws"], row["pass_at_k"]) == (2, {"1": 0.5, "2": 1.0})
+        line = list(csv_module.DictReader(io.StringIO(csv.render(seeds))))[1]
+        cells = [line[f"pass_at_k_{k}"] for k in (1, 2, 5, 100)]
+        assert (line["draws"], cells) == ("2", ["0.5", "1.0", "", ""])
+
+    def test_a_comparison_of_single_draws_says_nothing(self, comparison):
+        assert "pass@k" not in printed(comparison, 1000) + markdown.render(comparison)
+
+
 class TestJson:
     def test_full_precision_and_named_parts(self, comparison):
         values = json_module.loads(json.render(comparison))

@@ -127,6 +127,12 @@ class TestNoiseFloor:
         assert noise_floor(times, [0, 0, 1, 1]) == pytest.approx(1.0)
         assert noise_floor(times[:, [0, 2]], [0, 1]) == pytest.approx(2.0)
 
+    def test_two_draws_are_never_set_against_each_other(self):
+        times = np.array([[1.0, 2.0, 1.0]] * 10)
+        draws = np.array([[0, 1, 0]] * 10)
+        assert noise_floor(times, draws=draws) == pytest.approx(1.0)
+        assert noise_floor(times[:, :2], draws=draws[:, :2]) is None
+
     @pytest.mark.parametrize("drift", [0.0, 0.03])
     def test_plain_decoding_against_itself_is_not_called_faster(self, drift):
         """False alarms at interval and floor together: nominally at most 5%, here 300 trials."""
