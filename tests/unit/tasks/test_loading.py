@@ -77,7 +77,8 @@ def test_the_mix_begins_with_one_of_each_and_keeps_their_scorers() -> None:
 
 
 def test_the_mix_can_be_narrowed_by_category() -> None:
-    config = TaskConfig.from_dict({**catalog.load("task", "tiny"), "category": "tiny_qa"})
+    node = {**catalog.load("task", "tiny"), "category": "tiny_qa", "limit": None}
+    config = TaskConfig.from_dict(node)
     assert Counter(s.category for s in load_task(config).samples) == {"tiny_qa": 80}
 
 
