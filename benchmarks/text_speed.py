@@ -270,7 +270,7 @@ def embedded_prompts(model: str, count: int) -> list[list[int]]:
 def show(lines: Sequence[Line], threads: int) -> None:
     """Print the table."""
     lines_table = RichTable(title=f"{NEW_TOKENS} new tokens, batch 1, greedy, {threads} threads")
-    lines_table.add_column("pair")
+    lines_table.add_column("pair", no_wrap=True)
     for heading in ("ours tok/s", "theirs tok/s", "ratio", "identical", "host share"):
         lines_table.add_column(heading, justify="right")
     for line in lines:
@@ -282,7 +282,7 @@ def show(lines: Sequence[Line], threads: int) -> None:
             line.identical,
             f"{line.host_share:.1%}",
         )
-    Console().print(lines_table)
+    Console(width=100).print(lines_table)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from specbench.models.pair import ModelPair
 from specbench.schema.config import ModelConfig
 
 SMALL = 100_000_000
-"""Parameters below which a CPU decodes faster in float32 than in bfloat16 (`make bench`)."""
+"""Parameters below which a CPU decodes in float32 by default."""
 
 
 def load_pair(config: ModelConfig, *, with_draft: bool = True) -> ModelPair:
@@ -91,10 +91,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device, files: Checkpoint) -> torch.dtype:
-    """Return the compute dtype; "auto" is the one in which plain decoding is fastest.
+    """Return the compute dtype; "auto" goes by device and size, so that runs stay comparable.
 
-    On CUDA that is bfloat16. On a CPU small models run faster in float32, whose kernels have
-    less overhead; large ones are bound by memory and run faster in bfloat16.
+    On CUDA it is bfloat16, or float16 where that is missing. On a CPU large models are bound by
+    memory and run in bfloat16; small ones run in float32, in which a lossless method gives the
+    very tokens of plain decoding (`docs/speed.md` has the price: nothing on a processor without
+    bfloat16 instructions, about a fifth on one with them).
     """
     if name != "auto":
         dtype = getattr(torch, name)
