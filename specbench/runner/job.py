@@ -18,14 +18,13 @@ from specbench import store
 from specbench.audit.fidelity import Fidelity, judge, numeric_bound, worst
 from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
-from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.runner.measure import Arm, Bench, Measured, result_row
 from specbench.runner.progress import JobProgress
 from specbench.runner.provenance import device_name, provenance
 from specbench.schema.build import instantiate, locate
-from specbench.schema.config import MethodConfig, RunConfig
+from specbench.schema.config import MethodConfig, RunConfig, missing_draft
 from specbench.schema.result import BASELINE, METHOD, FileMetadata
 from specbench.store import Journal, Key
 from specbench.tasks.base import Sample, Task
@@ -214,13 +213,17 @@ class _Job:
     def _bound(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
         """Return how far the shape of a forward moves a logit on a few measured samples."""
         samples = {sample.id: sample for sample in self._task.samples}
-        bounds: list[float] = []
-        for row in rows[: 4 * _BOUND_SAMPLES]:
-            if row.get("error") is None and len(bounds) < _BOUND_SAMPLES:
-                sample = samples[row["sample_id"]]
-                prompt = self._bench.prompt(sample)
-                bounds.append(numeric_bound(self._models, prompt, row["output_ids"][0]))
-        return max(bounds, default=None)
+        answers: dict[str, Sequence[int]] = {}
+        for row in rows:
+            if row.get("error") is None and len(answers) < _BOUND_SAMPLES:
+                answers.setdefault(row["sample_id"], row["output_ids"][0])
+        return max(
+            (
+                numeric_bound(self._models, self._bench.prompt(samples[name]), answer)
+                for name, answer in answers.items()
+            ),
+            default=None,
+        )
 
     def _ordered(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         index = {sample.id: place for place, sample in enumerate(self._task.samples)}
@@ -258,16 +261,11 @@ def _load(config: RunConfig, arms: Sequence[Arm]) -> ModelPair:
     Raises:
         ConfigError: If an arm needs something that the model entry lacks.
     """
-    needs = {need for arm in arms for need in arm.decoder.needs}
-    if "draft" in needs and config.model.draft is None:
-        names = [arm.method for arm in arms if "draft" in arm.decoder.needs]
-        raise ConfigError(
-            f"'{names[0]}' needs a draft model and '{config.model.name}' has none",
-            "its drafter runs a small model with the target's vocabulary",
-            "Add model.draft=ORG/NAME, or choose a method without a draft such as method=pld.",
-        )
+    drafted = [arm for arm in arms if "draft" in arm.decoder.needs]
+    if drafted and config.model.draft is None:
+        raise missing_draft(drafted[0].name, drafted[0].method, config.model.name)
     load = locate(str(config.model.loader["_target_"]))
-    models: ModelPair = load(config.model, with_draft="draft" in needs)
+    models: ModelPair = load(config.model, with_draft=bool(drafted))
     return models
 
 
@@ -304,7 +302,7 @@ def _metadata(config: RunConfig, task: Task, models: ModelPair) -> FileMetadata:
             "warmup": config.timing.warmup,
             "threads": torch.get_num_threads(),
             "clock": "cuda events" if device.type == "cuda" else "wall",
-            "history": "baseline",
+            "history": "baseline" if config.baseline else "own",
         },
         config=config.to_dict(),
         provenance={**provenance(device), "models": dict(models.provenance)},

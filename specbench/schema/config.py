@@ -179,6 +179,22 @@ class RunConfig:
         return plain
 
 
+def missing_draft(role: str, method: str, model: str) -> ConfigError:
+    """Return the error of a method that needs a draft on a model that has none.
+
+    Args:
+        role: "method" or "baseline".
+        method: Its id.
+        model: The model's id.
+    """
+    return ConfigError(
+        f"The {role} '{method}' needs a draft model",
+        f"the model '{model}' has none",
+        "Add model.draft=ORG/NAME or a folder, or choose a method that needs no draft "
+        "(specbench list methods).",
+    )
+
+
 def check_capabilities(config: RunConfig) -> None:
     """Refuse a method that asks for what the model has not, before anything is loaded.
 
@@ -190,12 +206,7 @@ def check_capabilities(config: RunConfig) -> None:
         if method is None:
             continue
         if "draft" in method.needs and model.draft is None:
-            raise ConfigError(
-                f"The {role} '{method.name}' needs a draft model",
-                f"the model '{model.name}' has none",
-                "Add model.draft=ORG/NAME or a folder, or choose a method that needs no draft "
-                "(specbench list methods).",
-            )
+            raise missing_draft(role, method.name, model.name)
         if method.modality not in ("any", model.modality):
             raise ConfigError(
                 f"The {role} '{method.name}' decodes {method.modality}",

@@ -187,6 +187,17 @@ def test_without_a_baseline_only_the_method_runs(tmp_path):
     result = run_job(toy.config(tmp_path, baseline=None))
     rows = rows_of(result)
     assert set(rows["arm"]) == {"method"} and len(rows) == 8
+    assert store.read_parquet(result.path).metadata.timing["history"] == "own"
+
+
+def test_the_numeric_bound_looks_at_different_samples(tmp_path, monkeypatch):
+    prompts = []
+    monkeypatch.setattr(
+        "specbench.runner.job.numeric_bound",
+        lambda models, prompt, answer: prompts.append(tuple(prompt)) or 0.0,
+    )
+    run_job(toy.config(tmp_path))
+    assert len(prompts) == len(set(prompts)) == 2
 
 
 def test_a_missing_draft_is_refused_by_name(tmp_path):
