@@ -149,7 +149,8 @@ def calibration_command(config: RunConfig) -> str:
     for item in fields(SamplingConfig):
         value = getattr(config.sampling, item.name)
         if item.name != "seed" and value != item.default:
-            words.append(f"sampling.{item.name}={value:g}")
+            shown = value if isinstance(value, str) else f"{value:g}"
+            words.append(f"sampling.{item.name}={shown}")
     return " ".join(("specbench calibrate", *words))
 
 

@@ -1,9 +1,9 @@
 """The target law: how logits become the distribution that a decoder must follow.
 
-Order: repetition penalty on the node's own history -> temperature -> top-k -> top-p ->
-probabilities. Temperature 0 is argmax with the lowest index on ties. Draft and target each have
-a law; the hash of the target's stands in every result file, and speedups across differing
-hashes are refused.
+Order: guidance and grid constraints (`models.guided`) -> repetition penalty on the node's own
+history -> temperature -> top-k -> top-p -> probabilities. Temperature 0 is argmax with the lowest
+index on ties. Draft and target each have a law; the hash of the target's stands in every result
+file, and speedups across differing hashes are refused.
 
 Shapes: B rows, N nodes, V vocabulary.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -19,6 +20,44 @@ from torch import Tensor
 
 _LAW_VERSION = 1
 _SMALL_VOCABULARY = 4096
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: conditional logits moved away from unconditional ones.
+
+    With two rows the mixed logits are u + s (c - u). With three rows, for models that condition
+    on a text and on an image part (Anole), they are u + image_scale (i - u) + s (c - i). Mixing
+    comes before every other step of the law.
+
+    Attributes:
+        scale: s; 1 is the conditional law alone.
+        schedule: How s grows over the picture: "constant", "linear" (from 1 at the first code to
+            s at the last) or "cosine" (the same ends, along half a cosine).
+        image_scale: Weight of the image condition for models of three rows, else None.
+
+    Guidance: Ho and Salimans 2022, "Classifier-Free Diffusion Guidance".
+    """
+
+    scale: float
+    schedule: str = "constant"
+    image_scale: float | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that a model computes: 1, 2 or 3."""
+        if self.image_scale is not None:
+            return 3
+        return 1 if self.scale == 1 else 2
+
+    def scales(self, count: int) -> list[float]:
+        """Return the scale of each of `count` codes, first to last."""
+        if self.schedule == "constant":
+            return [self.scale] * count
+        shares = [index / max(count - 1, 1) for index in range(count)]
+        if self.schedule == "cosine":
+            shares = [(1 - math.cos(math.pi * share)) / 2 for share in shares]
+        return [1 + (self.scale - 1) * share for share in shares]
 
 
 @dataclass(frozen=True)
@@ -31,12 +70,17 @@ class Law:
         top_p: Keep the smallest set of most probable tokens whose mass reaches p, or None.
         repetition_penalty: Divides positive and multiplies negative logits of every token in
             the node's history, prompt included (Keskar et al. 2019, CTRL); 1 changes nothing.
+        guidance: How conditioning rows are mixed, for image models; None for text.
+        text_top_k: Like `top_k`, for the text tokens of a sequence that also holds a picture; at
+            most `top_k`. The image model's port applies it.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     repetition_penalty: float = 1.0
+    guidance: Guidance | None = None
+    text_top_k: int | None = None
 
     @property
     def greedy(self) -> bool:
@@ -60,11 +104,16 @@ class Law:
                 parts.append(f"top-p {self.top_p:g}")
         if self.needs_history:
             parts.append(f"repetition penalty {self.repetition_penalty:g}")
+        if self.guidance is not None:
+            parts.append(_describe_guidance(self.guidance))
         return ", ".join(parts)
 
     def digest(self) -> str:
         """Return a hash that is equal exactly for laws that are equal as functions."""
         values = asdict(self)
+        for key in ("guidance", "text_top_k"):  # absent from the laws of text
+            if values[key] is None:
+                del values[key]
         if self.greedy:
             values["top_k"] = values["top_p"] = None
         if self.top_p is not None and self.top_p >= 1:
@@ -114,6 +163,15 @@ class Law:
             probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
             probabilities = probabilities / probabilities.sum(-1, keepdim=True)
         return probabilities
+
+
+def _describe_guidance(guidance: Guidance) -> str:
+    words = f"guidance {guidance.scale:g}"
+    if guidance.schedule != "constant":
+        words += f" ({guidance.schedule})"
+    if guidance.image_scale is not None:
+        words += f", image guidance {guidance.image_scale:g}"
+    return words
 
 
 def draw(probabilities: Tensor, uniform: Tensor | float) -> Tensor:

@@ -62,13 +62,14 @@ class DraftVerify(Decoder):
         self.length = length
         self.verifier = verifier
         self.carries_state = drafter.carries_state
-        self.needs = drafter.needs | topology.needs
+        self.needs = drafter.needs | topology.needs | verifier.needs
 
     def prepare(self, models: ModelPair) -> None:
         """Show the loaded models to the parts, before anything is timed."""
         self.drafter.prepare(models)
         self.topology.prepare(models)
         self.length.prepare(models)
+        self.verifier.prepare(models)
 
     def inputs(self) -> dict[str, str]:
         """Return digests of what the drafter reads beside the models."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from specbench.cache import Cache
+from specbench.law import Law
 from specbench.models.base import Model
+from specbench.models.image import ImageSide
 
 
 @dataclass
@@ -22,6 +24,7 @@ class ModelPair:
         stop_ids: Tokens that end an answer.
         provenance: Revision and digest of each checkpoint.
         more_drafts: Further draft models, for methods that draft with several.
+        image: The pictures' side of an image model: its grid, prompts, codebook and pixels.
     """
 
     name: str
@@ -31,6 +34,7 @@ class ModelPair:
     stop_ids: frozenset[int] = frozenset()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     more_drafts: tuple[Model, ...] = ()
+    image: ImageSide | None = None
     _caches: dict[str, Cache] = field(default_factory=dict, repr=False)
 
     @property
@@ -42,6 +46,14 @@ class ModelPair:
     def context(self) -> int:
         """Longest sequence that every model of the pair accepts, in tokens."""
         return min(model.context for model in (self.target, *self.drafts))
+
+    def bind(self, law: Law) -> None:
+        """Let image models mix their conditioning rows as a law says; text models have none."""
+        for model in (self.target, *self.drafts):
+            guide = getattr(model, "guide", None)
+            if guide is not None:
+                guide(law)
+        self._caches.clear()
 
     def target_cache(self, capacity: int) -> Cache:
         """Return the target's cache, empty, with room for `capacity` tokens."""

@@ -18,11 +18,10 @@ from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
 from specbench.decoding.calibrated import Calibrating, calibrated_parts
 from specbench.errors import ConfigError
-from specbench.models.pair import ModelPair
-from specbench.runner.job import target_law
+from specbench.runner.job import load_models, target_law
 from specbench.runner.measure import Bench
 from specbench.runner.provenance import provenance
-from specbench.schema.build import instantiate, locate
+from specbench.schema.build import instantiate
 from specbench.schema.config import RunConfig
 from specbench.tasks.config import TaskConfig
 from specbench.tasks.load import load_task
@@ -57,8 +56,7 @@ def calibrate(config: RunConfig, samples: int, folder: Path | None = None) -> li
     law = target_law(config)
     decoder.check(law)
     task = load_task(replace(TaskConfig.from_dict(config.task), limit=None))
-    load = locate(str(config.model.loader["_target_"]))
-    models: ModelPair = load(config.model, needs=decoder.needs)
+    models = load_models(config, decoder.needs)
     decoder.prepare(models)
     task = for_tokenizer(task, models.tokenizer)
     held_out = task.samples[-max(1, min(samples, len(task.samples) // 2)) :]

@@ -19,7 +19,7 @@ from specbench.audit.fidelity import Fidelity, judge, numeric_bound, worst
 from specbench.calibration import find_calibrations
 from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
-from specbench.law import Law
+from specbench.law import Guidance, Law
 from specbench.models.pair import ModelPair
 from specbench.runner.measure import Arm, Bench, Measured, result_row
 from specbench.runner.progress import JobProgress
@@ -261,11 +261,20 @@ class _Job:
 def target_law(config: RunConfig) -> Law:
     """Return the target's law of a configuration."""
     sampling = config.sampling
+    guidance = None
+    if config.model.modality == "image":
+        guidance = Guidance(
+            1.0 if sampling.cfg_scale is None else sampling.cfg_scale,
+            sampling.cfg_schedule,
+            sampling.image_scale,
+        )
     return Law(
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
         repetition_penalty=sampling.repetition_penalty,
+        guidance=guidance,
+        text_top_k=sampling.text_top_k,
     )
 
 
@@ -292,9 +301,20 @@ def _load(config: RunConfig, arms: Sequence[Arm]) -> ModelPair:
     drafted = [arm for arm in arms if "draft" in arm.decoder.needs]
     if drafted and config.model.draft is None:
         raise missing_draft(drafted[0].name, drafted[0].method, config.model.name)
-    needs = frozenset(need for arm in arms for need in arm.decoder.needs)
+    return load_models(config, frozenset(need for arm in arms for need in arm.decoder.needs))
+
+
+def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
+    """Load the models of a run by its entry's own loader, bound to the run's law.
+
+    Args:
+        config: The run.
+        needs: What the methods need of the models.
+    """
     load = locate(str(config.model.loader["_target_"]))
-    models: ModelPair = load(config.model, needs=needs)
+    options = {key: value for key, value in config.model.loader.items() if key != "_target_"}
+    models: ModelPair = load(config.model, needs=needs, **options)
+    models.bind(target_law(config))
     return models
 
 

@@ -101,13 +101,20 @@ class Bench:
 
     def prompt(self, sample: Sample) -> list[int]:
         """Return the token ids of a sample's first turn."""
-        return format_prompt(self._task, sample, [], 0, self._models.tokenizer)
+        return self._prompt(sample, [], 0)
+
+    def _prompt(self, sample: Sample, history: Sequence[tuple[str, str]], turn: int) -> list[int]:
+        if self._models.image is not None:
+            return self._models.image.encode(sample.turns[turn])
+        return format_prompt(self._task, sample, history, turn, self._models.tokenizer)
 
     def request(self, sample: Sample, turn: int, prompt: Sequence[int]) -> Request:
         """Return the request that every arm gets for one turn."""
+        image = self._models.image
+        limit = self._task.max_new_tokens_of(sample) if image is None else image.grid.length
         return Request(
             prompt=tuple(prompt),
-            max_new_tokens=self._max_new_tokens or self._task.max_new_tokens_of(sample),
+            max_new_tokens=self._max_new_tokens or limit,
             law=self._law,
             streams=Streams(self._seed, f"{sample.id}#{turn}"),
             stop=self._stop(sample),
@@ -177,16 +184,19 @@ class Bench:
     ) -> None:
         tokenizer = self._models.tokenizer
         try:
-            prompt = tuple(format_prompt(self._task, sample, history, turn, tokenizer))
+            prompt = tuple(self._prompt(sample, history, turn))
             request = self.request(sample, turn, prompt)
             generation = self._timed(entry, request)
         except (SpecbenchError, RuntimeError, MemoryError) as error:
             what = error.what if isinstance(error, SpecbenchError) else str(error)
             entry.error = f"{type(error).__name__}: {' '.join(what.split())}"
             return
-        text = tokenizer.decode(generation.tokens, skip_special_tokens=True)
         entry.prompts.append(prompt)
         entry.generations.append(generation)
+        if self._models.image is not None:
+            entry.texts.append("")
+            return
+        text = tokenizer.decode(generation.tokens, skip_special_tokens=True)
         entry.texts.append(trim_answer(text, self._task.stop_of(sample)))
 
     def _timed(self, entry: Measured, request: Request) -> Generation:

@@ -14,11 +14,13 @@ from typing import Any
 
 from specbench.errors import ConfigError
 from specbench.schema.method import MethodConfig, Paper
+from specbench.schema.metric import MetricConfig
 from specbench.schema.model import ModelConfig
 from specbench.schema.reading import Reader
 
 __all__ = [
     "MethodConfig",
+    "MetricConfig",
     "ModelConfig",
     "Paper",
     "RunConfig",
@@ -27,7 +29,18 @@ __all__ = [
     "check_capabilities",
 ]
 
-_SAMPLING_KEYS = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+_LAW_KEYS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "repetition_penalty",
+    "cfg_scale",
+    "cfg_schedule",
+    "image_scale",
+    "text_top_k",
+)
+_SAMPLING_KEYS = (*_LAW_KEYS, "seed")
+CFG_SCHEDULES = ("constant", "linear", "cosine")
 _TIMING_KEYS = ("repeats", "warmup", "threads")
 _RUN_KEYS = (
     "method",
@@ -39,6 +52,8 @@ _RUN_KEYS = (
     "timing",
     "carry_state",
     "score",
+    "pictures",
+    "metric",
     "results_dir",
     "resume",
     "progress",
@@ -55,6 +70,10 @@ class SamplingConfig:
         top_p: Keep the smallest set of tokens of this mass; None keeps all.
         repetition_penalty: Divides the logits of tokens already seen; 1 is none.
         seed: Key of the random streams.
+        cfg_scale: Scale of classifier-free guidance of an image model; 1 is none. None for text.
+        cfg_schedule: How the scale grows over a picture; one of `CFG_SCHEDULES`.
+        image_scale: Weight of the image condition, for models of three conditioning rows.
+        text_top_k: Like `top_k`, for the text tokens beside a picture.
     """
 
     temperature: float = 0.0
@@ -62,20 +81,40 @@ class SamplingConfig:
     top_p: float | None = None
     repetition_penalty: float = 1.0
     seed: int = 0
+    cfg_scale: float | None = None
+    cfg_schedule: str = "constant"
+    image_scale: float | None = None
+    text_top_k: int | None = None
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SamplingConfig:
+    def from_dict(
+        cls, values: Mapping[str, Any], model: Mapping[str, Any] | None = None
+    ) -> SamplingConfig:
         """Validate the `sampling` node.
+
+        Args:
+            values: The node. A null stands for the model's own value, or else the general one.
+            model: The model's own law (`ModelConfig.sampling`).
 
         Raises:
             ConfigError: If a key is unknown or of a wrong value.
         """
-        reader = Reader(values, "sampling", _SAMPLING_KEYS)
+        chosen = {**(model or {})}
+        chosen |= {key: value for key, value in values.items() if value is not None}
+        reader = Reader(chosen, "sampling", _SAMPLING_KEYS)
+        top_k = reader.integer("top_k", 0, minimum=0)
+        text_top_k = reader.integer("text_top_k", 0, minimum=0)
+        if top_k and text_top_k > top_k:
+            raise reader.error("text_top_k", text_top_k, f"at most sampling.top_k={top_k}")
         return cls(
             temperature=reader.number("temperature", 0.0, minimum=0),
-            top_k=reader.integer("top_k", minimum=1, null=True),
+            top_k=top_k or None,
             top_p=reader.number("top_p", minimum=0, maximum=1, above=True, null=True),
             repetition_penalty=reader.number("repetition_penalty", 1.0, minimum=0, above=True),
+            cfg_scale=reader.number("cfg_scale", minimum=0, null=True),
+            cfg_schedule=reader.choice("cfg_schedule", CFG_SCHEDULES, "constant"),
+            image_scale=reader.number("image_scale", minimum=0, null=True),
+            text_top_k=text_top_k or None,
             seed=reader.integer("seed", 0, minimum=0),
         )
 
@@ -123,7 +162,9 @@ class RunConfig:
         timing: Repeats, warm-up and threads.
         carry_state: Whether what a method learns in one sample serves it in the next. Every
             repeat starts afresh all the same.
-        score: Whether answers are scored.
+        score: Whether answers are scored and pictures are measured.
+        pictures: Whether the pictures of an image model are decoded and kept.
+        metric: What is measured of the pictures.
         results_dir: Folder of the result files.
         resume: Whether finished measurements of the same job are kept and not repeated.
         progress: Whether progress may be shown on a terminal.
@@ -138,13 +179,19 @@ class RunConfig:
     timing: TimingConfig = TimingConfig()
     carry_state: bool = False
     score: bool = True
+    pictures: bool = True
+    metric: tuple[MetricConfig, ...] = ()
     results_dir: Path = Path("results")
     resume: bool = True
     progress: bool = True
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Validate a composed configuration; `baseline` is a method's node or None.
+        """Validate a composed configuration.
+
+        Args:
+            values: The configuration; `baseline` is a method's node or None, `metric` holds the
+                nodes of the chosen metrics by name.
 
         Raises:
             ConfigError: If a key is unknown, missing or of a wrong value.
@@ -154,16 +201,20 @@ class RunConfig:
         if not isinstance(task.get("name"), str):
             raise ConfigError("'task' is missing", "", "Add task=NAME to the command.")
         baseline = reader.get("baseline")
+        model = ModelConfig.from_dict(reader.mapping("model"))
+        metrics = reader.mapping("metric").items()
         return cls(
             method=MethodConfig.from_dict(reader.mapping("method")),
-            model=ModelConfig.from_dict(reader.mapping("model")),
+            model=model,
             task=task,
             baseline=None if baseline is None else MethodConfig.from_dict(baseline, "baseline"),
-            sampling=SamplingConfig.from_dict(reader.mapping("sampling")),
+            sampling=SamplingConfig.from_dict(reader.mapping("sampling"), model.sampling),
             max_new_tokens=reader.integer("max_new_tokens", minimum=1, null=True),
             timing=TimingConfig.from_dict(reader.mapping("timing")),
             carry_state=reader.boolean("carry_state", False),
             score=reader.boolean("score", True),
+            pictures=reader.boolean("pictures", True),
+            metric=tuple(MetricConfig.from_dict(node, f"metric.{name}") for name, node in metrics),
             results_dir=Path(reader.text("results_dir", "results")),
             resume=reader.boolean("resume", True),
             progress=reader.boolean("progress", True),
@@ -177,10 +228,16 @@ class RunConfig:
         return plain
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides what is measured: all but where it goes and how it is shown."""
+        """Return what decides what is measured: all but where it goes and how it is shown.
+
+        Pictures follow from the tokens, and their metrics from the pictures: a finished job can be
+        given further metrics without a new measurement.
+        """
         plain = self.to_dict()
-        for key in ("results_dir", "resume", "progress"):
+        for key in ("results_dir", "resume", "progress", "pictures", "metric"):
             del plain[key]
+        for key in ("metrics", "references"):
+            plain["task"].pop(key, None)
         return plain
 
 
@@ -200,12 +257,57 @@ def missing_draft(role: str, method: str, model: str) -> ConfigError:
     )
 
 
-def check_capabilities(config: RunConfig) -> None:
-    """Refuse a method that asks for what the model has not, before anything is loaded.
+def check_guidance(config: RunConfig) -> None:
+    """Refuse guidance on a model of text.
 
     Raises:
-        ConfigError: If the method or the baseline needs a draft or another modality.
+        ConfigError: If `sampling` asks for what only image models have.
     """
+    if config.model.modality == "image":
+        return
+    for key in ("cfg_scale", "image_scale", "text_top_k"):
+        if getattr(config.sampling, key) is not None:
+            raise ConfigError(
+                f"'sampling.{key}' does not apply to '{config.model.name}'",
+                "guidance mixes the conditioning rows of an image model",
+                f"Remove sampling.{key}, or choose an image model (specbench list models).",
+            )
+
+
+def check_pictures(config: RunConfig) -> None:
+    """Refuse a task of another modality than the model's, and metrics without pictures.
+
+    Raises:
+        ConfigError: If task and model do not fit, or metrics are asked for and there will be no
+            pictures.
+    """
+    model = config.model
+    task, modality = config.task["name"], config.task.get("modality") or "text"
+    if modality != model.modality:
+        noun = {"text": "text", "image": "pictures"}
+        raise ConfigError(
+            f"The task '{task}' asks for {noun[modality]}",
+            f"the model '{model.name}' generates {noun[model.modality]}",
+            "Choose a task of the model's modality (specbench list tasks).",
+        )
+    if not config.metric or not config.score:
+        return
+    if modality == "text":
+        raise ConfigError(
+            f"The metric '{config.metric[0].name}' measures pictures",
+            f"the task '{task}' asks for text",
+            "Leave metric= out: a task of text brings its own scorer.",
+        )
+
+
+def check_capabilities(config: RunConfig) -> None:
+    """Refuse what the model cannot do, before anything is loaded.
+
+    Raises:
+        ConfigError: If the method, the baseline or the task needs a draft or another modality.
+    """
+    check_guidance(config)
+    check_pictures(config)
     model = config.model
     for role, method in (("method", config.method), ("baseline", config.baseline)):
         if method is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from specbench.errors import ConfigError
@@ -34,6 +34,7 @@ _MODEL_KEYS = (
     "weights_gb",
     "chat",
     "chat_template",
+    "sampling",
 )
 
 
@@ -62,6 +63,7 @@ class ModelConfig:
         weights_gb: Rough gigabytes of weights to fetch and hold, or None for embedded ones.
         chat: "auto", True or False: whether prompts go through a chat template.
         chat_template: A template to use instead of the tokenizer's own, or None.
+        sampling: The model's own values of `sampling.*` keys, used where the run gives none.
     """
 
     name: str
@@ -83,6 +85,7 @@ class ModelConfig:
     weights_gb: float | None = None
     chat: str | bool = "auto"
     chat_template: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], path: str = "model") -> ModelConfig:
@@ -129,4 +132,5 @@ class ModelConfig:
             weights_gb=reader.number("weights_gb", minimum=0, null=True),
             chat=chat,
             chat_template=reader.text("chat_template", null=True),
+            sampling=reader.mapping("sampling"),
         )

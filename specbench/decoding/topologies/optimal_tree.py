@@ -151,7 +151,7 @@ class OptimalTree(StaticTree):
         self._set_shape(TreeShape.from_paths(optimal_paths(within, self._budget)))
 
 
-class RankCounter:
+class RankCounter(Verifier):
     """A verifier that keeps one token of another's verdict, and counts the rank of that token.
 
     The tree is a star: its root alone has children. What follows an accepted child is dropped,

@@ -6,7 +6,7 @@ Shapes: B rows, N draft nodes, V vocabulary. Node 0 of `logits` is the root.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
 from specbench.law import Law
+from specbench.models.pair import ModelPair
 from specbench.rng import Purpose, Streams
 
 
@@ -68,11 +69,21 @@ class Scored:
         return torch.tensor(numbers, dtype=torch.float64, device=self.logits.device)
 
 
-class Verifier(Protocol):
-    """Turns a scored tree into one verdict for each row."""
+class Verifier:
+    """Turns a scored tree into one verdict for each row.
+
+    Attributes:
+        needs: What the model pair must have, such as "image" for a rule over codebooks.
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    def prepare(self, models: ModelPair) -> None:
+        """Look at the loaded models once, before anything is timed."""
 
     def verify(self, scored: Scored) -> list[Verdict]:
         """Return which path is accepted and which token follows it, for each row."""
+        raise NotImplementedError
 
 
 def require_chain(tree: DraftTree, verifier: str) -> None:

@@ -16,14 +16,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from specbench.decoding.verifiers.base import Scored, Verdict, require_chain
+from specbench.decoding.verifiers.base import Scored, Verdict, Verifier, require_chain
 from specbench.decoding.verifiers.sample_match import match
 from specbench.decoding.verifiers.token_sd import chain_law
 from specbench.law import draw, happens
 from specbench.rng import Purpose
 
 
-class BlockVerify:
+class BlockVerify(Verifier):
     """Block verification of a chain, vectorised over its positions, with one transfer.
 
     A chain whose tokens have no sampling law is a point mass, as in speculative sampling.

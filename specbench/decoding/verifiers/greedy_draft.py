@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from specbench.decoding.tree import DrawKind
-from specbench.decoding.verifiers.rules import Judgement, Offers, normalised, ratio
+from specbench.decoding.verifiers.rules import Judgement, NodeRule, Offers, normalised, ratio
 from specbench.law import happens
 
 
-class GreedyDraft:
+class GreedyDraft(NodeRule):
     """Accept x with probability min(1, p/q'), else draw from norm((p - q')+) and look again.
 
     The whole target law takes part in the test, so that a rejected x leaves the deterministic

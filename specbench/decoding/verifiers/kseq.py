@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from specbench.decoding.tree import DrawKind
-from specbench.decoding.verifiers.rules import Judgement, Offers, normalised, ratio
+from specbench.decoding.verifiers.rules import Judgement, NodeRule, Offers, normalised, ratio
 from specbench.law import happens
 
 _POINTS = 1023
@@ -22,7 +22,7 @@ _ROUNDS = 3
 """1024^3 = 2^30: the bracket of g ends at K / 2^30."""
 
 
-class KSequential:
+class KSequential(NodeRule):
     """K-sequential selection. The K of a node is the number of draws that are recorded there.
 
     All draws at a node must come from one law; of several records the first one's law is taken.

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from specbench.decoding.tree import DrawKind
-from specbench.decoding.verifiers.rules import Judgement, Offers
+from specbench.decoding.verifiers.rules import Judgement, NodeRule, Offers
 from specbench.law import happens
 
 
-class PointTree:
+class PointTree(NodeRule):
     """Accept child c with probability r(c); a rejected child leaves the running law r.
 
     The children may have been found in any way that does not look at the target's draw: given

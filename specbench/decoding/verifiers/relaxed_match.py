@@ -14,13 +14,13 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from specbench.decoding.verifiers.base import Scored, Verdict
+from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.decoding.verifiers.longest_path import longest_path
 from specbench.decoding.verifiers.sample_match import target_tokens
 from specbench.errors import ConfigError
 
 
-class RelaxedMatch(ABC):
+class RelaxedMatch(Verifier, ABC):
     """Accept a child that equals the target's draw, or that `passes` accepts.
 
     Of several accepted children all are followed, and the longest path is kept; of equally long

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from specbench.decoding.tree import DrawKind
-from specbench.decoding.verifiers.rules import Judgement, Offers, normalised, ratio
+from specbench.decoding.verifiers.rules import Judgement, NodeRule, Offers, normalised, ratio
 from specbench.errors import ConfigError
 from specbench.law import happens
 
 
-class RecursiveRejection:
+class RecursiveRejection(NodeRule):
     """Recursive rejection sampling.
 
     Where the draft law has no mass left, further offers cannot have been drawn from it: they are

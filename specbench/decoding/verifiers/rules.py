@@ -13,12 +13,13 @@ Shapes: M nodes, K most offers at one of them, P draws records, V vocabulary.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from specbench.decoding.tree import DrawKind
+from specbench.models.pair import ModelPair
 
 
 class Offers(NamedTuple):
@@ -56,19 +57,24 @@ class Judgement(NamedTuple):
     leftover: Tensor
 
 
-class NodeRule(Protocol):
+class NodeRule:
     """Judges the offers of nodes.
 
     Attributes:
+        needs: What the model pair must have, such as "image" for a rule over codebooks.
         kinds: How children may have been drawn for the rule to hold.
         follows: Whether a token drawn from the leftover law that equals a child is a step into
             that child.
         lenience: Divides the acceptance of a deterministic child; 1 for exact rules.
     """
 
+    needs: frozenset[str] = frozenset()
     kinds: frozenset[DrawKind]
-    follows: bool
-    lenience: float
+    follows: bool = False
+    lenience: float = 1.0
+
+    def prepare(self, models: ModelPair) -> None:
+        """Look at the loaded models once, before anything is timed."""
 
     def judge(self, target: Tensor, offers: Offers, uniforms: Tensor) -> Judgement:
         """Decide at each node.
@@ -78,6 +84,7 @@ class NodeRule(Protocol):
             offers: What was drawn there.
             uniforms: [M, K] independent numbers in [0, 1), one for each offer.
         """
+        raise NotImplementedError
 
 
 def normalised(weights: Tensor, otherwise: Tensor) -> Tensor:

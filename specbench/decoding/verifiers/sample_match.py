@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from specbench.decoding.tree import DraftTree
-from specbench.decoding.verifiers.base import Scored, Verdict
+from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.law import draw
 from specbench.rng import Purpose
 
 
-class SampleMatch:
+class SampleMatch(Verifier):
     """Accept a child exactly when it equals the target's own draw.
 
     Also known as naive sampling or speculative execution (Miao et al. 2024, SpecInfer;

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from specbench.decoding.tree import DrawKind
-from specbench.decoding.verifiers.base import Scored, Verdict, require_chain
+from specbench.decoding.verifiers.base import Scored, Verdict, Verifier, require_chain
 from specbench.decoding.verifiers.sample_match import match
 from specbench.law import draw, happens
 from specbench.rng import Purpose
@@ -23,7 +23,7 @@ from specbench.rng import Purpose
 SAMPLED = (DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT)
 
 
-class TokenSD:
+class TokenSD(Verifier):
     """Token-level speculative sampling on a chain.
 
     A chain whose tokens have no sampling law (retrieved, copied, chosen) is a point mass: its

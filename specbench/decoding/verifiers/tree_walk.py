@@ -22,18 +22,19 @@ from itertools import accumulate
 import torch
 
 from specbench.decoding.tree import DraftTree, DrawKind
-from specbench.decoding.verifiers.base import Scored, Verdict
+from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.decoding.verifiers.point_tree import PointTree
 from specbench.decoding.verifiers.rules import NodeRule, Offers
 from specbench.decoding.verifiers.sample_match import match
 from specbench.errors import ConfigError
 from specbench.law import draw
+from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 
 _SAMPLED = frozenset({DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT})
 
 
-class TreeWalk:
+class TreeWalk(Verifier):
     """Verify a tree node by node.
 
     At temperature 0 every rule comes down to matching the argmax. Children that were chosen
@@ -48,6 +49,11 @@ class TreeWalk:
         self._rule = rule
         self._points = PointTree(rule.lenience)
         self._batched = batched
+        self.needs = rule.needs
+
+    def prepare(self, models: ModelPair) -> None:
+        """Show the loaded models to the rule."""
+        self._rule.prepare(models)
 
     def verify(self, scored: Scored) -> list[Verdict]:
         """Return the accepted path and the next token for each row.

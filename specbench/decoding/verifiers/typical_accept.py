@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import torch
 
-from specbench.decoding.verifiers.base import Scored, Verdict
+from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.decoding.verifiers.longest_path import longest_path
 from specbench.decoding.verifiers.sample_match import match
 from specbench.errors import ConfigError
 
 
-class TypicalAccept:
+class TypicalAccept(Verifier):
     """Lossy and deterministic: given the draft, no random number is used.
 
     The token after the path is the target's argmax, which roots the next draft, so that every

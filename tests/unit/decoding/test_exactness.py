@@ -13,6 +13,7 @@ from specbench.decoding.lengths.constant import Constant
 from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.tree import DraftTree
 from specbench.decoding.verifiers import token_sd as token_sd_module
+from specbench.decoding.verifiers.base import Verifier
 from specbench.decoding.verifiers.sample_match import SampleMatch, walk
 from specbench.law import Law
 from tests.unit.decoding.enumeration import distance, output_law, true_law
@@ -163,7 +164,7 @@ class FixedTree(Drafter):
         return self._tree if self._tree.depth <= plan.depth else None
 
 
-class LongestOfPaths:
+class LongestOfPaths(Verifier):
     """Mutation of `SampleMatch`: every leaf draws its own tokens."""
 
     def verify(self, scored):

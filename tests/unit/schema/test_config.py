@@ -103,10 +103,12 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("sampling__temperature", -0.1),
         ("sampling__temperature", "hot"),
         ("sampling__temperature", True),
-        ("sampling__temperature", None),
         ("sampling__temperature", float("nan")),
         ("sampling__temperature", float("inf")),
-        ("sampling__top_k", 0),
+        ("sampling__top_k", -1),
+        ("sampling__cfg_scale", -1),
+        ("sampling__cfg_schedule", "steep"),
+        ("sampling__text_top_k", 6),
         ("sampling__top_k", 2.5),
         ("sampling__top_p", 0),
         ("sampling__top_p", 1.01),
@@ -217,3 +219,17 @@ def test_a_modality_must_fit() -> None:
         check_capabilities(RunConfig.from_dict(node(method__modality="image")))
     check_capabilities(RunConfig.from_dict(node(method__modality="any")))
     check_capabilities(RunConfig.from_dict(node(baseline=None)))
+
+
+def test_an_image_model_brings_its_own_law_and_the_run_may_change_it() -> None:
+    own = {"temperature": 1.0, "top_k": 128, "cfg_scale": 2.0}
+    law = SamplingConfig.from_dict({"temperature": None, "top_k": None, "seed": 3}, own)
+    assert law == SamplingConfig(temperature=1.0, top_k=128, seed=3, cfg_scale=2.0)
+    law = SamplingConfig.from_dict({"temperature": 0, "top_k": 0, "cfg_scale": 1}, own)
+    assert law == SamplingConfig(temperature=0, top_k=None, cfg_scale=1)
+
+
+def test_guidance_is_refused_on_a_model_of_text() -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_capabilities(RunConfig.from_dict(node(sampling__cfg_scale=2.0)))
+    assert "sampling.cfg_scale" in str(caught.value.what)

@@ -1,0 +1,219 @@
+"""Image models behind the Model port: conditioning rows, guidance and the grid's constraints.
+
+A visual autoregressive model with classifier-free guidance computes two rows (three in Anole) for
+every token: the same picture behind the caption and behind no caption. `GuidedModel` hides that.
+Decoders feed one row and get one row of logits, mixed, with minus infinity at every id that the
+grid forbids at the next place, so that each decoder of text decodes pictures too, whatever order
+or tree it feeds them in: the place follows from the positions of slots and masks.
+
+What remains of the law (penalty, temperature, top-k, top-p) is `law.Law`'s, as for text.
+
+Shapes: R conditioning rows, P prompt tokens, T new tokens, V vocabulary, K codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specbench.cache import Cache
+from specbench.law import Guidance, Law
+from specbench.models.base import AncestorMask, Capability, LayerSkip, Taps
+from specbench.models.image import CODE, TEXT, Conditioning, Grid
+
+
+class GuidedCache:
+    """One row of lengths over the cache of all conditioning rows.
+
+    Rows whose own prompt is longer than the request's shift all of them by `shift` slots.
+
+    Args:
+        body: The cache of R rows.
+        capacity: Tokens that one row of the port can hold.
+    """
+
+    def __init__(self, body: Any, capacity: int) -> None:
+        self.body = body
+        self.capacity = capacity
+        self.shift = 0
+        self.prompt = 0
+
+    @property
+    def lengths(self) -> list[int]:
+        """Cached tokens of the port's row."""
+        return [max(self.body.lengths[0] - self.shift, 0)]
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget every token from position `lengths[0]` on, in all rows."""
+        length = lengths[0] + self.shift if lengths[0] else 0
+        if not lengths[0]:
+            self.shift = 0
+        self.body.truncate([length] * len(self.body.lengths))
+
+    def keep(self, base: Sequence[int], indices: Sequence[Sequence[int]]) -> None:
+        """Keep, of the tokens written from position `base[0]` on, only `indices[0]`."""
+        rows = len(self.body.lengths)
+        self.body.keep([base[0] + self.shift] * rows, [indices[0]] * rows)
+
+
+class GuidedModel:
+    """An image model of several conditioning rows behind the port of one.
+
+    Args:
+        body: The model that computes all rows. Its logits cover the ids from `first_logit` on.
+        conditioning: Makes the rows of a prompt.
+        grid: The generated tokens.
+        first_code: Token id of code 0.
+        codes: K.
+        vocab_size: V of the port.
+        first_logit: Id of the body's first logit; 0 where its head covers the vocabulary.
+    """
+
+    def __init__(
+        self,
+        body: Any,
+        conditioning: Conditioning,
+        grid: Grid,
+        first_code: int,
+        codes: int,
+        vocab_size: int,
+        first_logit: int = 0,
+    ) -> None:
+        self.name: str = body.name
+        self.engine: str = body.engine
+        self.layers: int = body.layers
+        self.dtype: torch.dtype = body.dtype
+        self.device: torch.device = body.device
+        self.capabilities: frozenset[Capability] = body.capabilities
+        self.vocab_size = vocab_size
+        self.context: int = body.context - conditioning.longest
+        self._body = body
+        self._conditioning = conditioning
+        self._grid = grid
+        self._codes = slice(first_code - first_logit, first_code - first_logit + codes)
+        self._placed = slice(first_code, first_code + codes)
+        self._forced = torch.tensor(grid.forced, device=self.device)
+        self._forced_host = grid.forced
+        self.guide(Law())
+
+    def guide(self, law: Law) -> None:
+        """Set how rows are mixed: from now on the logits are those of this law."""
+        guidance = law.guidance or Guidance(1.0)
+        self._rows = guidance.rows
+        self._image_scale = guidance.image_scale
+        self._text_top_k = law.text_top_k
+        codes = iter(guidance.scales(self._grid.rows * self._grid.columns))
+        scales = [next(codes) if token == CODE else 1.0 for token in self._grid.forced]
+        self._scales = torch.tensor(scales, device=self.device, dtype=torch.float32)[:, None]
+        self._constant = guidance.scale if guidance.schedule == "constant" else None
+
+    def new_cache(self, batch: int, capacity: int) -> GuidedCache:
+        """Return an empty cache for one request of at most `capacity` tokens."""
+        assert batch == 1
+        slots = capacity + self._conditioning.longest
+        return GuidedCache(self._body.new_cache(self._rows, slots), capacity)
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: Cache,
+        *,
+        mask: AncestorMask | None = None,
+        last: int = 0,
+        skip: LayerSkip | None = None,
+        taps: Taps | None = None,
+    ) -> Tensor:
+        """Feed new tokens in every row and return the mixed, constrained logits [1, T, V].
+
+        The first forward of a request begins with its prompt. Taps hand out the states of the
+        conditional row.
+        """
+        assert isinstance(cache, GuidedCache)
+        start, count = cache.lengths[0], tokens.shape[1]
+        fed = tokens.expand(self._rows, -1) if start else self._begin(tokens, cache)
+        logits = self._body.forward(fed, cache.body, mask=mask, last=last, skip=skip, taps=taps)
+        if taps is not None:
+            taps.states = [state[:1, -count:] if taps.every else state[:1] for state in taps.states]
+        wanted = last or count
+        logits = logits[:, -wanted:]
+        first = start + 1 - cache.prompt
+        if mask is None:
+            return self._constrain_chain(logits, first + count - wanted)
+        offsets = mask.offsets.to(self.device)
+        places = offsets[-wanted:] + (first + count - offsets.shape[0])
+        return self._constrain(logits, places.clamp_(0, self._grid.length - 1))
+
+    def _begin(self, tokens: Tensor, cache: GuidedCache) -> Tensor:
+        """Return all rows of a prompt and of what follows it, [R, T'], T' at least T."""
+        fed = tokens[0].tolist()
+        codes = range(self._placed.start, self._placed.stop)
+        length = next((i for i, token in enumerate(fed) if token in codes), len(fed))
+        rows = self._conditioning.rows(fed[:length], self._rows)
+        cache.prompt = length
+        cache.shift = rows.tokens.shape[1] - length
+        cache.body.padding = rows.padding if any(rows.padding) else None
+        begun = rows.tokens.to(self.device)
+        if length < len(fed):
+            begun = torch.cat([begun, tokens[:, length:].expand(self._rows, -1)], 1)
+        return begun
+
+    def _mix(self, logits: Tensor, scale: Tensor | float) -> Tensor:
+        """Return the mixed logits of the rows, [T, V'], from [R, T, V']."""
+        if self._rows == 1:
+            return logits[0]
+        if self._rows == 2:
+            if isinstance(scale, Tensor):
+                scale = scale.to(logits.dtype)
+            return torch.lerp(logits[1], logits[0], scale)
+        full, image, bare = logits
+        return bare + self._image_scale * (image - bare) + scale * (full - image)
+
+    def _constrain_chain(self, logits: Tensor, first: int) -> Tensor:
+        """Constrain the logits of consecutive places, the first of which is place `first`."""
+        count = logits.shape[1]
+        end = first + count
+        if first >= 0 and end <= self._grid.length:
+            forced = self._forced_host[first:end]
+            if all(token == CODE for token in forced):
+                scale = self._scales[first:end] if self._constant is None else self._constant
+                return self._spread(self._mix(logits[..., self._codes], scale))[None]
+            if count == 1 and forced[0] >= 0:
+                only = logits.new_full((1, 1, self.vocab_size), -torch.inf)
+                only[0, 0, forced[0]] = 0.0
+                return only
+        places = torch.arange(first, end, device=self.device)
+        return self._constrain(logits, places.clamp_(0, self._grid.length - 1))
+
+    def _constrain(self, logits: Tensor, places: Tensor) -> Tensor:
+        """Mix and constrain the logits of any places, [T]."""
+        forced = self._forced[places]
+        mixed = self._mix(logits[..., self._codes], self._scales[places])
+        spread = self._spread(mixed)
+        free = forced[:, None] == CODE
+        if self._grid.text:
+            text = self._text(logits[0])
+            spread = torch.where(forced[:, None] == TEXT, text, spread)
+            free = free | (forced[:, None] == TEXT)
+        spread.masked_fill_(~free, -torch.inf)
+        token = forced.clamp(min=0)[:, None]
+        kept = spread.gather(1, token)
+        return spread.scatter_(1, token, torch.where(free, kept, 0.0))[None]
+
+    def _spread(self, mixed: Tensor) -> Tensor:
+        """Return [T, V] with the codes' logits [T, K] in place and minus infinity elsewhere."""
+        spread = mixed.new_full((mixed.shape[0], self.vocab_size), -torch.inf)
+        spread[:, self._placed] = mixed
+        return spread
+
+    def _text(self, logits: Tensor) -> Tensor:
+        """Return the conditional row's logits [T, V] at places of free text."""
+        text = logits[:, : self.vocab_size].clone()
+        text[:, self._codes] = -torch.inf
+        if self._text_top_k is not None:
+            threshold = text.topk(self._text_top_k, dim=-1).values[:, -1:]
+            text = text.masked_fill(text < threshold, -torch.inf)
+        return text

@@ -1,0 +1,144 @@
+"""The pictures' side of an image model: the grid that its tokens fill, prompts and pixels.
+
+Visual autoregressive models write a picture as a sequence of codebook indices in raster order,
+some with a token at the end of every row. `Grid` says which of the generated tokens are codes and
+which are forced; an `ImageSide` knows how a caption becomes a prompt and how codes become pixels.
+
+Shapes: R conditioning rows, P prompt tokens, K codes, D code width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+else:
+    Pixels = Any
+
+CODE = -1
+"""Stands in `Grid.forced` where a code is free."""
+
+TEXT = -2
+"""Stands in `Grid.forced` where a text token is free."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The tokens that are generated behind the prompt of an image model.
+
+    Attributes:
+        rows: Rows of codes.
+        columns: Codes in a row.
+        row_end: Token that is forced behind every row, or None.
+        ending: Tokens that are forced behind the last row.
+        text: Free text tokens before the first row, for models that write before they draw.
+    """
+
+    rows: int
+    columns: int
+    row_end: int | None = None
+    ending: tuple[int, ...] = ()
+    text: int = 0
+
+    @property
+    def width(self) -> int:
+        """Tokens in a row, its end included."""
+        return self.columns + (self.row_end is not None)
+
+    @property
+    def length(self) -> int:
+        """Generated tokens of one picture."""
+        return self.text + self.rows * self.width + len(self.ending)
+
+    @cached_property
+    def forced(self) -> tuple[int, ...]:
+        """For each generated token: the forced id, or `CODE`, or `TEXT`."""
+        row = (CODE,) * self.columns + (() if self.row_end is None else (self.row_end,))
+        return (TEXT,) * self.text + row * self.rows + self.ending
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return row and column of a generated token; the row's end has column `columns`."""
+        return divmod(index - self.text, self.width)
+
+    def index(self, row: int, column: int) -> int:
+        """Return which generated token stands at a place."""
+        return self.text + row * self.width + column
+
+    def codes(self, tokens: Sequence[int]) -> list[int]:
+        """Return the code tokens among generated ones, in raster order."""
+        pairs = zip(tokens, self.forced, strict=False)
+        return [token for token, forced in pairs if forced == CODE]
+
+
+class Rows(NamedTuple):
+    """The prompts of all conditioning rows, brought to one length.
+
+    Attributes:
+        tokens: [R, P] int64; row 0 is the conditional one, the last the unconditional one.
+        padding: Leading slots of each row that nobody may see.
+    """
+
+    tokens: Tensor
+    padding: tuple[int, ...]
+
+
+class ImageSide(Protocol):
+    """What tasks, metrics and image methods may know of an image model.
+
+    Attributes:
+        grid: The generated tokens.
+        first_code: Token id of code 0; the codes are contiguous.
+        codes: K.
+        codebook: [K, D] float32, normalised where the model's quantizer normalises.
+        can_draw: Whether the pixel decoder is there.
+    """
+
+    grid: Grid
+    first_code: int
+    codes: int
+    codebook: Tensor
+    can_draw: bool
+
+    def encode(self, prompt: str) -> list[int]:
+        """Return the conditional row's prompt, up to the token before the first generated one.
+
+        Args:
+            prompt: A caption, or a class id as decimal text for class-conditional models.
+
+        Raises:
+            SpecbenchError: If the prompt cannot be one of this model.
+        """
+
+    def pixels(self, tokens: Sequence[int]) -> Pixels:
+        """Return [H, W, 3] from generated tokens; codes that are missing are code 0.
+
+        Raises:
+            ModelError: If the pixel decoder's weights are missing.
+        """
+
+
+class Conditioning(Protocol):
+    """How an image model makes its conditioning rows.
+
+    Attributes:
+        longest: Tokens of the longest row that does not come from the request's prompt.
+    """
+
+    longest: int
+
+    def rows(self, prompt: Sequence[int], count: int) -> Rows:
+        """Return the rows of a prompt: conditional, (image-conditional,) unconditional.
+
+        Args:
+            prompt: The conditional row.
+            count: R, 1 to 3.
+        """
