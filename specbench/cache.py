@@ -18,8 +18,11 @@ from torch import Tensor
 class Cache(Protocol):
     """What decoding code may do with a model's memory of a sequence."""
 
-    lengths: list[int]
     capacity: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Cached tokens of each row."""
 
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget every token from position `lengths[row]` on, in O(1)."""
@@ -99,6 +102,20 @@ class KVCache(LengthCache):
         self._store = torch.zeros(shape, dtype=dtype, device=device)
         self.keys: tuple[Tensor, ...] = self._store[0].unbind(0)
         self.values: tuple[Tensor, ...] = self._store[1].unbind(0)
+        self._padding: tuple[int, ...] | None = None
+
+    @property
+    def padding(self) -> tuple[int, ...] | None:
+        """Per row, the number of leading slots that nobody may see; None where no row has any.
+
+        Whoever feeds a prompt of several rows, made equally long by padding on the left, sets
+        it before; rolling back does not change it.
+        """
+        return self._padding
+
+    @padding.setter
+    def padding(self, widths: Sequence[int] | None) -> None:
+        self._padding = tuple(widths) if widths and any(widths) else None
 
     @property
     def bytes(self) -> int:
@@ -146,6 +163,22 @@ class KVCache(LengthCache):
         starts = torch.tensor(self.lengths, device=device)
         rows = torch.arange(len(self.lengths), device=device)[:, None]
         return rows, starts[:, None] + torch.arange(count, device=device)
+
+    def keep(self, base: Sequence[int], indices: Sequence[Sequence[int]]) -> None:
+        """Keep some of the last tokens; rows that keep the same slots are gathered together."""
+        rows = len(base)
+        if rows == 1 or any(start != base[0] for start in base):
+            super().keep(base, indices)
+            return
+        kept = indices[0]
+        if any(other is not kept and list(other) != list(kept) for other in indices[1:]):
+            super().keep(base, indices)
+            return
+        if any(index != offset for offset, index in enumerate(kept)):
+            slots = torch.tensor(kept, device=self._store.device) + base[0]
+            moved = self._store.index_select(4, slots)
+            self._store[..., base[0] : base[0] + len(kept), :] = moved
+        self.lengths = [base[0] + len(kept)] * rows
 
     def _gather(self, row: int, start: int, kept: Sequence[int]) -> None:
         index = torch.tensor(kept, device=self._store.device) + start

@@ -73,7 +73,8 @@ def numeric_bound(models: ModelPair, prompt: Sequence[int], answer: Sequence[int
     single = _scores(models, tokens, [start] + [1] * len(answer))[start:]
     step = [_CHUNK] * (len(answer) // _CHUNK) + [len(answer) % _CHUNK]
     chunks = _scores(models, tokens, [start, *(size for size in step if size)])[start:]
-    spread = max(float((other - whole).abs().max()) for other in (single, chunks))
+    # forbidden ids are minus infinity in all of them, and their difference is no number
+    spread = max(float((other - whole).abs().nan_to_num(0.0).max()) for other in (single, chunks))
     return _SAFETY * spread
 
 

@@ -133,7 +133,7 @@ class CausalLM:
         taps: Taps | None = None,
     ) -> Tensor:
         """Feed new tokens behind each row's cached prefix; see `Model.forward`."""
-        assert isinstance(cache, PortCache)
+        assert isinstance(cache, PortCache) and cache.padding is None
         rows, count = tokens.shape
         starts = torch.tensor(cache.lengths, device=self.device)[:, None]
         offsets = torch.arange(count)

@@ -65,9 +65,9 @@ def find(source: str, revision: str | None) -> Checkpoint:
         raise ModelError(
             f"There is no checkpoint folder '{source}'",
             "a model is a local folder, a hub id ORG/NAME, or embedded:NAME",
-            "Correct the path, or run model=tiny_text, which is embedded.",
+            "Correct the path, or run model=tiny_text or model=tiny_image, which are embedded.",
         )
-    _ask_hub(source, revision)
+    ask_hub(source, revision)
     return Checkpoint(source, source, revision, local=False)
 
 
@@ -93,11 +93,20 @@ def _folder(source: str, folder: Path) -> Checkpoint:
     return Checkpoint(source, str(folder), None, local=True)
 
 
-def _ask_hub(repository: str, revision: str | None) -> None:
-    """Make sure that a hub checkpoint is cached or can be fetched; answer at once."""
-    if isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str):
+def ask_hub(repository: str, revision: str | None, file: str = "config.json") -> None:
+    """Make sure that a hub checkpoint is cached or can be fetched; answer at once.
+
+    Args:
+        repository: ORG/NAME.
+        revision: Branch, tag or commit; None for the default.
+        file: The file whose presence in the cache stands for the checkpoint's.
+
+    Raises:
+        ModelError: If the hub has it not, guards it, or does not answer.
+    """
+    if isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
         return
-    embedded = "Run model=tiny_text, which is embedded, or name a local folder."
+    embedded = "Run model=tiny_text or model=tiny_image, both embedded, or name a local folder."
     try:
         HfApi().model_info(repository, revision=revision, timeout=_HUB_TIMEOUT)
     except GatedRepoError as error:
@@ -143,7 +152,7 @@ def check_memory(need_gb: float | None, device: torch.device, name: str) -> None
         raise ModelError(
             f"'{name}' needs about {need_gb:.1f} GB for its weights",
             f"{device} has {free:.1f} GB free",
-            "Use a larger device, a smaller model, or model=tiny_text, which is embedded.",
+            "Use a larger device or a smaller model, such as the embedded tiny_text or tiny_image.",
         )
 
 

@@ -6,16 +6,16 @@ fuses the query-key-value and the gate-up projections, keeps its weights in the 
 few tokens multiply fastest, writes into a preallocated cache, and slices its masks and rotary
 tables out of precomputed ones.
 
-It runs Llama, Mistral, Qwen2 and Qwen3 weights; `supports` says whether a configuration is one
-that it computes exactly. It refuses to know how weights are loaded or tokens chosen.
+It runs Llama, Mistral, Qwen2 and Qwen3 weights (`supports` says whether a configuration is one
+that it computes exactly) and whatever an adapter hands over as `Weights`. It refuses to know how
+weights are loaded or tokens chosen.
 
 Shape legend: B rows, T new tokens, C channels, H query heads, G key-value heads, D head width,
-F feed-forward width, V vocabulary, S cache slots.
+F feed-forward width, V token ids, K logits of the head, S cache slots.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,37 +24,13 @@ from torch import Tensor
 
 from specbench.cache import Cache, KVCache
 from specbench.models.base import AncestorMask, Capability, LayerSkip, Taps
-from specbench.models.linear import Linear, linear
+from specbench.models.lean_weights import Layer, Weights, causal_lm_weights, supports
 from specbench.models.masks import MaskTable, window
 from specbench.models.norm import rms_norm
 
-SUPPORTED_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+__all__ = ["LeanDecoder", "supports"]
+
 _NO_SKIP = LayerSkip()
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The weights of one transformer block."""
-
-    attention_norm: Tensor  # [C]
-    qkv: Linear  # C -> (H + 2 G) D
-    query_norm: Tensor | None  # [D], Qwen3
-    key_norm: Tensor | None  # [D], Qwen3
-    output: Linear  # H D -> C
-    feed_forward_norm: Tensor  # [C]
-    gate_up: Linear  # C -> 2 F
-    down: Linear  # F -> C
-    window: int | None  # sliding window in tokens, or None
-
-
-def supports(config: Any) -> bool:
-    """Say whether a transformers configuration is one that this decoder computes exactly."""
-    return (
-        config.model_type in SUPPORTED_TYPES
-        and config.hidden_act == "silu"
-        and getattr(config, "pretraining_tp", 1) in (1, None)
-        and not getattr(config, "quantization_config", None)
-    )
 
 
 class LeanDecoder:
@@ -66,68 +42,50 @@ class LeanDecoder:
         name: What the model is called in results.
         device: Where to compute.
         dtype: Compute dtype.
+
+    Attributes:
+        embedding: [V, C]. An adapter whose prompts are no token ids (features of a caption)
+            writes them into rows that it reserved.
+        head_first: Token id of the first of the head's K logits, or None where the head covers
+            all V ids.
     """
 
     engine = "lean"
     capabilities = frozenset(Capability)
 
     def __init__(self, module: Any, name: str, device: torch.device, dtype: torch.dtype) -> None:
-        config = module.config
-        assert supports(config)
+        self._take(causal_lm_weights(module, device, dtype), name)
+
+    @classmethod
+    def from_weights(cls, weights: Weights, name: str) -> LeanDecoder:
+        """Make a decoder of weights that an adapter has laid out.
+
+        Args:
+            weights: On their device and in their compute dtype.
+            name: What the model is called in results.
+        """
+        model = cls.__new__(cls)
+        model._take(weights, name)
+        return model
+
+    def _take(self, weights: Weights, name: str) -> None:
         self.name = name
-        self.device = device
-        self.dtype = dtype
-        self.vocab_size: int = config.vocab_size
-        self.layers: int = config.num_hidden_layers
-        self.context: int = config.max_position_embeddings
-        self._heads: int = config.num_attention_heads
-        self._groups: int = config.num_key_value_heads
-        self._width: int = (
-            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        )
-        self._epsilon: float = config.rms_norm_eps
-        self._load(module)
-        self._cos, self._sin = _rotary_tables(module.model.rotary_emb, self.context, device, dtype)
-        self._masks = MaskTable(0, dtype, device)
-
-    def _load(self, module: Any) -> None:
-        device, dtype = self.device, self.dtype
-
-        def tensor(parameter: Tensor) -> Tensor:
-            return parameter.detach().to(device=device, dtype=dtype)
-
-        def fuse(*parts: Any) -> Linear:
-            weight = torch.cat([tensor(part.weight) for part in parts])
-            bias = None
-            if parts[0].bias is not None:
-                bias = torch.cat([tensor(part.bias) for part in parts])
-            return linear(weight, bias)
-
-        body = module.model
-        kinds = getattr(module.config, "layer_types", None) or []
-        sliding = getattr(module.config, "sliding_window", None)
-        self._embedding = tensor(body.embed_tokens.weight)
-        self._final_norm = tensor(body.norm.weight)
-        self._head = fuse(module.lm_head)
-        self._layers: list[Layer] = []
-        for index, block in enumerate(body.layers):
-            attention, feed_forward = block.self_attn, block.mlp
-            slides = kinds[index] == "sliding_attention" if kinds else sliding is not None
-            normed = hasattr(attention, "q_norm")
-            self._layers.append(
-                Layer(
-                    attention_norm=tensor(block.input_layernorm.weight),
-                    qkv=fuse(attention.q_proj, attention.k_proj, attention.v_proj),
-                    query_norm=tensor(attention.q_norm.weight) if normed else None,
-                    key_norm=tensor(attention.k_norm.weight) if normed else None,
-                    output=fuse(attention.o_proj),
-                    feed_forward_norm=tensor(block.post_attention_layernorm.weight),
-                    gate_up=fuse(feed_forward.gate_proj, feed_forward.up_proj),
-                    down=fuse(feed_forward.down_proj),
-                    window=sliding if slides else None,
-                )
-            )
-            body.layers[index] = torch.nn.Identity()
+        self.embedding = weights.embedding
+        self.device: torch.device = weights.embedding.device
+        self.dtype: torch.dtype = weights.embedding.dtype
+        self.vocab_size: int = weights.embedding.shape[0]
+        self.layers: int = len(weights.layers)
+        self.context: int = weights.cos.shape[0]
+        self.head_first = weights.head_first
+        self._layers = tuple(weights.layers)
+        self._final_norm = weights.final_norm
+        self._head = weights.head
+        self._cos, self._sin = weights.cos, weights.sin
+        self._heads = weights.heads
+        self._groups = weights.groups
+        self._width: int = weights.cos.shape[-1]
+        self._epsilon = weights.epsilon
+        self._masks = MaskTable(0, self.dtype, self.device)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """Return an empty cache for `batch` rows of at most `capacity` tokens."""
@@ -148,7 +106,10 @@ class LeanDecoder:
         skip: LayerSkip | None = None,
         taps: Taps | None = None,
     ) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.forward`."""
+        """Feed new tokens behind each row's cached prefix; see `Model.forward`.
+
+        A head over a slice of the ids gives logits of that slice, [B, T or last, K].
+        """
         assert isinstance(cache, KVCache)
         rows, count = tokens.shape
         skip = skip or _NO_SKIP
@@ -157,7 +118,7 @@ class LeanDecoder:
         tapped_last = 0 if every else last
         tapped: dict[int, Tensor] = {}
         cos, sin, visible = self._positions(cache, count, mask)
-        x = F.embedding(tokens.reshape(-1), self._embedding)
+        x = F.embedding(tokens.reshape(-1), self.embedding)
         for index, layer in enumerate(self._layers):
             if index not in skip.attention:
                 x = self._attend(x, index, layer, cache, cos, sin, visible, rows, mask)
@@ -179,7 +140,8 @@ class LeanDecoder:
             tapped.setdefault(-1, x.view(rows, -1, x.shape[-1]))
             taps.states = [tapped[layer] for layer in wanted]
         logits = self._head(x)
-        return logits.view(rows, -1, logits.shape[-1])[..., : self.vocab_size]
+        logits = logits.view(rows, -1, logits.shape[-1])
+        return logits[..., : self.vocab_size] if self.head_first is None else logits
 
     def _attend(
         self,
@@ -197,9 +159,8 @@ class LeanDecoder:
         qkv = layer.qkv(self._norm(x, layer.attention_norm))
         qkv = qkv.view(rows, -1, heads + 2 * groups, self._width)
         rotated = qkv[:, :, : heads + groups]
-        if layer.query_norm is not None and layer.key_norm is not None:
-            query = self._norm(rotated[:, :, :heads], layer.query_norm)
-            rotated = torch.cat([query, self._norm(rotated[:, :, heads:], layer.key_norm)], 2)
+        if layer.head_norm is not None:
+            rotated = layer.head_norm(rotated)
         rotated = torch.addcmul(rotated * cos, rotated.roll(self._width // 2, -1), sin)
         rotated = rotated.transpose(1, 2)
         keys, values = cache.write(
@@ -225,22 +186,30 @@ class LeanDecoder:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return rotary rows, [1 or B, T, 1, D], and the additive mask, or None.
 
-        None means that causal order suffices: an empty cache, or a single token.
+        None means that causal order suffices: an empty cache, or a single token. A row's
+        padding counts in its positions: rotary attention sees differences alone.
         """
         if not cache.uniform:
             starts = torch.tensor(cache.lengths, device=self.device)[:, None]
             positions = starts + self._offsets(count, mask)
             visible = self._masks.ragged(cache.lengths, count, mask)
+            if cache.padding is not None:
+                visible = self._masks.padded(cache.padding, cache.lengths, count, visible)
             return self._cos[positions], self._sin[positions], visible
         start = cache.lengths[0]
         if mask is not None:
             positions = start + self._offsets(count, mask)
             cos, sin = self._cos[positions][None], self._sin[positions][None]
-            return cos, sin, self._masks.tree(mask, start)
-        cos = self._cos[None, start : start + count]
-        sin = self._sin[None, start : start + count]
-        plain = count == 1 or start == 0
-        return cos, sin, None if plain else self._masks.chain(start, count)
+            seen: Tensor | None = self._masks.tree(mask, start)
+        else:
+            cos = self._cos[None, start : start + count]
+            sin = self._sin[None, start : start + count]
+            unpadded = cache.padding is None or start >= max(cache.padding)
+            plain = unpadded and (count == 1 or start == 0)
+            seen = None if plain else self._masks.chain(start, count)
+        if cache.padding is not None:
+            seen = self._masks.padded(cache.padding, cache.lengths, count, seen)
+        return cos, sin, seen
 
     def _offsets(self, count: int, mask: AncestorMask | None) -> Tensor:
         """Return the positions of the new tokens behind the cached ones, [T]."""
@@ -273,17 +242,3 @@ class LeanDecoder:
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return rms_norm(x, weight, self._epsilon)
-
-
-def _rotary_tables(
-    rotary: Any, context: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Return cosines and signed sines, [context, 1, D], from a transformers rotary module.
-
-    The sine's first half is negated, so that rotating is `x * cos + roll(x, D / 2) * sin`.
-    """
-    positions = torch.arange(context, device=device)[None]
-    cos, sin = rotary.to(device)(torch.zeros(1, dtype=torch.float64, device=device), positions)
-    half = sin.shape[-1] // 2
-    sin = torch.cat([-sin[..., :half], sin[..., half:]], -1)
-    return cos[0, :, None].to(dtype), sin[0, :, None].to(dtype)

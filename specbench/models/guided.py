@@ -162,9 +162,11 @@ class GuidedModel:
         return begun
 
     def _mix(self, logits: Tensor, scale: Tensor | float) -> Tensor:
-        """Return the mixed logits of the rows, [T, V'], from [R, T, V']."""
+        """Return the mixed logits of the rows, [T, V'], from [R, T, V'], in float32 or wider."""
         if self._rows == 1:
             return logits[0]
+        if logits.dtype.itemsize < 4:
+            logits = logits.float()
         if self._rows == 2:
             if isinstance(scale, Tensor):
                 scale = scale.to(logits.dtype)

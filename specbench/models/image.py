@@ -98,15 +98,21 @@ class ImageSide(Protocol):
         grid: The generated tokens.
         first_code: Token id of code 0; the codes are contiguous.
         codes: K.
-        codebook: [K, D] float32, normalised where the model's quantizer normalises.
         can_draw: Whether the pixel decoder is there.
     """
 
     grid: Grid
     first_code: int
     codes: int
-    codebook: Tensor
     can_draw: bool
+
+    @property
+    def codebook(self) -> Tensor:
+        """[K, D] float32, normalised where the model's quantizer normalises.
+
+        Raises:
+            ModelError: If the image tokenizer's weights are missing.
+        """
 
     def encode(self, prompt: str) -> list[int]:
         """Return the conditional row's prompt, up to the token before the first generated one.

@@ -156,13 +156,14 @@ def read_settings(files: Checkpoint) -> Any:
         ModelError: If it has none that can be read.
     """
     try:
-        with _quiet():
+        with quiet():
             return AutoConfig.from_pretrained(files.location, revision=files.revision)
     except (OSError, ValueError, KeyError) as error:
-        raise _unloadable(files, error) from error
+        raise unloadable(files, error) from error
 
 
-def _unloadable(files: Checkpoint, error: Exception) -> ModelError:
+def unloadable(files: Checkpoint, error: Exception) -> ModelError:
+    """Return the error for a checkpoint that a library could not read."""
     return ModelError(
         f"'{files.source}' cannot be loaded",
         str(error).strip().splitlines()[0],
@@ -177,7 +178,7 @@ def load_tokenizer(files: Checkpoint, config: ModelConfig) -> Any:
         ModelError: If the checkpoint holds none.
     """
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(files.location, revision=files.revision)
     except (OSError, ValueError) as error:
         raise ModelError(
@@ -203,7 +204,7 @@ def load_model(
     placement: Mapping[str, Any] = {"device_map": config.device_map} if config.device_map else {}
     settings = read_settings(files)
     try:
-        with _quiet():
+        with quiet():
             module = AutoModelForCausalLM.from_pretrained(
                 files.location,
                 revision=files.revision,
@@ -213,7 +214,7 @@ def load_model(
                 **placement,
             ).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _unloadable(files, error) from error
+        raise unloadable(files, error) from error
     lean = config.engine != "transformers" and not config.device_map
     if config.engine == "lean" and not supports(module.config):
         raise ModelError(
@@ -253,7 +254,7 @@ def stop_ids(files: Checkpoint, tokenizer: Any) -> frozenset[int]:
     if tokenizer.eos_token_id is not None:
         ids.add(int(tokenizer.eos_token_id))
     try:
-        with _quiet():
+        with quiet():
             generation = GenerationConfig.from_pretrained(files.location, revision=files.revision)
     except OSError:
         return frozenset(ids)
@@ -275,7 +276,7 @@ def describe(files: Checkpoint, model: Model) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' progress bars and advice off the terminal while loading."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity(logging.ERROR)

@@ -36,6 +36,7 @@ class MaskTable:
         self._chain = torch.empty(0)
         self._tree: Callable[[AncestorMask], Tensor] = lru_cache(maxsize=32)(self._build)
         self._offsets: Callable[[AncestorMask], Tensor] = lru_cache(maxsize=32)(self._new_offsets)
+        self._padding: Callable[[tuple[int, ...]], Tensor] = lru_cache(maxsize=32)(self._hide)
         self._met: WeakSet[AncestorMask] = WeakSet()
 
     def chain(self, length: int, count: int) -> Tensor:
@@ -74,6 +75,46 @@ class MaskTable:
             block = self.chain(length, count) if mask is None else self.tree(mask, length)
             rows[row, 0, :, : length + count] = block
         return rows
+
+    def padded(
+        self,
+        padding: tuple[int, ...],
+        lengths: Sequence[int],
+        count: int,
+        visible: Tensor | None,
+    ) -> Tensor:
+        """Return [B, 1, T, n + T] with every row's leading padding hidden.
+
+        One token behind a prompt costs a slice of a table. A padding slot itself sees what
+        causal order lets it see: with nothing to see its attention would be undefined, and an
+        undefined value poisons all who weigh it by zero.
+
+        Args:
+            padding: Per row, the number of leading slots that no other slot may see.
+            lengths: Per row, the cached tokens.
+            count: T.
+            visible: The mask without padding, [T, n + T] or [B, 1, T, n + T]; None where all
+                is visible.
+        """
+        end = max(lengths) + count
+        hidden = self._padding(padding)[..., :end]
+        if visible is None:
+            return hidden
+        joined = hidden + visible
+        for row, (width, length) in enumerate(zip(padding, lengths, strict=True)):
+            if length < width:
+                own = visible[row, 0] if visible.ndim == 4 else visible
+                joined[row, 0, : width - length] = own[: width - length]
+        return joined
+
+    def _hide(self, padding: tuple[int, ...]) -> Tensor:
+        """Return [B, 1, 1, S]: minus infinity over each row's leading padding, else zero."""
+        hidden = torch.zeros(
+            len(padding), 1, 1, self.capacity, dtype=self._dtype, device=self._device
+        )
+        for row, width in enumerate(padding):
+            hidden[row, ..., :width] = -torch.inf
+        return hidden
 
     def _new_offsets(self, mask: AncestorMask) -> Tensor:
         earlier = mask.offsets.shape[0] - mask.ancestors.shape[0]

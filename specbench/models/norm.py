@@ -1,6 +1,8 @@
-"""Root-mean-square norm in as few kernels as the device allows."""
+"""Norms in as few kernels as the device allows."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +18,58 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
     Args:
         x: [..., C].
-        weight: [C].
+        weight: [C], or [..., C] where other dimensions have weights of their own.
         epsilon: Added to the mean square.
     """
     width = x.shape[-1]
     if x.device.type != "cpu":
-        return F.rms_norm(x, (width,), weight, epsilon)
+        if weight.ndim == 1:
+            return F.rms_norm(x, (width,), weight, epsilon)
+        return F.rms_norm(x, (width,), None, epsilon) * weight
     doubled = torch.cat((x, x.neg()), -1)
     normed = F.layer_norm(doubled, (2 * width,), None, None, epsilon)
     return normed.narrow(-1, 0, width) * weight
+
+
+class HeadNorm(Protocol):
+    """A norm of queries and keys, head by head, before they are rotated."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map the H query heads and the G key heads behind them, [..., H + G, D]."""
+
+
+class RMSHeadNorm:
+    """Root-mean-square norm of each head (Qwen3).
+
+    Args:
+        weight: [H + G, D].
+        epsilon: Added to the mean square.
+    """
+
+    def __init__(self, weight: Tensor, epsilon: float) -> None:
+        self._weight = weight
+        self._epsilon = epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map [..., H + G, D]."""
+        return rms_norm(x, self._weight, self._epsilon)
+
+
+class LayerHeadNorm:
+    """Layer norm of each head with a weight and bias of its own (Chameleon, section 2.3).
+
+    Args:
+        weight: [H + G, D].
+        bias: [H + G, D].
+        epsilon: Added to the variance; 1e-5 in every released Chameleon.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -> None:
+        self._weight = weight
+        self._bias = bias
+        self._epsilon = epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map [..., H + G, D]."""
+        normed = F.layer_norm(x, (x.shape[-1],), None, None, self._epsilon)
+        return torch.addcmul(self._bias, normed, self._weight)

@@ -87,6 +87,7 @@ class TableModel:
         skipping = self._skipped is not None and skip is not None and skip.size > 0
         table = self._skipped if skipping and self._skipped else self._table
         logits = torch.empty(rows, count, self.vocab_size, dtype=torch.float64)
+        order = None if mask is None else mask.offsets.argsort(stable=True).tolist()
         for row, start in enumerate(cache.lengths):
             end = start + count
             assert end <= cache.capacity
@@ -95,7 +96,11 @@ class TableModel:
             prefix = tuple(cache.tokens[row][:first])
             seen = cache.tokens[row][first:end]
             for index in range(count):
-                path = tuple(itertools.compress(seen, visible[index].tolist()))
+                sees = visible[index].tolist()
+                if order is None:
+                    path = tuple(itertools.compress(seen, sees))
+                else:
+                    path = tuple(seen[slot] for slot in order if sees[slot])
                 logits[row, index] = table(prefix + path)
         cache.lengths = [length + count for length in cache.lengths]
         if taps is not None:

@@ -56,6 +56,13 @@ def test_the_penalty_of_the_law_moves_the_gap():
     assert abs(verdict.gap - abs(1.1 / 1.1 - 1.0)) < 1e-6
 
 
+def test_forbidden_tokens_leave_the_bound_a_number():
+    def table(context):
+        return torch.tensor([1.0, 0.5, -torch.inf], dtype=torch.float64)
+
+    assert numeric_bound(ModelPair("forbidden", TableModel(table, 3)), [0], [0] * 12) == 0.0
+
+
 def test_the_bound_of_a_table_is_zero_and_the_worst_verdict_wins():
     assert numeric_bound(pair_with_gap(0.1), [0, 1], [0] * 12) == 0.0
     grades = [Fidelity(Grade.IDENTICAL), Fidelity(Grade.TIE, 3, 0.0), Fidelity(Grade.IDENTICAL)]
