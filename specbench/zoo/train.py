@@ -103,7 +103,8 @@ def build_optimizers(model: nn.Module, rank: int, processes: int) -> Optimizers:
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        (matrices if ".layers." in name and parameter.ndim == 2 else others).append(parameter)
+        matrix = ".layers." in name and "norm" not in name and parameter.ndim == 2
+        (matrices if matrix else others).append(parameter)
     owners = [(parameter, index % processes) for index, parameter in enumerate(matrices)]
     return Optimizers(
         torch.optim.Muon(
@@ -155,7 +156,8 @@ def _check(model: LlamaForCausalLM, tokenizer: Tokenizer, excluded: frozenset[st
     return "  ".join(report)
 
 
-def _sum_gradients(model: nn.Module) -> None:
+def sum_gradients(model: nn.Module) -> None:
+    """Sum the gradients of all processes, in one message."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
@@ -165,7 +167,7 @@ def _sum_gradients(model: nn.Module) -> None:
         offset += gradient.numel()
 
 
-def _update(optimizers: Optimizers, base_rates: list[float], factor: float) -> None:
+def update(optimizers: Optimizers, base_rates: list[float], factor: float) -> None:
     """Take one optimizer step and share the matrices that other processes updated."""
     for optimizer, base in zip(optimizers[:2], base_rates, strict=True):
         for group in optimizer.param_groups:
@@ -206,9 +208,9 @@ def fit(
         model.zero_grad(set_to_none=True)
         loss = _next_token_loss(model, group[rank], teacher) / total
         loss.backward()
-        _sum_gradients(model)
+        sum_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        _update(optimizers, [_MATRIX_RATE, _OTHER_RATE], rate(step, steps))
+        update(optimizers, [_MATRIX_RATE, _OTHER_RATE], rate(step, steps))
         # The loss of the first process alone, scaled to the whole step.
         estimate = loss.item() * total / group[rank].weights[:, 1:].sum().item()
         running = estimate if step == 0 else 0.95 * running + 0.05 * estimate

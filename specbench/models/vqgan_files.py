@@ -1,0 +1,141 @@
+"""Where the image tokenizer of the Chameleon family lies, and how it is read.
+
+Meta publishes it as `vqgan.yaml` and `vqgan.ckpt` behind a licence form; conversions for
+transformers hold the same tensors as `model.safetensors` (leloy/Anole-7b-v0.1-vqvae-hf) or within
+the language model's own checkpoint under `model.vqmodel.` (leloy/Anole-7b-v0.1-hf, whose decoder
+numbers its levels as Meta's does: transformers, models/anole/modular_anole.py). Lumina-mGPT
+publishes none and uses Meta's (Alpha-VLLM/Lumina-mGPT, README, "Preparation").
+
+A missing tokenizer is no error here: decoding needs none. The error waits for whoever asks for
+pixels or for the codebook.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from specbench.errors import ModelError
+from specbench.models.checkpoint import Checkpoint
+from specbench.models.image_side import PixelDecoder
+from specbench.models.published import find_files, read_tensors
+from specbench.models.shards import tensors_below
+from specbench.models.vqgan import Vqgan, VqganConfig
+
+FOLDER = "vq"
+"""Folder of the image tokenizer inside a language model's."""
+
+_PREFIX = "model.vqmodel."
+_CODEBOOK = "quantize.embedding.weight"
+_NAMES = (("config.json", "model.safetensors"), ("vqgan.yaml", "vqgan.ckpt"))
+_FIX = (
+    "Set model.loader.image_tokenizer to a folder with Meta's vqgan.yaml and vqgan.ckpt (from "
+    "https://ai.meta.com/resources/models-and-libraries/chameleon-downloads) or to the hub id "
+    "leloy/Anole-7b-v0.1-vqvae-hf."
+)
+
+
+def load_pixel_decoder(
+    place: str | None,
+    revision: str | None,
+    files: Checkpoint,
+    settings: Any,
+    device: torch.device,
+) -> PixelDecoder:
+    """Load the image tokenizer, or keep the reason why it is not there.
+
+    Args:
+        place: A folder or hub id; None for the checkpoint's own.
+        revision: Hub revision of `place`, or None.
+        files: The language model's checkpoint.
+        settings: Its `ChameleonConfig`.
+        device: Where pixels are computed.
+    """
+    try:
+        if place is not None:
+            return _whole(_published(place, revision), device)
+        folder = Path(files.location) / FOLDER
+        if files.local and folder.is_dir():
+            return _whole(_published(str(folder), None), device)
+        return _inside(files, settings, device)
+    except ModelError as error:
+        return PixelDecoder(None, None, error)
+
+
+def _whole(model: Vqgan, device: torch.device) -> PixelDecoder:
+    model = model.float().to(device).eval().requires_grad_(False)
+    return PixelDecoder(model.codebook, model.decode)
+
+
+def _published(place: str, revision: str | None) -> Vqgan:
+    """Read the tokenizer of a folder or a hub repository.
+
+    Raises:
+        ModelError: If it has neither set of names, or they do not fit.
+    """
+    folder = Path(place).expanduser()
+    names = _NAMES[0]
+    if folder.is_dir():
+        present = [pair for pair in _NAMES if all((folder / name).is_file() for name in pair)]
+        if not present:
+            raise ModelError(
+                f"'{place}' holds no image tokenizer",
+                "it has neither vqgan.yaml with vqgan.ckpt nor config.json with model.safetensors",
+                _FIX,
+            )
+        names = present[0]
+    settings, weights = (file.fetch() for file in find_files(place, names, revision))
+    model = Vqgan(_read_config(settings))
+    model.load_published(read_tensors(weights))
+    return model
+
+
+def _read_config(path: Path) -> VqganConfig:
+    """Read taming's form, bare or below `model.params`, or that of transformers.
+
+    Raises:
+        ModelError: If it is neither.
+    """
+    text = path.read_text(encoding="utf-8")
+    values = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    if "base_channels" in values:
+        return _from_transformers(values)
+    values = values.get("model", {}).get("params", values)
+    return VqganConfig.from_params(values)
+
+
+def _from_transformers(values: Mapping[str, Any]) -> VqganConfig:
+    """Translate a `ChameleonVQVAEConfig`, whose groups and colours are fixed in the code."""
+    return VqganConfig(
+        channels=values["base_channels"],
+        multipliers=tuple(values["channel_multiplier"]),
+        blocks=values["num_res_blocks"],
+        attention_at=tuple(values.get("attn_resolutions") or ()),
+        middle_attention=values.get("attn_type", "vanilla") == "vanilla",
+        resolution=values["resolution"],
+        latent_channels=values["latent_channels"],
+        codes=values["num_embeddings"],
+        code_width=values["embed_dim"],
+        image_channels=values.get("in_channels", 3),
+    )
+
+
+def _inside(files: Checkpoint, settings: Any, device: torch.device) -> PixelDecoder:
+    """Read what the language model's checkpoint holds: all of it, the codebook, or nothing."""
+    tensors = tensors_below(files, _PREFIX)
+    lacking = ModelError(
+        f"The pixel decoder of '{files.source}' is missing",
+        "its checkpoint holds the language model without the image tokenizer's decoder",
+        _FIX,
+    )
+    if "decoder.conv_in.weight" in tensors:
+        model = Vqgan(_from_transformers(settings.vq_config.to_dict()))
+        model.load_published(tensors)
+        return _whole(model, device)
+    codebook = tensors.get(_CODEBOOK)
+    return PixelDecoder(None if codebook is None else codebook.to(device), None, lacking)

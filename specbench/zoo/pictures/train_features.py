@@ -1,0 +1,99 @@
+"""Train the Frechet features of the world: `python -m specbench.zoo.pictures.train_features`.
+
+The number of steps is fixed, so that a seed names the weights up to the rounding of the machine.
+One thread needs about eight minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from specbench.zoo.checksums import write_checksums
+from specbench.zoo.pictures.attribute_net import FOLDER, AttributeNet
+from specbench.zoo.pictures.attributes import (
+    Accuracy,
+    Attributes,
+    accuracy,
+    as_input,
+    attributes,
+    draw,
+)
+
+STEPS = 1500
+
+_POOL, _BATCH = 8192, 128
+_POOL_PASSES = 2
+_RATE, _WEIGHT_DECAY = 2e-3, 0.02
+_CHECKED = 2048
+_LOG_EVERY = 100
+
+
+def evaluate(net: AttributeNet, seed: str = "features/check") -> Accuracy:
+    """Read the attributes of fresh pictures."""
+    drawn = draw(seed, _CHECKED)
+    with torch.inference_mode():
+        return accuracy(net(as_input(drawn.pictures)), attributes(drawn))
+
+
+def _stream(seed: int) -> Iterator[tuple[Tensor, Attributes]]:
+    """Yield endless batches of pixels and what they show."""
+    shuffle = torch.Generator().manual_seed(seed)
+    for index in itertools.count():
+        drawn = draw(f"features/{seed}/{index}", _POOL)
+        truth, pixels = attributes(drawn), as_input(drawn.pictures)
+        for _ in range(_POOL_PASSES):
+            for chosen in torch.randperm(_POOL, generator=shuffle).split(_BATCH):
+                yield pixels[chosen], truth.rows(chosen)
+
+
+def build(folder: Path, seed: int = 0, steps: int = STEPS) -> AttributeNet:
+    """Train the network and write its folder.
+
+    Args:
+        folder: Where `config.json`, `model.safetensors` and `SHA256SUMS` go.
+        seed: Names the pictures and the initial weights.
+        steps: Optimizer steps.
+    """
+    torch.manual_seed(seed)
+    net = AttributeNet()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, steps, pct_start=0.1)
+    begun = time.monotonic()
+    for step, (pixels, truth) in enumerate(itertools.islice(_stream(seed), steps)):
+        loss = net.heads.loss(F.gelu(net.activations(pixels)), truth)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % _LOG_EVERY == 0:
+            spent = time.monotonic() - begun
+            print(f"step {step + 1}/{steps}  loss {loss.item():.4f}  {spent:.0f} s", flush=True)
+    net.standardise(as_input(draw(f"features/{seed}/spread", _POOL).pictures))
+    net.save(folder)
+    write_checksums(folder)
+    shipped = AttributeNet.load(folder)
+    print(f"{evaluate(shipped)}", flush=True)
+    return shipped
+
+
+def main() -> None:
+    """Train and write `tiny_features` into a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    build(options.out / FOLDER, options.seed, options.steps)
+
+
+if __name__ == "__main__":
+    main()
