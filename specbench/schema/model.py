@@ -35,6 +35,7 @@ _MODEL_KEYS = (
     "chat",
     "chat_template",
     "sampling",
+    "task",
 )
 
 
@@ -64,6 +65,7 @@ class ModelConfig:
         chat: "auto", True or False: whether prompts go through a chat template.
         chat_template: A template to use instead of the tokenizer's own, or None.
         sampling: The model's own values of `sampling.*` keys, used where the run gives none.
+        task: The task that runs where the command names none; None leaves the general one.
     """
 
     name: str
@@ -86,6 +88,7 @@ class ModelConfig:
     chat: str | bool = "auto"
     chat_template: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    task: str | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], path: str = "model") -> ModelConfig:
@@ -133,4 +136,5 @@ class ModelConfig:
             chat=chat,
             chat_template=reader.text("chat_template", null=True),
             sampling=reader.mapping("sampling"),
+            task=reader.text("task", null=True),
         )

@@ -1,0 +1,116 @@
+"""Chameleon and its children: one vocabulary of words and codes (Chameleon Team 2024).
+
+One adapter serves the embedded image model, Lumina-mGPT (Liu et al. 2024) and Anole (Chern et al.
+2024): they share the architecture, and what differs is data (`image_side.Layout`). Configurations,
+weights and tokenizers come through transformers; what runs is the lean decoder. transformers' own
+class forbids the codes at the end of its forward, so it serves for loading alone.
+
+Token ids and rows as released: Alpha-VLLM/Lumina-mGPT, lumina_mgpt/inference_solver.py and
+data/item_processor.py; facebookresearch/chameleon, chameleon/inference/vocab.py and chameleon.py;
+GAIR-NLP/anole, text2image.py.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import ChameleonConfig, ChameleonForConditionalGeneration
+
+from specbench.errors import ModelError
+from specbench.models.checkpoint import Checkpoint
+from specbench.models.decoder import LeanDecoder
+from specbench.models.image_side import Layout, PixelDecoder
+from specbench.models.lean_weights import body_weights, projection
+from specbench.models.load import quiet, unloadable
+from specbench.models.one_vocabulary import codes_slice, load_family, read_module
+from specbench.models.pair import ModelPair
+from specbench.models.vqgan_files import load_pixel_decoder
+from specbench.schema.model import ModelConfig
+
+_CODE_NAME = re.compile(r"IMGIMG([A-J]+)Z")
+
+
+def load(
+    config: ModelConfig, *, needs: frozenset[str] = frozenset({"draft"}), **options: Any
+) -> ModelPair:
+    """Load a model of the Chameleon family; see `one_vocabulary.load_family`."""
+    return load_family(Chameleon(), config, needs, options)
+
+
+class _Language(ChameleonForConditionalGeneration):  # type: ignore[misc]
+    """The language model alone: whatever the checkpoint holds of pictures is passed over."""
+
+    _keys_to_ignore_on_load_unexpected = (r"^model\.vqmodel\.",)
+
+    def __init__(self, config: ChameleonConfig) -> None:
+        super().__init__(config)
+        self.model.vqmodel = nn.Identity()
+
+
+class Chameleon:
+    """How checkpoints of the family are read (`one_vocabulary.Family`)."""
+
+    rounded = False
+
+    def read_settings(self, files: Checkpoint) -> Any:
+        """Read a checkpoint's `ChameleonConfig`.
+
+        Raises:
+            ModelError: If it has none, or asks for the norms of the 30B model.
+        """
+        try:
+            with quiet():
+                settings = ChameleonConfig.from_pretrained(files.location, revision=files.revision)
+        except (OSError, ValueError, KeyError) as error:
+            raise unloadable(files, error) from error
+        if settings.swin_norm or settings.hidden_act != "silu":
+            raise ModelError(
+                f"'{files.source}' cannot be run",
+                "it normalises behind its sublayers, as the 30B Chameleon does; the lean decoder "
+                "computes norms before them",
+                "Choose a model of the 7B shape.",
+            )
+        settings.vocabulary_map = settings.vocabulary_map or {}
+        return settings
+
+    def load_body(
+        self,
+        files: Checkpoint,
+        settings: Any,
+        layout: Layout,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> LeanDecoder:
+        """Load the language model with a head over the codes alone.
+
+        Raises:
+            ModelError: If the checkpoint cannot be read, or its vocabulary is too small.
+        """
+        codes = codes_slice(layout, settings.vocab_size, files.source)
+        module = read_module(_Language, files, settings, dtype, beside="vqmodel")
+        head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
+        weights = body_weights(
+            module.model, settings, head=head, device=device, dtype=dtype, head_first=codes.start
+        )
+        return LeanDecoder.from_weights(weights, files.source)
+
+    def load_pixel_decoder(
+        self, files: Checkpoint, settings: Any, layout: Layout, device: torch.device
+    ) -> PixelDecoder:
+        """Load the image tokenizer, or keep the reason why it is not there."""
+        place, revision = layout.image_tokenizer, layout.image_tokenizer_revision
+        return load_pixel_decoder(place, revision, files, settings, device)
+
+    def code_number(self, name: str) -> int | None:
+        """Return the image tokenizer's number of a code token, None for another token.
+
+        A name spells the number in letters, A for 0 to J for 9, between "IMGIMG" and "Z"; nothing
+        says that ids follow the order of numbers (chameleon/inference/vocab.py).
+        """
+        match = _CODE_NAME.fullmatch(name)
+        if match is None:
+            return None
+        return int("".join(str(ord(letter) - ord("A")) for letter in match[1]))

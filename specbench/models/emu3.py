@@ -1,0 +1,116 @@
+"""Emu3: a Llama over words and codes (Wang et al. 2024, "Next-Token Prediction is All You Need").
+
+Configuration, weights and the pixel decoder are those of transformers; what runs is the lean
+decoder. Prompt, negative prompt and the tokens behind the last row follow the authors' script
+(baaivision/Emu3, image_generation.py, emu3/mllm/processing_emu3.py and utils_emu3.py): the prompt's
+picture part is "HEIGHT*WIDTH" in codes between its begin and image tokens, and behind the last
+row's end come end of frame, end of image and end of text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Emu3Config, Emu3ForConditionalGeneration
+from transformers.models.emu3.modeling_emu3 import Emu3VQVAE
+
+from specbench.errors import ModelError
+from specbench.models.checkpoint import Checkpoint
+from specbench.models.decoder import LeanDecoder
+from specbench.models.image_side import Layout, PixelDecoder
+from specbench.models.lean_weights import body_weights, projection
+from specbench.models.load import quiet, unloadable
+from specbench.models.one_vocabulary import codes_slice, load_family, read_module
+from specbench.models.pair import ModelPair
+from specbench.models.shards import tensors_below
+from specbench.schema.model import ModelConfig
+
+_CODE_NAME = re.compile(r"<\|visual token (\d+)\|>")
+
+
+def load(
+    config: ModelConfig, *, needs: frozenset[str] = frozenset({"draft"}), **options: Any
+) -> ModelPair:
+    """Load an Emu3 model; see `one_vocabulary.load_family`."""
+    return load_family(Emu3(), config, needs, options)
+
+
+class Emu3:
+    """How checkpoints of the family are read (`one_vocabulary.Family`)."""
+
+    rounded = False
+
+    def read_settings(self, files: Checkpoint) -> Any:
+        """Read a checkpoint's `Emu3Config`.
+
+        Raises:
+            ModelError: If it has none.
+        """
+        try:
+            with quiet():
+                settings = Emu3Config.from_pretrained(files.location, revision=files.revision)
+        except (OSError, ValueError, KeyError) as error:
+            raise unloadable(files, error) from error
+        settings.vocabulary_map = settings.vocabulary_map or {}
+        return settings
+
+    def load_body(
+        self,
+        files: Checkpoint,
+        settings: Any,
+        layout: Layout,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> LeanDecoder:
+        """Load the language model with a head over the codes alone.
+
+        Raises:
+            ModelError: If the checkpoint cannot be read, or its vocabulary is too small.
+        """
+        codes = codes_slice(layout, settings.text_config.vocab_size, files.source)
+        kind = Emu3ForConditionalGeneration
+        module = read_module(kind, files, settings, dtype, beside="vqmodel")
+        head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
+        weights = body_weights(
+            module.model.text_model,
+            settings.text_config,
+            head=head,
+            device=device,
+            dtype=dtype,
+            head_first=codes.start,
+        )
+        return LeanDecoder.from_weights(weights, files.source)
+
+    def load_pixel_decoder(
+        self, files: Checkpoint, settings: Any, layout: Layout, device: torch.device
+    ) -> PixelDecoder:
+        """Load the checkpoint's own video tokenizer, of which a picture is one frame."""
+        # Published before the library moved its parts below `model.`, and after.
+        tensors = tensors_below(files, "vqmodel.") or tensors_below(files, "model.vqmodel.")
+        with torch.device("meta"):
+            module = Emu3VQVAE(settings.vq_config)
+        missing = set(module.state_dict()) - set(tensors)
+        if missing:
+            error = ModelError(
+                f"The pixel decoder of '{files.source}' is missing",
+                f"its checkpoint lacks {len(missing)} tensors of 'vqmodel'",
+                "Use a checkpoint with all parts, such as BAAI/Emu3-Gen-hf.",
+            )
+            return PixelDecoder(None, None, error)
+        module.load_state_dict(tensors, strict=False, assign=True)
+        module = module.float().to(device).eval().requires_grad_(False)
+
+        @torch.inference_mode()
+        def decode(codes: Tensor) -> Tensor:
+            pixels: Tensor = module.decode(codes)
+            return pixels
+
+        return PixelDecoder(module.quantize.embedding.weight, decode)
+
+    def code_number(self, name: str) -> int | None:
+        """Return the image tokenizer's number of a code token, None for another token."""
+        match = _CODE_NAME.fullmatch(name)
+        return None if match is None else int(match[1])

@@ -1,0 +1,329 @@
+"""Image models whose prompts are lists of ids and texts and whose codes are ids in one run.
+
+What differs between the families of one vocabulary (Chameleon, Lumina-mGPT, Anole, Emu3) is data
+and stands in their YAML files: the grid, the range of the codes, and how prompt and unconditional
+row are put together. This module reads that data and answers from it; it knows no architecture.
+
+Shapes: R conditioning rows, P prompt tokens, K codes, D code width, h x w codes, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from specbench.errors import ModelError
+from specbench.models.image import Grid, Pixels, Rows
+from specbench.models.pixels import code_map, to_pixels
+from specbench.schema.reading import Reader
+
+Parts = tuple[int | str, ...]
+"""A prompt: token ids, and texts that the tokenizer turns into ids."""
+
+CAPTION = "{caption}"
+"""Stands in a prompt's text where the caption goes."""
+
+_GRID_KEYS = ("rows", "columns", "row_end", "ending")
+_KEYS = (
+    "grid",
+    "first_code",
+    "codes",
+    "prompt",
+    "unconditional",
+    "image_conditional",
+    "image_tokenizer",
+    "image_tokenizer_revision",
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a family writes a picture as tokens: the parameters of its loader.
+
+    Attributes:
+        grid: The generated tokens.
+        first_code: Token id of the first code.
+        codes: K.
+        prompt: The conditional row, with `CAPTION` in one of its texts.
+        unconditional: The row without the caption, up to the same token.
+        image_conditional: The row that keeps a prompt's pictures and drops its text, for models
+            that mix three rows; empty for others.
+        image_tokenizer: Where the pixel decoder lies: a folder or a hub id; None for the
+            checkpoint's own.
+        image_tokenizer_revision: Hub revision of it, or None.
+    """
+
+    grid: Grid
+    first_code: int
+    codes: int
+    prompt: Parts
+    unconditional: Parts
+    image_conditional: Parts = ()
+    image_tokenizer: str | None = None
+    image_tokenizer_revision: str | None = None
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any], path: str = "model.loader") -> Layout:
+        """Read a loader's parameters.
+
+        Raises:
+            ConfigError: If a key is unknown, missing or of a wrong value.
+        """
+        reader = Reader(options, path, _KEYS)
+        prompt = _parts(reader, "prompt")
+        if sum(CAPTION in part for part in prompt if isinstance(part, str)) != 1:
+            allowed = f"a list of ids and texts, one of which holds {CAPTION}"
+            raise reader.error("prompt", list(prompt), allowed)
+        return cls(
+            grid=read_grid(reader.mapping("grid"), reader.path("grid")),
+            first_code=reader.integer("first_code", minimum=0),
+            codes=reader.integer("codes", minimum=2),
+            prompt=prompt,
+            unconditional=_parts(reader, "unconditional"),
+            image_conditional=_parts(reader, "image_conditional", empty=True),
+            image_tokenizer=reader.text("image_tokenizer", null=True),
+            image_tokenizer_revision=reader.text("image_tokenizer_revision", null=True),
+        )
+
+
+def read_grid(values: Mapping[str, Any], path: str) -> Grid:
+    """Read a grid's rows, columns and forced tokens.
+
+    Raises:
+        ConfigError: If a key is unknown, missing or of a wrong value.
+    """
+    reader = Reader(values, path, _GRID_KEYS)
+    ending = reader.get("ending", [])
+    if not isinstance(ending, (list, tuple)) or not all(_is_id(token) for token in ending):
+        raise reader.error("ending", ending, "a list of token ids")
+    return Grid(
+        rows=reader.integer("rows", minimum=1),
+        columns=reader.integer("columns", minimum=1),
+        row_end=reader.integer("row_end", minimum=0, null=True),
+        ending=tuple(ending),
+    )
+
+
+def _parts(reader: Reader, key: str, *, empty: bool = False) -> Parts:
+    value = reader.get(key, [])
+    if value is None and empty:
+        return ()
+    fits = isinstance(value, (list, tuple)) and all(
+        isinstance(part, str) or _is_id(part) for part in value
+    )
+    if not fits or not (value or empty):
+        raise reader.error(key, value, "a list of token ids and texts")
+    return tuple(value)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+class Prompts:
+    """Turns captions into prompts and prompts into conditioning rows (`image.Conditioning`).
+
+    Args:
+        layout: How rows are put together.
+        tokenizer: A transformers tokenizer.
+
+    Attributes:
+        longest: Tokens of the longest row that does not come from the caption.
+    """
+
+    def __init__(self, layout: Layout, tokenizer: Any) -> None:
+        self._layout = layout
+        self._tokenizer = tokenizer
+        self._others = [self._ids(layout.unconditional)]
+        if layout.image_conditional:
+            self._others.insert(0, self._ids(layout.image_conditional))
+        self.longest = max(map(len, self._others))
+
+    def encode(self, caption: str) -> list[int]:
+        """Return the conditional row of a caption, [P].
+
+        Raises:
+            ModelError: If a word-level tokenizer lacks a word, or the caption names codes.
+        """
+        parts = tuple(
+            part.replace(CAPTION, caption) if isinstance(part, str) else part
+            for part in self._layout.prompt
+        )
+        ids = self._ids(parts)
+        first, count = self._layout.first_code, self._layout.codes
+        if any(first <= token < first + count for token in ids):
+            raise ModelError(
+                f"The caption '{caption}' cannot be a prompt",
+                "it holds the name of a token that stands for a piece of a picture",
+                "Write the caption in plain words.",
+            )
+        return ids
+
+    def rows(self, prompt: Sequence[int], count: int) -> Rows:
+        """Return the rows of a prompt: conditional, (image-conditional,) unconditional.
+
+        Raises:
+            ModelError: If three rows are asked of a model that mixes two.
+        """
+        if count > 1 + len(self._others):
+            raise ModelError(
+                "This model mixes two conditioning rows, not three",
+                "it was not trained to tell a picture in the prompt from the caption",
+                "Remove sampling.image_scale.",
+            )
+        rows = [list(prompt), *self._others[len(self._others) + 1 - count :]]
+        width = max(map(len, rows))
+        padding = tuple(width - len(row) for row in rows)
+        tokens = [[0] * gap + row for gap, row in zip(padding, rows, strict=True)]
+        return Rows(torch.tensor(tokens), padding)
+
+    def _ids(self, parts: Parts) -> list[int]:
+        ids: list[int] = []
+        for part in parts:
+            ids += self._words(part) if isinstance(part, str) else [part]
+        return ids
+
+    def _words(self, text: str) -> list[int]:
+        tokenizer = self._tokenizer
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+            raise ModelError(
+                f"The caption '{text}' holds a word that the model does not know",
+                "its vocabulary is a small list of words",
+                "Use captions of the model's own world (specbench show task shapes --sample).",
+            )
+        return ids
+
+
+@dataclass(frozen=True)
+class PixelDecoder:
+    """What is there of a family's image tokenizer.
+
+    Attributes:
+        codebook: [K, D] by the tokenizer's own numbers, or None.
+        decode: Turns code numbers [1, h, w] into pixels [1, 3, H, W] in -1 to 1, or None.
+        missing: Why something is None.
+    """
+
+    codebook: Tensor | None
+    decode: Callable[[Tensor], Tensor] | None
+    missing: ModelError | None = None
+
+
+class Captions(Protocol):
+    """Turns a caption, or a class id as decimal text, into the conditional row's prompt."""
+
+    def encode(self, caption: str) -> list[int]:
+        """Return the prompt's token ids."""
+
+
+class CodePictures:
+    """The pictures' side of a model of one vocabulary (`image.ImageSide`).
+
+    Args:
+        layout: Grid and codes.
+        prompts: Turns captions into prompts.
+        decoder: The image tokenizer.
+        numbers: [K], the tokenizer's number of each code in the order of token ids; None where
+            the orders agree.
+        rounded: See `pixels.to_pixels`.
+
+    Raises:
+        ModelError: If the tokenizer's codebook is of another size than the entry says.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        prompts: Captions,
+        decoder: PixelDecoder,
+        numbers: Tensor | None = None,
+        *,
+        rounded: bool = True,
+    ) -> None:
+        self.grid = layout.grid
+        self.first_code = layout.first_code
+        self.codes = layout.codes
+        self.can_draw = decoder.decode is not None
+        self._prompts = prompts
+        self._decoder = decoder
+        self._numbers = numbers
+        self._rounded = rounded
+        if decoder.codebook is not None and decoder.codebook.shape[0] != layout.codes:
+            raise ModelError(
+                "The image tokenizer belongs to another model",
+                f"its codebook has {decoder.codebook.shape[0]} codes, the model {layout.codes}",
+                "Name the tokenizer that the model was trained with: model.loader.image_tokenizer.",
+            )
+
+    @property
+    def codebook(self) -> Tensor:
+        """[K, D] float32, in the order of token ids.
+
+        Raises:
+            ModelError: If the image tokenizer is missing.
+        """
+        codebook = self._decoder.codebook
+        if codebook is None:
+            raise self._missing()
+        if self._numbers is not None:
+            codebook = codebook[self._numbers.to(codebook.device)]
+        return codebook.float()
+
+    def encode(self, prompt: str) -> list[int]:
+        """Return the conditional row's prompt, up to the token before the first generated one."""
+        return self._prompts.encode(prompt)
+
+    def pixels(self, tokens: Sequence[int]) -> Pixels:
+        """Return [H, W, 3] from generated tokens; codes that are missing are code 0.
+
+        Raises:
+            ModelError: If the pixel decoder's weights are missing.
+        """
+        decoder = self._decoder
+        if decoder.decode is None or decoder.codebook is None:
+            raise self._missing()
+        codes = code_map(self.grid, self.first_code, tokens)
+        if self._numbers is not None:
+            codes = self._numbers[codes]
+        decoded = decoder.decode(codes.to(decoder.codebook.device))
+        return to_pixels(decoded, rounded=self._rounded)
+
+    def _missing(self) -> ModelError:
+        assert self._decoder.missing is not None
+        return self._decoder.missing
+
+
+def code_numbers(
+    names: Mapping[str, int], layout: Layout, number: Callable[[str], int | None]
+) -> Tensor | None:
+    """Return the tokenizer's number of each code from the names of the tokens.
+
+    Args:
+        names: The vocabulary: token name to id.
+        layout: The range of the codes.
+        number: Reads a name; None for tokens that are no codes.
+
+    Returns:
+        [K], or None where names say nothing or the orders agree.
+
+    Raises:
+        ModelError: If the named codes are not those of the entry's range.
+    """
+    found = {index: value for name, index in names.items() if (value := number(name)) is not None}
+    if not found:
+        return None
+    ids = range(layout.first_code, layout.first_code + layout.codes)
+    if set(found) != set(ids) or set(found.values()) != set(range(layout.codes)):
+        raise ModelError(
+            "The checkpoint's codes are not where the model entry says",
+            f"its tokenizer names {len(found)} codes, ids {min(found)} to {max(found)}; the entry "
+            f"says {ids.start} to {ids.stop - 1}",
+            "Correct model.loader.first_code and model.loader.codes.",
+        )
+    numbers = torch.tensor([found[index] for index in ids])
+    return None if torch.equal(numbers, torch.arange(layout.codes)) else numbers

@@ -1,0 +1,332 @@
+"""Janus-Pro: a Llama that reads words and draws in codes of a vocabulary of their own.
+
+Chen et al. 2025, "Janus-Pro: Unified Multimodal Understanding and Generation with Data and Model
+Scaling"; weights in transformers' form. Words and codes have separate embeddings and heads, so
+code c is port id V + c behind the V words: the codes' embeddings, which the release computes anew
+for every token (a vector of eight numbers through a small network), are computed once at load time
+and stand behind the words' table.
+
+As read in deepseek-ai/Janus (generation_inference.py, janus/utils/conversation.py) and transformers
+(models/janus/modeling_janus.py, `generate`): the unconditional row is the prompt with every token
+but the first and the last replaced by padding, and it sees that padding.
+
+Shapes: V words, K codes, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import JanusConfig, JanusForConditionalGeneration
+
+from specbench.errors import ModelError
+from specbench.models import checkpoint as checkpoints
+from specbench.models.checkpoint import Checkpoint
+from specbench.models.decoder import LeanDecoder
+from specbench.models.guided import GuidedModel
+from specbench.models.image import Grid, Rows
+from specbench.models.image_side import (
+    CAPTION,
+    CodePictures,
+    Layout,
+    PixelDecoder,
+    read_grid,
+)
+from specbench.models.lean_weights import body_weights, projection
+from specbench.models.load import (
+    describe,
+    find_drafts,
+    load_tokenizer,
+    pick_device,
+    pick_dtype,
+    quiet,
+    unloadable,
+)
+from specbench.models.pair import ModelPair
+from specbench.models.published import check_engine
+from specbench.schema.model import ModelConfig
+from specbench.schema.reading import Reader
+
+
+def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options: Any) -> ModelPair:
+    """Load a Janus-Pro.
+
+    Args:
+        config: The model entry; a smaller Janus-Pro can draft for a larger one.
+        needs: What the methods need of the models; the draft is left out where none needs it.
+        options: The further keys of the entry's loader: `grid` (rows, columns), `template` (the
+            prompt, with `CAPTION` in it) and `begin` (name of the token that begins a picture and
+            ends the prompt).
+
+    Raises:
+        ConfigError: If an option is not valid.
+        ModelError: If a checkpoint is missing, does not fit in memory or cannot be read.
+    """
+    reader = Reader(options, "model.loader", ("grid", "template", "begin"))
+    grid = read_grid(reader.mapping("grid"), reader.path("grid"))
+    template, begin = reader.text("template"), reader.text("begin")
+    if CAPTION not in template:
+        raise reader.error("template", template, f"a text that holds {CAPTION}")
+    check_engine(config)
+    device = pick_device(config.device)
+    files = checkpoints.find(config.target, config.target_revision)
+    drafts = find_drafts(config) if "draft" in needs else {}
+    sizes = [checkpoints.local_bytes(each) for each in (files, *drafts.values())]
+    local = sum(size for size in sizes if size is not None) / 1e9
+    checkpoints.check_memory(config.weights_gb or local, device, config.name)
+    dtype = pick_dtype(config.dtype, device, files)
+    tokenizer = load_tokenizer(files, config)
+    captions = rows = JanusCaptions(tokenizer, template, begin)
+    models = []
+    decoder = None
+    provenance: dict[str, Any] = {}
+    for role, each in {"target": files, **drafts}.items():
+        module = load_module(each, dtype)
+        if decoder is None:
+            decoder = JanusPixels(module.model.vqmodel, device)
+            check_grid(grid, module.config.vq_config.num_patches, each.source)
+        else:
+            rows = captions.for_draft(load_tokenizer(each, config), each.source)
+            check_codebooks(decoder, module.model.vqmodel, each.source)
+        models.append(_guided(module, rows, grid, each.source, device, dtype))
+        if models[-1].vocab_size != models[0].vocab_size:
+            raise ModelError(
+                f"'{each.source}' cannot draft for this model",
+                f"it numbers {models[-1].vocab_size} words and codes, the target "
+                f"{models[0].vocab_size}",
+                "Choose a draft of the same family.",
+            )
+        if config.context is not None:
+            models[-1].context = min(models[-1].context, config.context)
+        provenance[role] = describe(each, models[-1])
+    assert decoder is not None
+    codes = decoder.codebook.shape[0]
+    layout = Layout(grid, models[0].vocab_size - codes, codes, prompt=(), unconditional=())
+    pixels = PixelDecoder(decoder.codebook, decoder.decode)
+    return ModelPair(
+        name=config.name,
+        target=models[0],
+        draft=models[1] if len(models) > 1 else None,
+        tokenizer=tokenizer,
+        provenance=provenance,
+        more_drafts=tuple(models[2:]),
+        image=CodePictures(layout, captions, pixels, rounded=False),
+    )
+
+
+def load_module(files: Checkpoint, dtype: torch.dtype) -> Any:
+    """Load a checkpoint into transformers' module, without its eyes.
+
+    Raises:
+        ModelError: If it is no Janus, or cannot be read.
+    """
+    try:
+        with quiet():
+            settings = JanusConfig.from_pretrained(files.location, revision=files.revision)
+            module = JanusForConditionalGeneration.from_pretrained(
+                files.location,
+                revision=files.revision,
+                config=settings,
+                dtype=dtype,
+                use_safetensors=True,
+            ).eval()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise unloadable(files, error) from error
+    del module.model.vision_model, module.model.aligner  # they only read pictures
+    return module
+
+
+def _guided(
+    module: Any,
+    captions: JanusCaptions,
+    grid: Grid,
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> GuidedModel:
+    language = module.model.language_model
+    words = language.embed_tokens.weight.detach()
+    with torch.inference_mode():
+        vectors = module.model.generation_embeddings.weight
+        codes = module.model.generation_aligner.float()(vectors.float()).to(words.dtype)
+    weights = body_weights(
+        language,
+        module.config.text_config,
+        head=JanusHead(module.model.generation_head, device, dtype),
+        device=device,
+        dtype=dtype,
+        embedding=torch.cat([words, codes]),
+        head_first=words.shape[0],
+    )
+    body = LeanDecoder.from_weights(weights, name)
+    first, count = words.shape[0], codes.shape[0]
+    return GuidedModel(body, captions, grid, first, count, first + count, first)
+
+
+class JanusHead:
+    """The head over codes: two layers around a GELU.
+
+    Args:
+        module: transformers' `generation_head`.
+        device: Where to compute.
+        dtype: Compute dtype.
+    """
+
+    def __init__(self, module: Any, device: torch.device, dtype: torch.dtype) -> None:
+        inner, outer = module.proj_out, module.vision_head
+        self._inner = projection(inner.weight, inner.bias, device=device, dtype=dtype)
+        self._outer = projection(outer.weight, outer.bias, device=device, dtype=dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map [N, C] to logits [N, K]."""
+        return self._outer(F.gelu(self._inner(x)))
+
+
+class JanusCaptions:
+    """Prompts of captions, and their conditioning rows.
+
+    Args:
+        tokenizer: A transformers tokenizer with beginning and padding tokens.
+        template: The prompt, with `CAPTION` in it.
+        begin: Name of the token that begins a picture.
+        renamed: For a draft, its ids of the target's tokens where the two differ.
+
+    Raises:
+        ModelError: If the tokenizer lacks one of these tokens.
+    """
+
+    longest = 0
+
+    def __init__(
+        self, tokenizer: Any, template: str, begin: str, renamed: Mapping[int, int] | None = None
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._begin_name = begin
+        self._renamed = renamed or {}
+        self._begin: int | None = tokenizer.get_vocab().get(begin)
+        lacking = [
+            name
+            for name, token in (
+                (begin, self._begin),
+                ("the beginning of a text", tokenizer.bos_token_id),
+                ("padding", tokenizer.pad_token_id),
+            )
+            if token is None
+        ]
+        if lacking:
+            raise ModelError(
+                f"The tokenizer has no token for {', '.join(lacking)}",
+                "prompts and unconditional rows of Janus-Pro are made with them",
+                "Use the tokenizer that is published with the model.",
+            )
+
+    def encode(self, caption: str) -> list[int]:
+        """Return the prompt of a caption: its beginning, the template, the picture's beginning."""
+        text = self._template.replace(CAPTION, caption.strip())
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        assert self._begin is not None
+        return [self._tokenizer.bos_token_id, *ids, self._begin]
+
+    def for_draft(self, tokenizer: Any, source: str) -> JanusCaptions:
+        """Return the rows of a draft, which reads this model's prompts.
+
+        The released sizes share their words but number a few tokens of the template differently.
+
+        Args:
+            tokenizer: The draft's.
+            source: What the draft is called.
+
+        Raises:
+            ModelError: If more than such a few differ.
+        """
+        ours, theirs = self._tokenizer.get_vocab(), tokenizer.get_vocab()
+        renamed = {
+            index: theirs.get(token, tokenizer.pad_token_id)
+            for token, index in ours.items()
+            if theirs.get(token) != index
+        }
+        if len(renamed) > 0.01 * len(ours):
+            raise ModelError(
+                f"'{source}' cannot draft for this model",
+                f"{len(renamed)} of {len(ours)} tokens have another id or are missing",
+                "Choose a draft of the same family.",
+            )
+        return JanusCaptions(tokenizer, self._template, self._begin_name, renamed)
+
+    def rows(self, prompt: Sequence[int], count: int) -> Rows:
+        """Return the rows of a prompt: as it is, and with all but its two ends blanked.
+
+        Raises:
+            ModelError: If a third row is asked for.
+        """
+        if count > 2:
+            raise ModelError(
+                "This model mixes two conditioning rows, not three",
+                "it has a conditional and an unconditional row, and none for a picture alone",
+                "Remove sampling.image_scale.",
+            )
+        full = [self._renamed.get(token, token) for token in prompt]
+        blank = [self._tokenizer.pad_token_id] * (len(prompt) - 2)
+        tokens = [full, [full[0], *blank, full[-1]]][:count]
+        return Rows(torch.tensor(tokens), (0,) * count)
+
+
+class JanusPixels:
+    """The decoder half of Janus's image tokenizer, in float32.
+
+    Args:
+        vqmodel: transformers' `JanusVQVAE`.
+        device: Where to compute.
+
+    Attributes:
+        codebook: [K, 8], every code of length one, as the decoder reads them.
+    """
+
+    def __init__(self, vqmodel: Any, device: torch.device) -> None:
+        self._decoder = vqmodel.decoder.float().to(device)
+        self._to_latents = vqmodel.post_quant_conv.float().to(device)
+        book = vqmodel.quantize.embedding.weight.detach().to(device, torch.float32)
+        self.codebook = F.normalize(book, dim=-1)
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return pixels [1, 3, H, W] in -1 to 1 of codes [1, h, w]."""
+        latents = F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
+        decoded: Tensor = self._decoder(self._to_latents(latents))
+        return decoded
+
+
+def check_grid(grid: Grid, side: int, source: str) -> None:
+    """Refuse a grid that is not the one that a checkpoint was trained to fill.
+
+    Raises:
+        ModelError: If its sides differ.
+    """
+    if (grid.rows, grid.columns) != (side, side):
+        raise ModelError(
+            f"'{source}' does not draw {grid.rows} x {grid.columns} codes",
+            f"its configuration says {side} x {side}",
+            "Correct model.loader.grid.",
+        )
+
+
+def check_codebooks(target: JanusPixels, vqmodel: Any, source: str) -> None:
+    """Refuse a draft whose codes mean something else than the target's.
+
+    Raises:
+        ModelError: If the codebooks differ.
+    """
+    book = F.normalize(vqmodel.quantize.embedding.weight.detach().float(), dim=-1)
+    ours = target.codebook.cpu()
+    if book.shape != ours.shape or not torch.allclose(book, ours, atol=1e-2):
+        raise ModelError(
+            f"'{source}' cannot draft for this model",
+            "their image tokenizers have different codebooks",
+            "Choose a draft that was trained with the same image tokenizer.",
+        )

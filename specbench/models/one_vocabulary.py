@@ -1,0 +1,184 @@
+"""Load image models that keep words and codes in one vocabulary.
+
+The families differ in how a checkpoint becomes a lean body and where their pixel decoder lies; the
+rest, from finding files to the pair that a decoder is given, is the same and stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+
+from specbench.errors import ModelError
+from specbench.models import checkpoint as checkpoints
+from specbench.models.base import Model
+from specbench.models.checkpoint import Checkpoint
+from specbench.models.decoder import LeanDecoder
+from specbench.models.guided import GuidedModel
+from specbench.models.image_side import CodePictures, Layout, PixelDecoder, Prompts, code_numbers
+from specbench.models.load import (
+    check_vocabularies,
+    describe,
+    find_drafts,
+    load_tokenizer,
+    pick_device,
+    pick_dtype,
+    quiet,
+    unloadable,
+)
+from specbench.models.pair import ModelPair
+from specbench.models.published import check_engine
+from specbench.schema.model import ModelConfig
+
+
+class Family(Protocol):
+    """What is a family's own.
+
+    Attributes:
+        rounded: Whether its pixels are rounded to bytes or cut (`pixels.to_pixels`).
+    """
+
+    rounded: bool
+
+    def read_settings(self, files: Checkpoint) -> Any:
+        """Read a checkpoint's configuration.
+
+        Raises:
+            ModelError: If it has none that the lean decoder can follow.
+        """
+
+    def load_body(
+        self,
+        files: Checkpoint,
+        settings: Any,
+        layout: Layout,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> LeanDecoder:
+        """Load the language model with a head over the codes alone.
+
+        Raises:
+            ModelError: If the checkpoint cannot be read.
+        """
+
+    def load_pixel_decoder(
+        self, files: Checkpoint, settings: Any, layout: Layout, device: torch.device
+    ) -> PixelDecoder:
+        """Load the image tokenizer, or keep the reason why it is not there."""
+
+    def code_number(self, name: str) -> int | None:
+        """Return the image tokenizer's number of a code token, None for another token."""
+
+
+def load_family(
+    family: Family, config: ModelConfig, needs: frozenset[str], options: Mapping[str, Any]
+) -> ModelPair:
+    """Load what a model entry names.
+
+    Args:
+        family: How checkpoints of this family are read.
+        config: The model entry.
+        needs: What the measured methods need of the models; drafts are left out where no method
+            needs them.
+        options: The further keys of the entry's loader; see `Layout`.
+
+    Raises:
+        ConfigError: If an option is not valid.
+        ModelError: If a checkpoint is missing, does not fit in memory or cannot be read.
+    """
+    layout = Layout.read(options)
+    check_engine(config)
+    device = pick_device(config.device)
+    target_files = checkpoints.find(config.target, config.target_revision)
+    draft_files = find_drafts(config) if "draft" in needs else {}
+    sizes = [checkpoints.local_bytes(files) for files in (target_files, *draft_files.values())]
+    local = sum(size for size in sizes if size is not None) / 1e9
+    checkpoints.check_memory(config.weights_gb or local, device, config.name)
+    dtype = pick_dtype(config.dtype, device, target_files)
+    tokenizer = load_tokenizer(target_files, config)
+    prompts = Prompts(layout, tokenizer)
+    numbers = code_numbers(tokenizer.get_vocab(), layout, family.code_number)
+    settings = family.read_settings(target_files)
+
+    def guided(files: Checkpoint, settings: Any) -> Model:
+        body = family.load_body(files, settings, layout, device, dtype)
+        if config.context is not None:
+            body.context = min(body.context, config.context + prompts.longest)
+        first = layout.first_code
+        return GuidedModel(
+            body, prompts, layout.grid, first, layout.codes, body.vocab_size, first_logit=first
+        )
+
+    target = guided(target_files, settings)
+    provenance = {"target": describe(target_files, target)}
+    drafts = []
+    for role, files in draft_files.items():
+        check_vocabularies(tokenizer, load_tokenizer(files, config), config.target, files.source)
+        drafts.append(guided(files, family.read_settings(files)))
+        provenance[role] = describe(files, drafts[-1])
+    decoder = family.load_pixel_decoder(target_files, settings, layout, device)
+    return ModelPair(
+        name=config.name,
+        target=target,
+        draft=drafts[0] if drafts else None,
+        tokenizer=tokenizer,
+        provenance=provenance,
+        more_drafts=tuple(drafts[1:]),
+        image=CodePictures(layout, prompts, decoder, numbers, rounded=family.rounded),
+    )
+
+
+def codes_slice(layout: Layout, vocabulary: int, source: str) -> slice:
+    """Return the rows of the head that belong to codes.
+
+    Raises:
+        ModelError: If the vocabulary ends before them.
+    """
+    codes = slice(layout.first_code, layout.first_code + layout.codes)
+    if codes.stop > vocabulary:
+        raise ModelError(
+            f"'{source}' has no codes where the model entry says",
+            f"its vocabulary ends at {vocabulary}, the codes at {codes.stop}",
+            "Correct model.loader.first_code and model.loader.codes.",
+        )
+    return codes
+
+
+def read_module(
+    kind: Any, files: Checkpoint, settings: Any, dtype: torch.dtype, *, beside: str
+) -> Any:
+    """Read a checkpoint into a module of transformers, in eval mode on the CPU.
+
+    Args:
+        kind: The class.
+        files: The checkpoint.
+        settings: Its configuration.
+        dtype: What its weights become.
+        beside: Part of the names of weights that may be missing, since nothing computes them.
+
+    Raises:
+        ModelError: If it cannot be read, or lacks weights: the library would make them up.
+    """
+    try:
+        with quiet():
+            module, report = kind.from_pretrained(
+                files.location,
+                revision=files.revision,
+                config=settings,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise unloadable(files, error) from error
+    missing = sorted(name for name in report["missing_keys"] if beside not in name)
+    if missing:
+        raise ModelError(
+            f"'{files.source}' lacks {len(missing)} weights of the language model",
+            f"the first is {missing[0]}",
+            "Name a complete checkpoint in the format of transformers.",
+        )
+    return module.eval()

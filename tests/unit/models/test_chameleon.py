@@ -1,0 +1,180 @@
+"""The Chameleon family computes what transformers' module does, row by row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import ChameleonForConditionalGeneration
+
+from specbench.clock import CpuClock
+from specbench.decoding.loops.autoregressive import Autoregressive
+from specbench.decoding.loops.jacobi import Jacobi
+from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
+from specbench.decoding.request import Request
+from specbench.decoding.tree import TreeMask
+from specbench.errors import ModelError
+from specbench.law import Guidance, Law
+from specbench.models.chameleon import load
+from specbench.rng import Streams
+from tests.unit.models.chameleon_checkpoints import (
+    BEGIN,
+    CAPTION,
+    CODES,
+    FIRST,
+    LAYOUT,
+    ROW_END,
+    SIZE,
+    TOKENS,
+    TURN,
+    close,
+    entry,
+    logits_of,
+    vocabulary,
+    write,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("chameleon"))
+
+
+@pytest.fixture(scope="module")
+def pair(folder, tmp_path_factory):
+    draft = write(tmp_path_factory.mktemp("draft"), seed=1, layers=1)
+    return load(entry(folder, draft=str(draft)), **LAYOUT)
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    return ChameleonForConditionalGeneration.from_pretrained(folder, dtype=torch.float64).eval()
+
+
+GUIDANCES = [Guidance(1.0), Guidance(2.5), Guidance(3.0, "linear"), Guidance(3.0, "constant", 1.2)]
+
+
+def mixed(module, pair, guidance, tokens):
+    """The guided logits behind each of `tokens`, from separate forwards without padding."""
+    prompts = pair.image.encode(CAPTION), LAYOUT["image_conditional"], LAYOUT["unconditional"]
+    full, image, bare = (logits_of(module, [*row, *tokens])[len(row) - 1 :] for row in prompts)
+    codes = [index for index, token in enumerate(pair.image.grid.forced) if token < 0]
+    scales = torch.ones(len(tokens) + 1, 1, dtype=torch.float64)
+    for place, scale in zip(codes, guidance.scales(len(codes)), strict=True):
+        scales[place] = scale
+    if guidance.image_scale is not None:
+        return bare + guidance.image_scale * (image - bare) + scales * (full - image)
+    return bare + scales * (full - bare)
+
+
+def check(pair, got, want, first=0):
+    for index, logits in enumerate(got):
+        forced = pair.image.grid.forced[first + index]
+        finite = logits.isfinite().nonzero().flatten().tolist()
+        if forced >= 0:
+            assert finite == [forced]
+        else:
+            assert finite == list(range(FIRST, FIRST + CODES))
+            codes = slice(FIRST, FIRST + CODES)
+            close(logits[codes], want[first + index, codes])
+
+
+@pytest.mark.parametrize("guidance", GUIDANCES, ids=repr)
+@pytest.mark.parametrize("step", [1, 4, 16])
+def test_guided_steps_and_windows_equal_separate_full_forwards(pair, reference, guidance, step):
+    pair.bind(Law(guidance=guidance))
+    prompt = pair.image.encode(CAPTION)
+    cache = pair.target.new_cache(1, 64)
+    got = [pair.target.forward(torch.tensor([prompt]), cache, last=1)]
+    for start in range(0, len(TOKENS), step):
+        window = torch.tensor([TOKENS[start : start + step]])
+        got.append(pair.target.forward(window, cache))
+    check(pair, torch.cat(got, 1)[0], mixed(reference, pair, guidance, TOKENS))
+
+
+@pytest.mark.parametrize("guidance", GUIDANCES, ids=repr)
+def test_rolled_back_windows_and_trees_equal_full_forwards(pair, reference, guidance):
+    pair.bind(Law(guidance=guidance))
+    prompt = pair.image.encode(CAPTION)
+    cache = pair.target.new_cache(1, 64)
+    pair.target.forward(torch.tensor([prompt]), cache)
+    pair.target.forward(torch.tensor([[7, 7, 7, 7, ROW_END, 7]]), cache)
+    cache.truncate([len(prompt) + 2])
+    pair.target.forward(torch.tensor([[8, 8]]), cache)
+    cache.truncate([len(prompt)])
+    got = pair.target.forward(torch.tensor([TOKENS[:6]]), cache)[0]
+    want = mixed(reference, pair, guidance, TOKENS)
+    check(pair, got, want, first=1)
+    mask = TreeMask.from_parents((-1, -1, 0, 1))
+    tree = [TOKENS[6], 21, TOKENS[7], 22, TOKENS[8]]
+    nodes = pair.target.forward(torch.tensor([tree]), cache, mask=mask)[0]
+    check(pair, nodes[[0, 2, 4]], want, first=7)
+    cache.keep([len(prompt) + 6], [[0, 2, 4]])
+    check(pair, pair.target.forward(torch.tensor([TOKENS[9:12]]), cache)[0], want, first=10)
+
+
+def test_a_wrong_unconditional_row_is_noticed(pair, reference, monkeypatch):
+    """Mutation: a begin-of-text token too many shifts what guidance compares with."""
+    monkeypatch.setitem(LAYOUT, "unconditional", [0, BEGIN, SIZE, SIZE])
+    guidance = Guidance(2.5)
+    pair.bind(Law(guidance=guidance))
+    prompt = torch.tensor([pair.image.encode(CAPTION)])
+    got = pair.target.forward(prompt, pair.target.new_cache(1, 64), last=1)[0, 0, FIRST]
+    assert (got - mixed(reference, pair, guidance, TOKENS)[0, FIRST]).abs() > 1e-2
+
+
+def test_three_rows_draw_what_two_draw_where_the_prompt_has_no_picture(pair, folder):
+    """Anole's rows: without a picture in the prompt the middle one is the last one."""
+    anole = load(entry(folder), **{**LAYOUT, "image_conditional": LAYOUT["unconditional"]})
+    prompt = torch.tensor([anole.image.encode(CAPTION)])
+    got = []
+    for guidance in (Guidance(3.0), Guidance(3.0, "constant", 1.2)):
+        anole.bind(Law(guidance=guidance))
+        cache = anole.target.new_cache(1, 64)
+        got.append(anole.target.forward(prompt, cache, last=1)[0, 0, FIRST : FIRST + CODES])
+    torch.testing.assert_close(*got)
+
+
+def oracles(window):
+    """SJD and MC-SJD that accept what plain decoding would draw."""
+    return [
+        SpeculativeJacobi(window, coupling, acceptance="oracle")
+        for coupling in ("fresh", "maximal", "gumbel")
+    ]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_every_sample_obeys_the_grid_and_windows_emit_the_tokens_of_plain_decoding(
+    pair, temperature
+):
+    law = Law(temperature, top_k=8, guidance=Guidance(2.0))
+    pair.bind(law)
+    prompt = pair.image.encode(CAPTION)
+    grid = pair.image.grid
+    seen = set()
+    for seed in range(4):
+        request = Request(prompt, grid.length, law, Streams(seed))
+        plain = Autoregressive().generate(pair, request, CpuClock()).tokens
+        assert len(plain) == grid.length
+        for token, forced in zip(plain, grid.forced, strict=True):
+            assert token == forced if forced >= 0 else FIRST <= token < FIRST + CODES
+        for windowed in (Jacobi(window=6), *oracles(6)):
+            assert windowed.generate(pair, request, CpuClock()).tokens == plain
+        seen.add(tuple(plain))
+    assert len(seen) == (1 if temperature == 0 else 4)
+
+
+def test_the_conditional_row_is_as_published(pair):
+    names = vocabulary()
+    words = [names[word] for word in ("a", *CAPTION.split())]
+    assert pair.image.encode(CAPTION) == [0, *words, TURN, BEGIN, SIZE, SIZE]
+    with pytest.raises(ModelError, match="does not know"):
+        pair.image.encode("a green circle")
+    with pytest.raises(ModelError, match="piece of a picture"):
+        pair.image.encode("red " + next(name for name in names if name.startswith("IMGIMG")))
+
+
+def test_a_small_model_runs_in_the_dtype_of_small_models(folder):
+    pair = load(entry(folder, dtype="auto"), **LAYOUT)
+    assert pair.target.dtype == torch.float32
+    assert pair.draft is None
+    assert pair.provenance["target"]["engine"] == "lean"

@@ -1,0 +1,272 @@
+"""What the Chameleon family reads (checkpoints, image tokenizers, entries) and refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from specbench.errors import ConfigError, ModelError
+from specbench.law import Guidance, Law
+from specbench.models import checkpoint
+from specbench.models.chameleon import Chameleon, load
+from specbench.models.image_side import Layout
+from specbench.models.pixels import to_pixels
+from specbench.models.vqgan import Vqgan
+from specbench.paths import conf_dir
+from specbench.schema.model import ModelConfig
+from specbench.zoo.pictures import tokenizer as world_words
+from specbench.zoo.pictures.train_model import build_model, load_model, save_model
+from specbench.zoo.pictures.train_vq import CONFIG as WORLD_VQ
+from tests.unit.models.chameleon_checkpoints import (
+    CODES,
+    COLUMNS,
+    FIRST,
+    LAYOUT,
+    NUMBERS,
+    ROWS,
+    TOKENS,
+    VQ,
+    close,
+    entry,
+    logits_of,
+    vqgan,
+    write,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("chameleon"))
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    return load(entry(folder), **LAYOUT)
+
+
+def test_ids_are_not_numbers_codebook_and_pixels_follow_the_names(pair, folder, tmp_path):
+    """The published vocabulary names each code; its order is not taken for granted."""
+    model = vqgan()
+    torch.testing.assert_close(pair.image.codebook, model.codebook[NUMBERS].float())
+    assert not pair.image.can_draw
+    with pytest.raises(ModelError, match="pixel decoder"):
+        pair.image.pixels(TOKENS)
+    drawing = load(entry(with_decoder(folder, tmp_path)), **LAYOUT)
+    assert drawing.image.can_draw
+    codes = [token - FIRST for token in TOKENS if FIRST <= token < FIRST + CODES]
+    numbers = torch.tensor([NUMBERS[code] for code in codes]).view(1, ROWS, COLUMNS)
+    want = to_pixels(model.decode(numbers), rounded=False)
+    assert want.shape == (2 * ROWS, 2 * COLUMNS, 3)
+    assert (drawing.image.pixels(TOKENS) == want).all()
+    unmapped = model.decode(torch.tensor(codes).view(1, ROWS, COLUMNS))
+    assert (to_pixels(unmapped, rounded=False) != want).any()
+    short = drawing.image.pixels(TOKENS[:3])
+    numbers = torch.tensor([NUMBERS[code] for code in (*codes[:3], *[0] * 9)])
+    filled = model.decode(numbers.view(1, ROWS, COLUMNS))
+    assert (short == to_pixels(filled, rounded=False)).all()
+
+
+def with_decoder(folder, place):
+    """Copy a checkpoint and put the image tokenizer's decoder inside, as Anole's conversion."""
+    place = place / "with_decoder"
+    place.mkdir()
+    for file in folder.iterdir():
+        (place / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(folder / "model.safetensors")
+    decoder = {
+        f"model.vqmodel.{name}": tensor.contiguous()
+        for name, tensor in vqgan().state_dict().items()
+    }
+    save_file({**tensors, **decoder}, place / "model.safetensors", metadata={"format": "pt"})
+    return place
+
+
+def meta_folder(place, extra=None):
+    """Write an image tokenizer as Meta publishes it."""
+    model = vqgan()
+    params = {**model.config.to_params(), "lossconfig": {"target": "x"}}
+    (place / "vqgan.yaml").write_text(yaml.safe_dump({"model": {"params": params}}))
+    state = {"state_dict": {**model.state_dict(), "loss.weight": torch.zeros(2)}}
+    torch.save({**state, **(extra or {})}, place / "vqgan.ckpt")
+    return place
+
+
+def transformers_folder(place):
+    """Write an image tokenizer as it is converted for transformers."""
+    (place / "config.json").write_text(json.dumps({**VQ, "model_type": "chameleon_vqgan"}))
+    save_file(vqgan().state_dict(), place / "model.safetensors")
+    return place
+
+
+@pytest.mark.parametrize("form", [meta_folder, transformers_folder])
+def test_published_image_tokenizers_draw(folder, tmp_path, form):
+    place = str(form(tmp_path))
+    drawing = load(entry(folder), **LAYOUT, image_tokenizer=place).image
+    inside = load(entry(with_decoder(folder, tmp_path)), **LAYOUT).image
+    assert (drawing.pixels(TOKENS) == inside.pixels(TOKENS)).all()
+
+
+class Unsafe:
+    """Something that only a full unpickler would build."""
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda place: meta_folder(place, {"callbacks": Unsafe()}), "can run code"),
+        (lambda place: place, "neither vqgan.yaml"),
+    ],
+    ids=["unsafe", "empty"],
+)
+def test_a_tokenizer_that_cannot_be_read_costs_pictures_and_not_the_run(
+    folder, tmp_path, spoil, reason
+):
+    spoil(tmp_path)
+    pair = load(entry(folder), **LAYOUT, image_tokenizer=str(tmp_path))
+    assert not pair.image.can_draw
+    for ask in (lambda: pair.image.pixels(TOKENS), lambda: pair.image.codebook):
+        with pytest.raises(ModelError, match=reason) as caught:
+            ask()
+        assert caught.value.exit_code == 2
+
+
+def test_the_embedded_layout_finds_its_tokenizer_beside_it(folder, tmp_path):
+    place = with_decoder(folder, tmp_path)
+    (place / "vq").mkdir()
+    model = vqgan(seed=9)
+    (place / "vq" / "config.json").write_text(json.dumps(model.config.to_params()))
+    save_file(model.state_dict(), place / "vq" / "model.safetensors")
+    pair = load(entry(place), **LAYOUT)
+    torch.testing.assert_close(pair.image.codebook, model.codebook[NUMBERS].float())
+
+
+def test_memory_is_asked_for_before_anything_is_read(folder, monkeypatch):
+    monkeypatch.setattr(Chameleon, "read_settings", lambda *_: pytest.fail("read too early"))
+    with pytest.raises(ModelError, match=r"needs about 99999\.0 GB") as caught:
+        load(entry(folder, weights_gb=99999), **LAYOUT)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["lumina", "anole"])
+def test_without_network_one_clear_error(name, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(checkpoint, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr(checkpoint.HfApi, "model_info", unreachable)
+    values = yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text())
+    options = {key: value for key, value in values["loader"].items() if key != "_target_"}
+    with pytest.raises(ModelError, match="hub cannot be reached") as caught:
+        load(ModelConfig.from_dict(values), **options)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": [1]}, "Unknown key 'model.loader.prompts'"),
+        ({"prompt": [0, "caption"]}, "model.loader.prompt"),
+        ({"unconditional": []}, "model.loader.unconditional"),
+        ({"unconditional": [-1]}, "model.loader.unconditional"),
+        ({"codes": 0}, "model.loader.codes"),
+        ({"grid": {"rows": 0, "columns": 4}}, "model.loader.grid.rows"),
+        ({"grid": {"rows": 2, "columns": 4, "ending": "x"}}, "model.loader.grid.ending"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_read(change, message):
+    with pytest.raises(ConfigError, match=message):
+        load(entry("/nowhere"), **{**LAYOUT, **change})
+
+
+def test_weights_that_are_missing_are_not_made_up(folder, tmp_path):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.self_attn.q_norm.bias"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="lacks 1 weights"):
+        load(entry(tmp_path), **LAYOUT)
+
+
+def test_codes_elsewhere_than_the_entry_says_are_refused(folder):
+    with pytest.raises(ModelError, match="not where the model entry says"):
+        load(entry(folder), **{**LAYOUT, "first_code": 5})
+
+
+def test_the_norms_of_the_large_model_are_refused(folder, tmp_path):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "swin_norm": True}))
+    with pytest.raises(ModelError, match="behind its sublayers"):
+        load(entry(tmp_path), **LAYOUT)
+
+
+def layout_of(name):
+    values = yaml.safe_load((conf_dir() / "model" / f"{name}.yaml").read_text())
+    options = {key: value for key, value in values["loader"].items() if key != "_target_"}
+    return Layout.read(options), values["sampling"]
+
+
+def test_entries_hold_what_the_authors_publish():
+    lumina, law = layout_of("lumina")
+    assert lumina.grid.length == 48 * 49 + 2
+    assert lumina.grid.forced[48] == 8803
+    assert lumina.grid.forced[-2:] == (8196, 8710)
+    assert (lumina.first_code, lumina.first_code + lumina.codes - 1) == (4, 8195)
+    # height and width in units of 32 pixels above 8804
+    assert lumina.unconditional == (8197, 8804 + 24, 8804 + 24)
+    assert lumina.prompt[2:] == (8710, *lumina.unconditional)
+    assert law == {"temperature": 1.0, "top_k": 2000, "cfg_scale": 3.0}
+    anole, law = layout_of("anole")
+    assert (anole.grid.length, anole.grid.row_end) == (1024, None)
+    assert anole.image_conditional == anole.unconditional == (0, 8197)
+    assert law == {"temperature": 0.7, "top_p": 0.9, "cfg_scale": 3.0, "image_scale": 1.2}
+    tiny, _ = layout_of("tiny_image")
+    assert tiny.grid.length == 12 * 13 + 2
+
+
+def test_the_embedded_entry_reads_what_training_writes(tmp_path):
+    """Ids of the entry are the world's, and an untrained model computes what its module does."""
+    layout, _ = layout_of("tiny_image")
+    assert layout.prompt == (
+        world_words.BEGIN,
+        "{caption}",
+        world_words.SEPARATOR,
+        *world_words.UNCONDITIONAL,
+    )
+    assert layout.unconditional == world_words.UNCONDITIONAL
+    assert (layout.first_code, layout.codes) == (world_words.FIRST_CODE, world_words.CODES)
+    assert layout.grid.row_end == world_words.ROW_END
+    assert layout.grid.ending == (world_words.IMAGE_END, world_words.END)
+    torch.manual_seed(0)
+    tokenizer = world_words.build_tokenizer()
+    module = build_model(1, tokenizer)
+    for parameter in module.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    save_model(module, tokenizer, tmp_path)
+    module = load_model(tmp_path).double()
+    (tmp_path / "vq").mkdir()
+    (tmp_path / "vq" / "config.json").write_text(json.dumps(WORLD_VQ.to_params()))
+    save_file(Vqgan(WORLD_VQ).state_dict(), tmp_path / "vq" / "model.safetensors")
+    values = yaml.safe_load((conf_dir() / "model" / "tiny_image.yaml").read_text())
+    options = {key: value for key, value in values["loader"].items() if key != "_target_"}
+    pair = load(entry(tmp_path), **options)
+    caption = "class 7"
+    prompt = pair.image.encode(caption)
+    assert prompt == world_words.prompts(tokenizer, [caption])[0]
+    pair.bind(Law(guidance=Guidance(2.0)))
+    tokens = [10, 500, 515]
+    cache = pair.target.new_cache(1, 64)
+    got = pair.target.forward(torch.tensor([[*prompt, *tokens]]), cache, last=1)[0, 0]
+    codes = slice(layout.first_code, layout.first_code + layout.codes)
+    full, bare = (
+        logits_of(module, [*row, *tokens])[-1, codes] for row in (prompt, world_words.UNCONDITIONAL)
+    )
+    close(got[codes], bare + 2 * (full - bare))
+    assert pair.image.pixels(tokens).shape == (48, 48, 3)
+    assert pair.image.codebook.shape == (512, WORLD_VQ.code_width)

@@ -1,0 +1,273 @@
+"""Emu3, on a random checkpoint in the published format."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import Emu3Config, Emu3ForConditionalGeneration, PreTrainedTokenizerFast
+
+from specbench.clock import CpuClock
+from specbench.decoding.loops.autoregressive import Autoregressive
+from specbench.decoding.loops.jacobi import Jacobi
+from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
+from specbench.decoding.request import Request
+from specbench.decoding.tree import TreeMask
+from specbench.errors import ModelError
+from specbench.law import Guidance, Law
+from specbench.models import checkpoint
+from specbench.models.emu3 import Emu3, load
+from specbench.models.image_side import Layout
+from specbench.models.pixels import to_pixels
+from specbench.paths import conf_dir
+from specbench.rng import Streams
+from specbench.schema.model import ModelConfig
+
+WORDS = ("<pad>", "a", "red", "circle", "blurry", "bad", "worst", "2*3")
+BOS, IMAGE_START, IMAGE, EOL, EOF, IMAGE_END, EOS = range(len(WORDS), len(WORDS) + 7)
+SPECIAL = {
+    "<|extra_203|>": BOS,
+    "<|image start|>": IMAGE_START,
+    "<|image token|>": IMAGE,
+    "<|extra_200|>": EOL,
+    "<|extra_201|>": EOF,
+    "<|image end|>": IMAGE_END,
+    "<|extra_204|>": EOS,
+}
+FIRST, CODES = EOS + 1, 20
+VOCAB = FIRST + CODES
+ROWS, COLUMNS = 2, 3
+LAYOUT = {
+    "grid": {
+        "rows": ROWS,
+        "columns": COLUMNS,
+        "row_end": EOL,
+        "ending": [EOF, IMAGE_END, EOS],
+    },
+    "first_code": FIRST,
+    "codes": CODES,
+    "prompt": [BOS, "{caption} a", IMAGE_START, "2*3", IMAGE],
+    "unconditional": [BOS, "blurry bad worst bad blurry", IMAGE_START, "2*3", IMAGE],
+}
+CAPTION = "red circle"
+PROMPT = [BOS, 2, 3, 1, IMAGE_START, 7, IMAGE]
+NEGATIVE = [BOS, 4, 5, 6, 5, 4, IMAGE_START, 7, IMAGE]
+TOKENS = [FIRST + 3, FIRST, FIRST + 19, EOL, FIRST + 8, FIRST + 8, FIRST + 1, EOL, EOF, IMAGE_END]
+
+
+def names():
+    words = {word: index for index, word in enumerate(WORDS)}
+    codes = {f"<|visual token {code:06d}|>": FIRST + code for code in range(CODES)}
+    return {**words, **SPECIAL, **codes}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("emu3")
+    torch.manual_seed(0)
+    config = Emu3Config(
+        text_config={
+            "vocab_size": VOCAB,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 96,
+            "initializer_range": 0.5,
+            "pad_token_id": 0,
+            "bos_token_id": BOS,
+            "eos_token_id": EOS,
+        },
+        vq_config={
+            "codebook_size": CODES,
+            "embed_dim": 4,
+            "latent_channels": 4,
+            "base_channels": 32,
+            "channel_multiplier": [1, 1],
+            "num_res_blocks": 1,
+            "attn_resolutions": [],
+            "hidden_size": 32,
+            "temporal_downsample_factor": 2,
+        },
+        vocabulary_map=names(),
+    )
+    module = Emu3ForConditionalGeneration(config)
+    for parameter in module.model.text_model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    module.save_pretrained(folder)
+    inner = Tokenizer(models.WordLevel(names(), unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<|extra_203|>").save_pretrained(
+        folder
+    )
+    return folder
+
+
+def entry(folder, **keys):
+    return ModelConfig.from_dict(
+        {
+            "name": "toy",
+            "title": "Toy",
+            "modality": "image",
+            "loader": {"_target_": "specbench.models.emu3.load"},
+            "target": str(folder),
+            "dtype": "float64",
+            "device": "cpu",
+            **keys,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    return load(entry(folder), **LAYOUT)
+
+
+@pytest.fixture(scope="module")
+def reference(folder):
+    return Emu3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float64).eval()
+
+
+def mixed(module, guidance):
+    """The guided logits behind each of `TOKENS`, from separate forwards without padding."""
+
+    def behind(row):
+        with torch.inference_mode():
+            return module(torch.tensor([[*row, *TOKENS]])).logits[0, len(row) - 1 :]
+
+    full, bare = behind(PROMPT), behind(NEGATIVE)
+    return bare + guidance.scale * (full - bare)
+
+
+def check(pair, got, want, first=0):
+    """Transformers' norms and rotary angles are float32: agreement ends near 1e-5."""
+    for index, logits in enumerate(got):
+        forced = pair.image.grid.forced[first + index]
+        finite = logits.isfinite().nonzero().flatten().tolist()
+        assert finite == ([forced] if forced >= 0 else list(range(FIRST, FIRST + CODES)))
+        if forced < 0:
+            expected = want[first + index, FIRST:]
+            torch.testing.assert_close(logits[FIRST:], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", [Guidance(1.0), Guidance(3.0)], ids=repr)
+@pytest.mark.parametrize("step", [1, 3, 10])
+def test_guided_steps_and_windows_equal_separate_full_forwards(pair, reference, guidance, step):
+    """The negative prompt is longer than the caption: the conditional row is the padded one."""
+    pair.bind(Law(guidance=guidance))
+    assert pair.image.encode(CAPTION) == PROMPT
+    cache = pair.target.new_cache(1, 64)
+    got = [pair.target.forward(torch.tensor([PROMPT]), cache, last=1)]
+    for start in range(0, len(TOKENS), step):
+        got.append(pair.target.forward(torch.tensor([TOKENS[start : start + step]]), cache))
+    check(pair, torch.cat(got, 1)[0], mixed(reference, guidance))
+
+
+def test_rolled_back_windows_and_trees_equal_full_forwards(pair, reference):
+    guidance = Guidance(3.0)
+    pair.bind(Law(guidance=guidance))
+    cache = pair.target.new_cache(1, 64)
+    pair.target.forward(torch.tensor([PROMPT]), cache)
+    pair.target.forward(torch.tensor([[FIRST, FIRST + 1, FIRST + 2]]), cache)
+    cache.truncate([len(PROMPT)])
+    want = mixed(reference, guidance)
+    check(pair, pair.target.forward(torch.tensor([TOKENS[:4]]), cache)[0], want, first=1)
+    mask = TreeMask.from_parents((-1, -1, 0))
+    tree = torch.tensor([[TOKENS[4], FIRST + 9, TOKENS[5], FIRST + 2]])
+    check(pair, pair.target.forward(tree, cache, mask=mask)[0, [0, 2]], want, first=5)
+    cache.keep([len(PROMPT) + 4], [[0, 2]])
+    check(pair, pair.target.forward(torch.tensor([TOKENS[6:8]]), cache)[0], want, first=7)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_every_sample_obeys_the_grid_and_windows_emit_the_tokens_of_plain_decoding(
+    pair, temperature
+):
+    law = Law(temperature, top_k=8, guidance=Guidance(3.0))
+    pair.bind(law)
+    grid = pair.image.grid
+    windows = [Jacobi(window=5)] + [
+        SpeculativeJacobi(5, coupling, acceptance="oracle")
+        for coupling in ("fresh", "maximal", "gumbel")
+    ]
+    for seed in range(4):
+        request = Request(PROMPT, grid.length, law, Streams(seed))
+        plain = Autoregressive().generate(pair, request, CpuClock()).tokens
+        assert len(plain) == grid.length
+        for token, forced in zip(plain, grid.forced, strict=True):
+            assert token == forced if forced >= 0 else FIRST <= token < FIRST + CODES
+        for windowed in windows:
+            assert windowed.generate(pair, request, CpuClock()).tokens == plain
+
+
+def test_pixels_are_those_of_transformers(pair, reference):
+    tokens = [*TOKENS, EOS]
+    with torch.inference_mode():
+        want = reference.float().decode_image_tokens(
+            image_tokens=torch.tensor([tokens]), height=ROWS, width=COLUMNS
+        )
+    reference.double()
+    assert pair.image.can_draw
+    assert pair.image.pixels(tokens).shape == (2 * ROWS, 2 * COLUMNS, 3)
+    assert (pair.image.pixels(tokens) == to_pixels(want, rounded=False)).all()
+    codebook = reference.model.vqmodel.quantize.embedding.weight
+    torch.testing.assert_close(pair.image.codebook, codebook.float())
+
+
+def test_a_checkpoint_without_pixels_still_decodes(folder, tmp_path):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(folder / "model.safetensors")
+    language = {name: tensor for name, tensor in tensors.items() if "vqmodel" not in name}
+    save_file(language, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    pair = load(entry(tmp_path), **LAYOUT)
+    assert not pair.image.can_draw
+    with pytest.raises(ModelError, match="pixel decoder") as caught:
+        pair.image.pixels(TOKENS)
+    assert caught.value.exit_code == 2
+
+
+def test_three_rows_are_refused(pair):
+    pair.bind(Law(guidance=Guidance(3.0, "constant", 1.2)))
+    with pytest.raises(ModelError, match="two conditioning rows"):
+        pair.target.forward(torch.tensor([PROMPT]), pair.target.new_cache(1, 64))
+
+
+def test_memory_is_asked_for_before_anything_is_read(folder, monkeypatch):
+    monkeypatch.setattr(Emu3, "read_settings", lambda *_: pytest.fail("read too early"))
+    with pytest.raises(ModelError, match=r"needs about 99999\.0 GB"):
+        load(entry(folder, weights_gb=99999), **LAYOUT)
+
+
+def published():
+    values = yaml.safe_load((conf_dir() / "model" / "emu3.yaml").read_text())
+    return values, {key: value for key, value in values["loader"].items() if key != "_target_"}
+
+
+def test_without_network_one_clear_error(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(checkpoint, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr(checkpoint.HfApi, "model_info", unreachable)
+    values, options = published()
+    with pytest.raises(ModelError, match="hub cannot be reached") as caught:
+        load(ModelConfig.from_dict(values), **options)
+    assert caught.value.exit_code == 2
+
+
+def test_the_entry_holds_what_the_authors_publish():
+    values, options = published()
+    layout = Layout.read(options)
+    assert layout.grid.length == 90 * 91 + 3
+    assert layout.grid.forced[90] == 151846
+    assert layout.grid.forced[-4:] == (151846, 151847, 151853, 151850)
+    assert (layout.first_code, layout.first_code + layout.codes) == (151854, 184622)
+    assert layout.prompt[1] == "{caption} masterpiece, film grained, best quality."
+    assert layout.unconditional[1].endswith("signature, watermark, username, blurry.")
+    assert layout.prompt[2:] == layout.unconditional[2:] == (151852, "90*90", 151851)
+    assert values["sampling"] == {"temperature": 1.0, "top_k": 2048, "cfg_scale": 3.0}

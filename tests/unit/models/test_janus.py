@@ -1,0 +1,307 @@
+"""Janus-Pro: a checkpoint in transformers' form runs lean and agrees with transformers' module."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    JanusConfig,
+    JanusForConditionalGeneration,
+    JanusVisionConfig,
+    JanusVQVAEConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+
+from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
+from specbench.errors import ConfigError, ModelError
+from specbench.models import checkpoint as checkpoints
+from specbench.models import janus
+from specbench.models.janus import JanusCaptions
+from specbench.schema import catalog
+from tests.unit.decoding.parts import Autoregressive, generate, token_sd
+from tests.unit.models.image_checks import (
+    check_forwards,
+    check_identical,
+    check_pictures_obey_the_grid,
+    law_of,
+    load_entry,
+    picture,
+)
+
+SPECIAL = ["<pad>", "<s>", "</s>", "<begin_of_image>", "<|User|>:", "<|Assistant|>:"]
+WORDS = [*SPECIAL, "a", "red", "blue", "cat", "dog", "and", "the", "on"]
+CODES, SIDE = 20, 3
+TOLERANCE = 1e-4
+"""Transformers' norms compute in float32 whatever the dtype."""
+
+
+def write(place, seed=0, layers=2):
+    """Write a random Janus of the published architecture."""
+    torch.manual_seed(seed)
+    text = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=64,
+        initializer_range=0.4,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    vision = JanusVisionConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16 * SIDE,
+        patch_size=16,
+        projection_dim=32,
+    )
+    vq = JanusVQVAEConfig(
+        embed_dim=8,
+        num_embeddings=CODES,
+        latent_channels=32,
+        base_channels=32,
+        channel_multiplier=[1, 2],
+        num_res_blocks=1,
+        projection_dim=32,
+        image_token_embed_dim=32,
+    )
+    config = JanusConfig(text_config=text, vision_config=vision, vq_config=vq, image_token_id=0)
+    module = JanusForConditionalGeneration(config)
+    torch.manual_seed(7)  # one image tokenizer for target and draft
+    for name, parameter in module.named_parameters():
+        if "vqmodel" in name:
+            parameter.data = 0.2 * torch.randn_like(parameter)
+        elif "generation" in name:
+            parameter.data = 0.5 * torch.randn_like(parameter)
+    module.save_pretrained(place)
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, "<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<begin_of_image>"],
+    ).save_pretrained(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("janus")
+    write(place / "target")
+    write(place / "draft", seed=1, layers=1)
+    return place
+
+
+LOADER = {"grid": {"rows": SIDE, "columns": SIDE}}
+
+
+def load(folder, *, loader=None, **changes):
+    options = {**LOADER, **(loader or {})}
+    target = str(folder / "target")
+    return load_entry("janus_pro_1b", target=target, dtype="float64", loader=options, **changes)
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def module(folder):
+    return JanusForConditionalGeneration.from_pretrained(
+        folder / "target", dtype=torch.float64
+    ).eval()
+
+
+def reference_of(module):
+    """The mixed logits of transformers' module, every row from its whole sequence."""
+
+    @torch.inference_mode()
+    def reference(prompt, tokens, scale):
+        ids = torch.tensor([prompt, [prompt[0], *[0] * (len(prompt) - 2), prompt[-1]]])
+        embedded = module.get_input_embeddings()(ids)
+        codes = torch.tensor(tokens, dtype=torch.int64) - len(WORDS)
+        drawn = module.prepare_embeddings_for_image_generation(codes)
+        whole = torch.cat([embedded, drawn.expand(2, -1, -1)], 1)
+        states = module.model.language_model(inputs_embeds=whole).last_hidden_state
+        rows = module.model.generation_head(states[:, len(prompt) - 1 :])
+        return rows[1] + scale * (rows[0] - rows[1])
+
+    return reference
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_forwards_equal_full_recomputation_by_transformers(pair, module, scale):
+    prompt = pair.image.encode("a red cat and the blue dog")
+    check_forwards(pair, prompt, reference_of(module), scale, TOLERANCE)
+
+
+def test_greedy_pictures_are_those_of_transformers(pair, module):
+    """The release's own loop, embedding by embedding, chooses the same codes."""
+    prompt = pair.image.encode("a blue cat")
+    law = law_of(5.0, 0.0)
+    pair.bind(law)
+    ours = generate(Autoregressive(), pair, law, prompt, SIDE**2).tokens
+    reference, theirs = reference_of(module), []
+    for _ in range(SIDE**2):
+        theirs.append(len(WORDS) + int(reference(prompt, theirs, 5.0)[-1].argmax()))
+    assert list(ours) == theirs
+
+
+def test_the_prompt_is_the_authors_template(pair):
+    ids = pair.image.encode("  a red cat ")
+    words = [WORDS[token] for token in ids]
+    expected = ["<s>", "<|User|>:", "a", "red", "cat", "<|Assistant|>:", "<begin_of_image>"]
+    assert words == expected
+    template = catalog.load("model", "janus_pro_1b")["loader"]["template"]
+    assert template == "<|User|>: {caption}\n\n<|Assistant|>:"
+
+
+def test_the_unconditional_row_blanks_all_but_the_ends_and_hides_nothing(pair):
+    prompt = pair.image.encode("a red cat")
+    rows = pair.target._conditioning.rows(prompt, 2)
+    assert rows.tokens.tolist() == [prompt, [1, 0, 0, 0, 0, 0, 3]]
+    assert rows.padding == (0, 0)
+    assert pair.target._conditioning.rows(prompt, 1).tokens.tolist() == [prompt]
+    with pytest.raises(ModelError, match="two conditioning rows"):
+        pair.target._conditioning.rows(prompt, 3)
+
+
+def test_hiding_the_blanks_would_be_noticed(folder, module, monkeypatch):
+    """A mutation: padding that nobody sees is not what the release computes."""
+    visible = JanusCaptions.rows
+
+    def hidden(self, prompt, count):
+        rows = visible(self, prompt, count)
+        return rows._replace(padding=(0, len(prompt) - 1)[:count])
+
+    monkeypatch.setattr(janus.JanusCaptions, "rows", hidden)
+    mutant = load(folder)
+    with pytest.raises(AssertionError):
+        check_forwards(
+            mutant, mutant.image.encode("a red cat"), reference_of(module), 5.0, TOLERANCE
+        )
+
+
+def test_codes_stand_behind_the_words(pair):
+    assert pair.image.first_code == len(WORDS)
+    assert pair.image.codes == CODES
+    assert pair.target.vocab_size == len(WORDS) + CODES
+    assert pair.image.grid.length == SIDE**2
+
+
+def test_pictures_obey_the_grid(pair):
+    check_pictures_obey_the_grid(pair, [pair.image.encode(text) for text in ("a", "the dog")])
+
+
+@pytest.mark.parametrize("coupling", ["fresh", "maximal", "gumbel"])
+def test_jacobi_decoding_draws_the_same_picture(pair, coupling):
+    decoder = SpeculativeJacobi(window=4, coupling=coupling, acceptance="oracle")
+    decoder.prepare(pair)
+    check_identical(pair, pair.image.encode("a red dog"), decoder)
+    check_identical(pair, pair.image.encode("a red dog"))
+
+
+def test_pixels_are_those_of_transformers(folder, pair, module):
+    tokens = picture(pair)
+    codes = torch.tensor([tokens]) - len(WORDS)
+    with torch.inference_mode():
+        decoded = module.float().decode_image_tokens(codes)[0].double().numpy()
+    module.double()
+    want = np.clip((decoded + 1) / 2 * 255, 0, 255).astype(np.uint8)
+    got = pair.image.pixels(tokens)
+    assert got.shape == want.shape == (2 * SIDE, 2 * SIDE, 3)
+    assert np.abs(got.astype(int) - want.astype(int)).max() <= 1
+    torch.testing.assert_close(pair.image.codebook.norm(dim=-1), torch.ones(CODES))
+
+
+def test_a_smaller_janus_drafts(folder):
+    pair = load_entry(
+        "janus_pro_7b",
+        target=str(folder / "target"),
+        draft=str(folder / "draft"),
+        dtype="float64",
+        needs={"draft"},
+        loader=LOADER,
+    )
+    law = law_of(5.0, 0.0)
+    pair.bind(law)
+    prompt = pair.image.encode("a cat on the dog")
+    plain, drafted = (
+        generate(decoder, pair, law, prompt, SIDE**2).tokens
+        for decoder in (Autoregressive(), token_sd(3))
+    )
+    assert plain == drafted
+    assert pair.draft.layers == 1 and pair.provenance["draft"]["engine"] == "lean"
+
+
+class _Vocabulary:
+    bos_token_id, pad_token_id = 1, 0
+
+    def __init__(self, names):
+        self._names = {name: index for index, name in enumerate(names)}
+
+    def get_vocab(self):
+        return self._names
+
+
+def test_a_draft_reads_the_targets_prompt_in_its_own_ids():
+    words = ["<pad>", "<s>", *(f"w{index}" for index in range(300))]
+    captions = JanusCaptions(_Vocabulary([*words, "<go>", "<tag>"]), "{caption}", "<go>")
+    prompt = [1, 5, 303, 302]
+    swapped = captions.for_draft(_Vocabulary([*words, "<tag>", "<go>"]), "draft")
+    assert swapped.rows(prompt, 2).tokens.tolist() == [[1, 5, 302, 303], [1, 0, 0, 303]]
+    assert captions.rows(prompt, 2).tokens.tolist() == [prompt, [1, 0, 0, 302]]
+    lacking = captions.for_draft(_Vocabulary([*words, "<go>"]), "draft")
+    assert lacking.rows(prompt, 1).tokens.tolist() == [[1, 5, 0, 302]]
+    with pytest.raises(ModelError, match="cannot draft"):
+        captions.for_draft(_Vocabulary(["<pad>", "<s>", "<go>", "<tag>", *words[2:]]), "draft")
+
+
+def test_a_draft_with_other_codes_is_refused(folder, tmp_path):
+    write(tmp_path / "other", layers=1)
+    module = JanusForConditionalGeneration.from_pretrained(tmp_path / "other")
+    module.model.vqmodel.quantize.embedding.weight.data.mul_(-1)
+    module.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match="different codebooks"):
+        load(folder, draft=str(tmp_path / "other"), needs={"draft"})
+
+
+def test_a_tokenizer_without_the_picture_token_is_refused(folder):
+    with pytest.raises(ModelError, match="no token for <no_such_token>"):
+        load(folder, loader={"begin": "<no_such_token>"})
+
+
+def test_options_that_do_not_fit_are_refused(folder):
+    with pytest.raises(ModelError, match="does not draw 2 x 3 codes"):
+        load(folder, loader={"grid": {"rows": 2, "columns": SIDE}})
+    with pytest.raises(ConfigError, match=r"model\.loader\.template"):
+        load(folder, loader={"template": "no caption"})
+    with pytest.raises(ConfigError, match="rowz"):
+        load(folder, loader={"grid": {"rowz": 2}})
+
+
+def test_without_network_the_reason_is_one_sentence(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(checkpoints.HfApi, "model_info", unreachable)
+    with pytest.raises(ModelError, match="the hub cannot be reached") as caught:
+        load_entry("janus_pro_7b")
+    assert caught.value.exit_code == 2
+
+
+def test_memory_is_checked_before_anything_is_read(folder, monkeypatch):
+    monkeypatch.setattr(checkpoints, "free_memory", lambda device: 10**9)
+    monkeypatch.setattr(janus, "load_module", lambda *args: pytest.fail())
+    with pytest.raises(ModelError, match=r"needs about 19\.0 GB"):
+        load(folder, weights_gb=19.0)
