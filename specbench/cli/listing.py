@@ -91,7 +91,13 @@ def _source(entry: Mapping[str, Any]) -> str:
     source = entry.get("source") or {}
     if source.get("kind") == "mix":
         return f"mix of {len(source['tasks'])} tasks"
+    if source.get("kind") == "classes":
+        return f"{source['classes']} class ids"
     return str(source.get("dataset") or "embedded")
+
+
+def _modality(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("modality") or "text")
 
 
 _Columns = list[tuple[str, Callable[[Mapping[str, Any]], Any]]]
@@ -108,6 +114,7 @@ _COLUMNS: dict[str, _Columns] = {
     "models": [
         ("Name", _key("name")),
         ("Title", _key("title")),
+        ("Modality", _modality),
         ("Weights GB", _key("weights_gb")),
         ("Target", _key("target")),
         ("Draft", _key("draft")),
@@ -115,6 +122,7 @@ _COLUMNS: dict[str, _Columns] = {
     "tasks": [
         ("Name", _key("name")),
         ("Title", _key("title")),
+        ("Modality", _modality),
         ("Version", _key("version")),
         ("Licence", _key("licence")),
         ("Source", _source),
@@ -122,6 +130,7 @@ _COLUMNS: dict[str, _Columns] = {
     "metrics": [
         ("Name", _key("name")),
         ("Title", _key("title")),
+        ("Measures", lambda entry: "pictures" if entry.get("metric") else "every run"),
         ("Unit", _key("unit")),
         ("Better", _key("better")),
     ],

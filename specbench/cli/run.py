@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def _complete(incomplete: str) -> list[str]:
     group, sign, start = incomplete.partition("=")
-    groups = {"method": "method", "model": "model", "task": "task", "baseline": "method"}
+    groups = {name: name for name in ("method", "model", "task", "metric")}
+    groups["baseline"] = "method"
     if not sign:
         return [f"{name}=" for name in groups if name.startswith(incomplete)]
     names = catalog.names(groups[group]) if group in groups else []
@@ -201,11 +202,15 @@ def _plan(label: str, config: RunConfig) -> list[str]:
             f"about {model.weights_gb:g} GB of disk for the weights, unless they are cached, and "
             f"as much memory in 16-bit numbers (twice that in 32-bit), and the cache beside it"
         )
+    measures = []
+    if config.metric and config.score and config.pictures:
+        measures.append(f"measures: {', '.join(metric.name for metric in config.metric)}")
     return [
         f"job: {label}",
         f"runs: {config.method.name} ({config.method.exactness}){against}, {samples} of "
         f"{task['name']}, {config.timing.repeats} repeats after {config.timing.warmup} warm-ups",
         f"model: {model.target}" + (f" with the draft {model.draft}" if model.draft else ""),
+        *measures,
         f"needs: {need}",
         f"writes: {config.results_dir}/",
     ]

@@ -26,7 +26,21 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config_dir: Annotated[
         Path | None,
-        typer.Option("--config-dir", help="Another folder with method/, model/ or task/."),
+        typer.Option("--config-dir", help="Another folder with method/, model/, task/, metric/."),
+    ] = None,
+    sample: Annotated[
+        bool,
+        typer.Option(
+            "--sample",
+            help="Print a task's first samples, and draw real pictures of them where it can.",
+        ),
+    ] = False,
+    count: Annotated[
+        int, typer.Option("--count", min=1, metavar="N", help="With --sample: how many.")
+    ] = 6,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="With --sample: the PNG file that is drawn."),
     ] = None,
 ) -> None:
     """Show what one method, model, task or metric is and which keys it has."""
@@ -34,13 +48,25 @@ def show(
         near = did_you_mean(kind, KINDS)
         raise UsageError(f"Cannot show a '{kind}'", f"there are: {', '.join(KINDS)}", near)
     entry = catalog.load(kind, name, [config_dir] if config_dir else [])
+    if sample:
+        if kind != "task":
+            raise UsageError(f"A {kind} has no samples", "--sample shows those of a task")
+        from specbench.cli.samples import show_samples
+
+        show_samples(entry, count, output, json)
+        return
     if json:
         print_json(entry)
         return
     _print_heading(entry, name)
     if kind == "method":
         _print_method(entry)
+    elif kind == "metric":
+        _print_metric(entry)
     else:
+        if kind == "model":
+            _print_fields(_model_facts(entry))
+            _print_section("Keys")
         _print_fields(entry, skip=("name", "title", "summary", "definition", "loader._target_"))
 
 
@@ -70,15 +96,55 @@ def _print_method(entry: Mapping[str, Any]) -> None:
     _print_fields(facts)
     _print_section("Parts")
     _print_fields(_parts(entry.get("decoder") or {}))
+    _print_parameters(entry, "method")
+
+
+def _print_metric(entry: Mapping[str, Any]) -> None:
+    node = entry.get("metric")
+    _print_fields(
+        {
+            "unit": entry.get("unit"),
+            "better": entry.get("better"),
+            "average": entry.get("average"),
+            "measures": "pictures" if node else "derived from every run",
+            "metric": node.get("_target_") if node else None,
+        }
+    )
+    _print_parameters(entry, f"metric.{entry['name']}")
+
+
+def _print_parameters(entry: Mapping[str, Any], path: str) -> None:
     documents = entry.get("parameters") or {}
     if documents:
         _print_section("Parameters")
         _print_fields(
             {
-                f"method.{name}={_value(entry.get(name))}": " ".join(str(text).split())
+                f"{path}.{name}={_value(entry.get(name))}": " ".join(str(text).split())
                 for name, text in documents.items()
             }
         )
+
+
+def _model_facts(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a person asks of a model first: what it draws, its own law, what it needs."""
+    facts = {}
+    grid = (entry.get("loader") or {}).get("grid") or {}
+    if "rows" in grid and "columns" in grid:
+        facts["picture"] = f"{grid['rows']} x {grid['columns']} codes"
+    law = entry.get("sampling") or {}
+    if law:
+        facts["own law"] = ", ".join(
+            f"{key} {value:g}" if isinstance(value, (int, float)) else f"{key} {value}"
+            for key, value in law.items()
+        )
+    if str(entry.get("target")).startswith("embedded:"):
+        facts["needs"] = "nothing to fetch: it ships with the package"
+    elif entry.get("weights_gb"):
+        facts["needs"] = (
+            f"about {entry['weights_gb']:g} GB of disk for the weights and as much memory in "
+            "16-bit numbers, and the cache beside it"
+        )
+    return facts
 
 
 def _parts(decoder: Mapping[str, Any]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from specbench.compare.comparison import (
 )
 from specbench.compare.derive import Measurements, overhead, predicted_speedup, summarise
 from specbench.compare.pool import Pairs, Pool, joined_baselines, pair, pools_of
+from specbench.compare.quality import corpus_figures, quality_figures
 from specbench.compare.warn import row_warnings, set_warnings
 from specbench.errors import ResultsError, UsageError, did_you_mean
 from specbench.schema.result import BASELINE, METHOD
@@ -144,6 +145,7 @@ def _baseline_row(section: str, label: str, pools: Sequence[Pool]) -> Comparison
     info = pools[0].baseline
     assert info is not None
     measured = joined_baselines(pools)
+    abouts = {name: about for pool in pools for name, about in pool.metrics.items()}
     return ComparisonRow(
         section=section,
         label=label,
@@ -164,6 +166,8 @@ def _baseline_row(section: str, label: str, pools: Sequence[Pool]) -> Comparison
         draws=_count_draws(measured),
         pass_at_k=_pass_at_k(measured),
         quantities=summarise(measured),
+        quality=quality_figures(measured, abouts),
+        corpus=corpus_figures([r for pool in pools for r in pool.records(BASELINE)], abouts),
     )
 
 
@@ -193,6 +197,8 @@ def _method_row(section: str, pool: Pool) -> ComparisonRow:
         draws=_count_draws(measured),
         pass_at_k=_pass_at_k(measured),
         quantities=summarise(measured),
+        quality=quality_figures(measured, pool.metrics, pairs.baseline if pairs else None),
+        corpus=corpus_figures(pool.records(METHOD), pool.metrics, pool.records(BASELINE)),
     )
 
 
@@ -328,7 +334,13 @@ def _setting(results: Sequence[ResultSet]) -> Setting:
             lambda result: result.metadata.baseline.name if result.metadata.baseline else ""
         ),
         version=joined(_version),
+        modality="image" if any(_modality(result) == "image" for result in results) else "text",
     )
+
+
+def _modality(result: ResultSet) -> str:
+    model = result.metadata.config.get("model")
+    return str(model.get("modality", "text")) if isinstance(model, dict) else "text"
 
 
 def _version(result: ResultSet) -> str:

@@ -43,7 +43,9 @@ class Ruler(NamedTuple):
     max_new_tokens: str
 
 
-ALLOWABLE = Ruler._fields
+QUALITY = "quality"
+
+ALLOWABLE = (*Ruler._fields, QUALITY)
 """Names that the `allow` of a comparison understands."""
 
 PER_TASK = ("task", "scorer", "max_new_tokens")
@@ -60,6 +62,7 @@ _MEANING = {
     "task": "the samples or the prompt protocols differ",
     "scorer": "the scorers' versions differ",
     "max_new_tokens": "the limits on new tokens differ",
+    QUALITY: "a metric of the pictures was computed in different ways",
 }
 
 
@@ -106,7 +109,7 @@ def check_comparable(
 
     Args:
         results: The files.
-        allow: Fields of `Ruler` that may differ.
+        allow: Names of `ALLOWABLE` that may differ.
 
     Returns:
         The fields that differ, and a banner for each.
@@ -117,12 +120,11 @@ def check_comparable(
     rulers = [ruler_of(result) for result in results]
     differing: set[str] = set()
     banners = []
-    for name in Ruler._fields:
-        clash = _first_clash(name, results, rulers)
+    for name in ALLOWABLE:
+        clash = _quality_clash(results) if name == QUALITY else _first_clash(name, results, rulers)
         if clash is None:
             continue
-        one, other = clash
-        first, second = getattr(rulers[one], name), getattr(rulers[other], name)
+        one, other, first, second = clash
         if name not in allow:
             raise NotComparable(
                 f"'{results[one].path.name}' and '{results[other].path.name}' are not comparable",
@@ -134,9 +136,16 @@ def check_comparable(
     return frozenset(differing), tuple(banners)
 
 
-def _first_clash(
-    name: str, results: Sequence[ResultSet], rulers: Sequence[Ruler]
-) -> tuple[int, int] | None:
+class _Clash(NamedTuple):
+    """Two files that differ, and what each says."""
+
+    one: int
+    other: int
+    first: str
+    second: str
+
+
+def _first_clash(name: str, results: Sequence[ResultSet], rulers: Sequence[Ruler]) -> _Clash | None:
     """Return the first two files that differ in one field, or None."""
     seen: dict[str, int] = {}
     for index, (result, ruler) in enumerate(zip(results, rulers, strict=True)):
@@ -144,8 +153,31 @@ def _first_clash(
             continue
         scope = result.metadata.task if name in PER_TASK else ""
         earlier = seen.setdefault(scope, index)
-        if getattr(rulers[earlier], name) != getattr(ruler, name):
-            return earlier, index
+        first, second = getattr(rulers[earlier], name), getattr(ruler, name)
+        if first != second:
+            return _Clash(earlier, index, first, second)
+    return None
+
+
+def _quality_clash(results: Sequence[ResultSet]) -> _Clash | None:
+    """Return the first two files of a task that measured one metric in different ways.
+
+    A metric that only some files have is no difference: it has no value in the others.
+    """
+    seen: dict[tuple[str, str], tuple[int, str]] = {}
+    for index, result in enumerate(results):
+        data = result.metadata
+        for metric, about in data.metrics.items():
+            references = {
+                str(values[metric].get("reference", ""))
+                for values in data.corpus.values()
+                if metric in values
+            }
+            parts = [f"{metric}: {about.get('protocol')}", *sorted(references)]
+            way = f"{', '.join(parts)} (version {about.get('version')})"
+            earlier, first = seen.setdefault((data.task, metric), (index, way))
+            if first != way:
+                return _Clash(earlier, index, first, way)
     return None
 
 

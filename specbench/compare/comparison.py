@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from specbench.compare.derive import ArmSummary
+from specbench.compare.quality import CorpusFigure, QualityFigure
 from specbench.schema.result import MethodInfo
 from specbench.stats import Estimate, Interval
 
@@ -69,6 +70,8 @@ class ComparisonRow:
         pass_at_k: Chance that one of k draws passes, by k, a mean over samples; None where the
             score is not pass_at_1 or there is one draw.
         quantities: Everything that is derived from this arm alone.
+        quality: Metrics of single pictures, by id; empty for text.
+        corpus: Metrics of the whole set of pictures, by id; empty for text.
     """
 
     section: str
@@ -90,6 +93,8 @@ class ComparisonRow:
     draws: int
     pass_at_k: Mapping[int, float] | None
     quantities: ArmSummary
+    quality: Mapping[str, QualityFigure]
+    corpus: Mapping[str, CorpusFigure]
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ class Setting:
         law: Description of the target law.
         baseline: Id of the baseline; empty without one.
         version: Version of specbench that measured; empty where it was not recorded.
+        modality: "text" or "image": what the models generate.
     """
 
     model: str
@@ -113,6 +119,7 @@ class Setting:
     law: str
     baseline: str
     version: str
+    modality: str = "text"
 
 
 @dataclass(frozen=True)

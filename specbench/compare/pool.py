@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import pandas as pd
 
 from specbench.compare.comparability import PER_TASK, Ruler, ruler_of
 from specbench.compare.derive import Measurements
+from specbench.compare.quality import Abouts, CorpusRecord
 from specbench.schema.result import BASELINE, METHOD, MethodInfo
 from specbench.stats import FloatArray
 from specbench.store import ResultSet
@@ -37,6 +38,8 @@ class Pool:
             `seed` (0 where the law is greedy: every seed then draws the same answer).
         rounds: Rounds of all its files; `row` is an index of `rows`.
         files: Number of files.
+        metrics: What the metrics of the pictures are, by id.
+        corpus: What the files say of their sets of pictures.
     """
 
     label: str
@@ -46,6 +49,8 @@ class Pool:
     rows: pd.DataFrame
     rounds: pd.DataFrame
     files: int
+    metrics: Abouts
+    corpus: tuple[CorpusRecord, ...]
 
     def where(self, task: str | None = None, category: str | None = None) -> Pool:
         """Return the pool restricted to a task and one of its categories."""
@@ -56,9 +61,14 @@ class Pool:
             keep &= (self.rows["category"] == category).to_numpy()
         rows = self.rows[keep]
         rounds = self.rounds[self.rounds["row"].isin(rows.index)]
-        return Pool(
-            self.label, self.baseline_label, self.method, self.baseline, rows, rounds, self.files
+        corpus = tuple(
+            record for record in self.corpus if category is None and task in (None, record.task)
         )
+        return replace(self, rows=rows, rounds=rounds, corpus=corpus)
+
+    def records(self, arm: str) -> tuple[CorpusRecord, ...]:
+        """Return what the files say of one arm's sets of pictures."""
+        return tuple(record for record in self.corpus if record.arm == arm)
 
     def arm(self, name: str) -> Measurements:
         """Return the successful measurements of one arm."""
@@ -173,6 +183,8 @@ def pools_of(results: Sequence[ResultSet], differing: Collection[str]) -> list[P
                 rows=rows,
                 rounds=rounds,
                 files=len(members),
+                metrics=_metrics(members),
+                corpus=tuple(record for member in members for record in _records(member)),
             )
         )
     return pools
@@ -210,6 +222,17 @@ def _joined(members: Sequence[ResultSet]) -> tuple[pd.DataFrame, pd.DataFrame]:
         rounds.append(member.rounds.assign(row=member.rounds["row"] + offset))
         offset += len(member.rows)
     return pd.concat(rows), pd.concat(rounds, ignore_index=True)
+
+
+def _metrics(members: Sequence[ResultSet]) -> Abouts:
+    """Return what the metrics of some files are, in first-seen order."""
+    return {name: about for m in members for name, about in m.metadata.metrics.items()}
+
+
+def _records(result: ResultSet) -> Iterable[CorpusRecord]:
+    for arm, metrics in result.metadata.corpus.items():
+        for metric, values in metrics.items():
+            yield CorpusRecord(result.metadata.task, arm, metric, values)
 
 
 def _seed(result: ResultSet) -> int:

@@ -88,8 +88,16 @@ def _of_row(row: ComparisonRow) -> list[str]:
                 f"{wrong} of {fidelity.total} outputs differ from the baseline's by more than a "
                 f"numeric tie, and the method claims to be {row.method.exactness}."
             )
-    if row.method.exactness == "lossy" and row.score is None:
+    if row.method.exactness == "lossy" and not (row.score or row.quality or row.corpus):
         warnings.append("a lossy method without a score: its cost in quality is not known.")
+    for name, figure in row.corpus.items():
+        below = figure.floor is not None and abs(figure.difference or 0.0) <= figure.floor
+        if figure.difference is not None and below:
+            warnings.append(
+                f"its {name} differs from the baseline's by less than the floor of "
+                f"{figure.floor:.3g}, the value of as many real pictures (n={figure.n}); more "
+                "samples lower it."
+            )
     return warnings
 
 

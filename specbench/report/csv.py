@@ -2,7 +2,8 @@
 
 Columns carry the field names of `ComparisonRow`, joined by underscores where a field has parts,
 such as `speedup_e2e_interval_low`. An absent value is an empty cell. Lists (acceptance by
-position) are separated by semicolons. The columns are the same for every comparison.
+position) are separated by semicolons. The columns of `COLUMNS` are the same for every comparison;
+metrics of pictures follow them, such as `quality_clip_score_value_value`.
 """
 
 from __future__ import annotations
@@ -71,11 +72,15 @@ COLUMNS = (
 def render(comparison: Comparison) -> str:
     """Return the comparison as CSV with a header line."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+    lines = [_flat(plain(row)) for row in comparison.rows]
+    further = dict.fromkeys(
+        name for line in lines for name in line if name.startswith(("quality_", "corpus_"))
+    )
+    header = (*COLUMNS, *further)
+    writer = csv.DictWriter(stream, header, restval="", lineterminator="\n")
     writer.writeheader()
-    for row in comparison.rows:
-        values = _flat(plain(row))
-        writer.writerow({name: values.get(name, "") for name in COLUMNS})
+    for line in lines:
+        writer.writerow({name: line.get(name, "") for name in header})
     return stream.getvalue()
 
 

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from specbench.compare.comparison import OVERALL, Comparison, ComparisonRow
 from specbench.report import words
 
-_COLUMNS: tuple[tuple[str, str, Callable[[ComparisonRow], str]], ...] = (
+_Column = tuple[str, str, Callable[[ComparisonRow], str]]
+_COLUMNS: tuple[_Column, ...] = (
     ("Method", ":--", lambda row: row.label),
     ("Exactness", ":--", words.exactness),
     ("n", "--:", lambda row: str(row.samples)),
     ("Speedup [95%]", ":--", lambda row: words.speedup(row, row.speedup_e2e)),
     ("Verdict", ":--", lambda row: row.speedup_e2e.verdict if row.speedup_e2e else words.NOTHING),
     ("Floor", "--:", lambda row: words.floor(row.speedup_e2e)),
+    ("NFE", "--:", lambda row: words.number(row.quantities.nfe, 1)),
+    ("tok/NFE", "--:", lambda row: words.number(row.quantities.step_compression)),
     ("MAL", "--:", lambda row: words.number(row.quantities.mal)),
     ("tok/s", "--:", lambda row: words.rate(row.quantities.tokens_per_second_decode)),
     ("TTFT", "--:", lambda row: words.milliseconds(row.quantities.ttft_ms)),
@@ -22,34 +25,63 @@ _COLUMNS: tuple[tuple[str, str, Callable[[ComparisonRow], str]], ...] = (
     ("Failed", "--:", lambda row: str(row.failed)),
 )
 
-_EXPLAINED = ("speedup", "floor", "MAL", "tok/s", "TTFT", "score", "fidelity")
+_EXPLAINED = (
+    "speedup",
+    "floor",
+    "NFE",
+    "tok/NFE",
+    "MAL",
+    "tok/s",
+    "TTFT",
+    "score",
+    "fidelity",
+)
 
 
 def render(comparison: Comparison) -> str:
     """Return the comparison as Markdown: heading, tables, legend, banners and warnings."""
     blocks = [f"> **{_escaped(banner)}**" for banner in comparison.banners]
     blocks.append(_escaped(words.heading(comparison)))
+    columns = _columns(comparison)
     for name in comparison.sections:
         rows = comparison.section(name)
         shown = "all tasks" if name == OVERALL else name
         blocks.append(f"**{_escaped(shown)}** ({words.measured(rows)})")
-        blocks.append(_table(rows))
+        blocks.append(_table(rows, columns))
         lines = [f"- {_escaped(line)}" for row in rows if (line := words.pass_at_k(row))]
         if lines:
             blocks.append("\n".join(lines))
     below = ("pass@k",) if any(row.pass_at_k for row in comparison.rows) else ()
-    blocks.append(f"<sub>{words.legend((*_EXPLAINED, *below))}</sub>")
+    titles = {title for title, _, _ in columns}
+    absent = {*words.TEXT_COLUMNS, *words.IMAGE_COLUMNS} - titles
+    explained = [title for title in _EXPLAINED if title not in absent]
+    explained += words.metrics_of(comparison.rows)
+    blocks.append(f"<sub>{words.legend((*explained, *below), comparison.rows)}</sub>")
     if comparison.warnings:
         blocks.append("\n".join(f"- {_escaped(warning)}" for warning in comparison.warnings))
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(rows: Sequence[ComparisonRow]) -> str:
+def _columns(comparison: Comparison) -> list[_Column]:
+    """Return the columns for what the models generate, metrics of pictures after the score."""
+    image = comparison.setting.modality == "image"
+    left_out = words.TEXT_COLUMNS if image else words.IMAGE_COLUMNS
+    columns = [column for column in _COLUMNS if column[0] not in left_out]
+    place = [title for title, _, _ in columns].index("Score") + 1
+    metrics = [_metric(name) for name in words.metrics_of(comparison.rows)]
+    return [*columns[:place], *metrics, *columns[place:]]
+
+
+def _metric(name: str) -> _Column:
+    return _escaped(name), ":--", lambda row: words.metric(row, name)
+
+
+def _table(rows: Sequence[ComparisonRow], columns: Sequence[_Column]) -> str:
     lines = [
-        _line([title for title, _, _ in _COLUMNS]),
-        _line([alignment for _, alignment, _ in _COLUMNS]),
+        _line([title for title, _, _ in columns]),
+        _line([alignment for _, alignment, _ in columns]),
     ]
-    lines.extend(_line([_escaped(read(row)) for _, _, read in _COLUMNS]) for row in rows)
+    lines.extend(_line([_escaped(read(row)) for _, _, read in columns]) for row in rows)
     return "\n".join(lines)
 
 

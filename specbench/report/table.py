@@ -30,6 +30,7 @@ class _Column(NamedTuple):
     read: Callable[[ComparisonRow], str]
     rank: int
     left: bool = False
+    metric: bool = False
 
 
 _COLUMNS = (
@@ -38,6 +39,8 @@ _COLUMNS = (
     _Column("n", lambda row: str(row.samples), 1),
     _Column("speedup", lambda row: _marked(row), 0, left=True),
     _Column("floor", lambda row: words.floor(row.speedup_e2e), 1),
+    _Column("NFE", lambda row: words.number(row.quantities.nfe, 1), 2),
+    _Column("tok/NFE", lambda row: words.number(row.quantities.step_compression), 2),
     _Column("MAL", lambda row: words.number(row.quantities.mal), 2),
     _Column("tok/s", lambda row: words.rate(row.quantities.tokens_per_second_decode), 3),
     _Column("TTFT", lambda row: words.milliseconds(row.quantities.ttft_ms), 7),
@@ -61,19 +64,28 @@ def render(comparison: Comparison, width: int = 100) -> RenderableType:
             The exactness always stays, and the score where a method is lossy.
 
     Returns:
-        Banners, a heading, a table for each section, what the columns mean, and warnings.
+        Banners, a heading, a table for each section, what the columns mean, and warnings. Metrics
+        of pictures that do not fit stand in a table of their own below each section's.
     """
-    shown = _worth_showing(comparison.rows)
+    shown = _worth_showing(comparison)
     columns, widths = _fitting(shown, comparison.rows, width)
+    metrics = [column for column in shown if column.metric]
+    apart: list[_Column] = []
+    if any(column not in columns for column in metrics):
+        columns, widths = _fitting([c for c in shown if not c.metric], comparison.rows, width)
+        apart, widths_apart = _fitting([shown[0], *metrics], comparison.rows, width)
     parts = [_sentence(banner, "bold red", width) for banner in comparison.banners]
     parts.append(_wrapped(Text(words.heading(comparison), style="bold"), width))
     for name in comparison.sections:
         rows = comparison.section(name)
         parts.extend([Text(), _title(name, rows), _table(rows, columns, widths)])
+        if apart:
+            parts.extend([Text(), _table(rows, apart, widths_apart)])
         parts.extend(_wrapped(Text(line), width) for row in rows if (line := words.pass_at_k(row)))
     below = ["pass@k"] if any(row.pass_at_k for row in comparison.rows) else []
-    legend = words.legend([*(column.title for column in columns), *below])
-    left_out = [column.title for column in shown if column not in columns]
+    seen = [*columns, *apart[1:]]
+    legend = words.legend([*(column.title for column in seen), *below], comparison.rows)
+    left_out = [column.title for column in shown if column not in seen]
     if left_out:
         legend += f" Left out for want of width: {', '.join(left_out)}."
     parts.extend([Text(), _wrapped(Text(legend, style="dim"), width)])
@@ -83,16 +95,31 @@ def render(comparison: Comparison, width: int = 100) -> RenderableType:
     return Group(*parts)
 
 
-def _worth_showing(rows: Sequence[ComparisonRow]) -> list[_Column]:
+def _worth_showing(comparison: Comparison) -> list[_Column]:
     """Return the columns with something to say, a lossy method's score among the foremost."""
+    rows = comparison.rows
     lossy = any(row.method.exactness == "lossy" for row in rows)
     columns = []
-    for column in _COLUMNS:
+    for column in _possible(comparison):
         silent = ("0", words.NOTHING) if column.title == "failed" else (words.NOTHING,)
         if all(column.read(row) in silent for row in rows):
             continue
         columns.append(column._replace(rank=1) if lossy and column.title == "score" else column)
     return columns
+
+
+def _possible(comparison: Comparison) -> list[_Column]:
+    """Return all columns for what the models generate, metrics of pictures after the ratios."""
+    image = comparison.setting.modality == "image"
+    left_out = words.TEXT_COLUMNS if image else words.IMAGE_COLUMNS
+    columns = [column for column in _COLUMNS if column.title not in left_out]
+    place = [column.title for column in columns].index("score")
+    metrics = [_metric(name) for name in words.metrics_of(comparison.rows)]
+    return [*columns[:place], *metrics, *columns[place:]]
+
+
+def _metric(name: str) -> _Column:
+    return _Column(name, lambda row: words.metric(row, name), 3, left=True, metric=True)
 
 
 def _fitting(

@@ -17,6 +17,7 @@ from specbench.compare.comparison import (
     ComparisonRow,
     Speedup,
 )
+from specbench.compare.quality import CorpusFigure, QualityFigure
 
 NOTHING = "–"
 """What stands where there is no value."""
@@ -47,13 +48,88 @@ _MEANINGS = {
     "decode": "decode: speedup without prefill.",
     "predicted": "predicted: decode speedup from acceptance and cost alone.",
     "host": "host: share of the time outside of both models.",
+    "NFE": "NFE: target forwards of one picture.",
+    "tok/NFE": "tok/NFE: tokens per target forward, the step compression.",
     "pass@k": "pass@k: chance that one of k draws passes, estimated without bias.",
 }
 
 
-def legend(columns: Iterable[str]) -> str:
-    """Return what the columns of these titles mean, one sentence each."""
-    return " ".join(_MEANINGS[title] for title in columns if title in _MEANINGS)
+IMAGE_COLUMNS = ("NFE", "tok/NFE")
+"""Columns that tables of pictures have in the place of `TEXT_COLUMNS`."""
+
+TEXT_COLUMNS = ("MAL", "tok/s", "TTFT")
+
+
+def legend(columns: Iterable[str], rows: Sequence[ComparisonRow] = ()) -> str:
+    """Return what the columns of these titles mean, one sentence each.
+
+    Args:
+        columns: Titles of columns.
+        rows: Rows whose metrics of pictures are columns too.
+    """
+    titles = list(columns)
+    sentences = [_MEANINGS[title] for title in titles if title in _MEANINGS]
+    for name in metrics_of(rows):
+        if name in titles:
+            sentences.append(f"{name}: {_metric_meaning(name, rows)}")
+    return " ".join(sentences)
+
+
+def metrics_of(rows: Sequence[ComparisonRow]) -> list[str]:
+    """Return the metrics of pictures that any row has, those of single pictures first."""
+    single = dict.fromkeys(name for row in rows for name in row.quality)
+    whole = dict.fromkeys(name for row in rows for name in row.corpus if name not in single)
+    return [*single, *whole]
+
+
+def _metric_meaning(name: str, rows: Sequence[ComparisonRow]) -> str:
+    for row in rows:
+        if name in row.quality:
+            return (
+                f"{row.quality[name].better} is better (paired difference to the baseline with "
+                "its 95% interval)."
+            )
+        if name in row.corpus:
+            floor = " and the floor, the value of as many real pictures"
+            has = row.corpus[name].floor is not None
+            return f"{row.corpus[name].better} is better, with its n{floor if has else ''}."
+    return ""
+
+
+def metric(row: ComparisonRow, name: str) -> str:
+    """Return a metric of pictures, such as "0.57 (+0.01 ±0.03)" or "594 (floor 161, n=300)"."""
+    if name in row.quality:
+        return _quality(row.quality[name])
+    if name in row.corpus:
+        return _corpus(row.corpus[name])
+    return NOTHING
+
+
+def _quality(figure: QualityFigure) -> str:
+    digits = 3 if abs(figure.value.value) < 2 else 2
+    value = f"{figure.value.value:.{digits}f}"
+    difference = figure.difference
+    if difference is None:
+        return value
+    change = _signed(difference.value, digits)
+    if difference.interval is None:
+        return f"{value} ({change})"
+    low, high = difference.interval
+    return f"{value} ({change} ±{(high - low) / 2:.{digits}f})"
+
+
+def _corpus(figure: CorpusFigure) -> str:
+    value = _significant(figure.value)
+    if figure.error is not None:
+        value += f" ±{figure.error:.2g}"
+    about = [] if figure.floor is None else [f"floor {_significant(figure.floor)}"]
+    about.append(f"n={figure.n}" if figure.files == 1 else f"{figure.files} x n={figure.n}")
+    return f"{value} ({', '.join(about)})"
+
+
+def _significant(value: float) -> str:
+    """Return three significant digits, and every digit before the point."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def ratio(value: float | None) -> str:
@@ -189,5 +265,5 @@ def _count(values: Sequence[int], one: str, many: str) -> str:
     return f"{values[0]}-{values[-1]} {many}"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{value:+.{digits}f}" if abs(value) >= 0.5 * 10**-digits else f"{0:.{digits}f}"

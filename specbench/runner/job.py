@@ -21,22 +21,23 @@ from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
 from specbench.law import Guidance, Law
 from specbench.models.pair import ModelPair
+from specbench.runner.about import file_metadata
 from specbench.runner.measure import Arm, Bench, Measured, result_row
+from specbench.runner.pictures import Album, check_drawing
 from specbench.runner.progress import JobProgress
-from specbench.runner.provenance import device_name, provenance
+from specbench.runner.quality import Measure, build_measures, judge_pictures, wanted
 from specbench.schema.build import instantiate, locate
 from specbench.schema.config import MethodConfig, RunConfig, missing_draft
-from specbench.schema.result import BASELINE, METHOD, FileMetadata
+from specbench.schema.result import BASELINE, METHOD
 from specbench.store import Journal, Key
 from specbench.tasks.base import Sample, Task
 from specbench.tasks.config import TaskConfig
 from specbench.tasks.load import load_task
 from specbench.tasks.prompting import for_tokenizer
 
-PROTOCOL_VERSION = 1
-"""Moves when the way of measuring changes, so that old journals are not continued."""
-
 _BOUND_SAMPLES = 2
+_BOUND_TOKENS = 512
+"""The first tokens of a picture, on which the shapes of forwards are compared."""
 
 
 class JobResult(NamedTuple):
@@ -70,16 +71,41 @@ def run_job(config: RunConfig) -> JobResult:
     arms = _arms(config)
     for arm in arms:
         arm.decoder.check(target_law(config))
+    measures = build_measures(config)
     models = _load(config, arms)
+    if config.pictures and models.image is not None:
+        check_drawing(models.image, models.name)
     inputs = {arm.name: _prepare(arm, config, models) for arm in arms}
     task = for_tokenizer(task, models.tokenizer)
-    metadata = _metadata(config, task, models, inputs)
+    metadata = file_metadata(config, task, models, target_law(config), inputs)
     stem = store.result_stem(config.method.name, config.model.name, task.name, metadata.job_id)
     finished = store.existing_results(config.results_dir, stem)
     if config.resume and finished:
-        return JobResult(finished[-1], _failures(store.read_parquet(finished[-1]).rows), True)
+        return _reused(finished[-1], config, task, models, measures)
     with Journal.open(config.results_dir, stem, metadata, fresh=not config.resume) as journal:
-        return _Job(config, task, arms, models, journal).run(stem)
+        path = store.next_free_path(config.results_dir, stem)
+        return _Job(config, task, arms, models, journal, measures, path).run()
+
+
+def _reused(
+    path: Path, config: RunConfig, task: Task, models: ModelPair, measures: Sequence[Measure]
+) -> JobResult:
+    """Return a finished file, after adding the pictures and measures that it lacks."""
+    result = store.read_parquet(path)
+    album = _album(path, config, task, models)
+    undrawn = result.rows["picture"].isna() & result.rows["error"].isna()
+    undrawn &= result.rows["repeat"] == 0
+    if album is not None and (undrawn.any() or wanted(measures, result.metadata)):
+        rows = result.table.to_pylist(maps_as_pydicts="strict")
+        store.write_parquet(path, *judge_pictures(album, measures, task, rows, result.metadata))
+    return JobResult(path, _failures(result.rows), True)
+
+
+def _album(path: Path, config: RunConfig, task: Task, models: ModelPair) -> Album | None:
+    """Return where the pictures of a result file stand; None where there are none."""
+    if models.image is None or not config.pictures:
+        return None
+    return Album(path.parent, path.stem, models.image, config.sampling.seed, task.samples)
 
 
 class _Job:
@@ -92,12 +118,17 @@ class _Job:
         arms: Sequence[Arm],
         models: ModelPair,
         journal: Journal,
+        measures: Sequence[Measure],
+        path: Path,
     ) -> None:
         self._config = config
         self._task = task
         self._arms = arms
         self._models = models
         self._journal = journal
+        self._measures = measures
+        self._path = path
+        self._album = _album(path, config, task, models)
         self._law = target_law(config)
         self._bench = Bench(
             models,
@@ -111,7 +142,7 @@ class _Job:
         self._scores: dict[tuple[Any, ...], tuple[float | None, str]] = {}
         self._seen = (-1, -1)
 
-    def run(self, stem: str) -> JobResult:
+    def run(self) -> JobResult:
         """Measure what is missing, then write the result file."""
         repeats = self._config.timing.repeats
         todo = self._missing(repeats)
@@ -126,15 +157,22 @@ class _Job:
                 self._restore_state(sample, repeat)
                 rows = self._measure(sample, repeat, flip, position)
                 self._journal.append_many(rows)
+                if self._album is not None and repeat == 0:
+                    for row in rows:
+                        if row["error"] is None:
+                            self._album.keep(row)
                 tokens = sum(row.get("new_tokens") or 0 for row in rows)
                 nanoseconds = sum(row.get("total_ns") or 0 for row in rows)
                 progress.advance(len(rows), tokens, nanoseconds / 1e9)
-        path = store.next_free_path(self._config.results_dir, stem)
-        rows = self._ordered(self._journal.rows)
-        metadata = replace(self._journal.metadata, noise={"logit_bound": self._bound(rows)})
-        store.write_parquet(path, rows, metadata)
+            rows = self._ordered(self._journal.rows)
+            metadata = replace(self._journal.metadata, noise={"logit_bound": self._bound(rows)})
+            if self._album is not None:
+                progress.say("measuring the pictures")
+                judged = judge_pictures(self._album, self._measures, self._task, rows, metadata)
+                rows, metadata = judged
+        store.write_parquet(self._path, rows, metadata)
         self._journal.remove()
-        return JobResult(path, len({row["sample_id"] for row in rows if row.get("error")}))
+        return JobResult(self._path, len({row["sample_id"] for row in rows if row.get("error")}))
 
     def _missing(self, repeats: int) -> list[tuple[Sample, int, bool]]:
         """Return the pairs that the journal lacks, with the order of their arms."""
@@ -241,10 +279,11 @@ class _Job:
     def _bound(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
         """Return how far the shape of a forward moves a logit on a few measured samples."""
         samples = {sample.id: sample for sample in self._task.samples}
+        limit = None if self._models.image is None else _BOUND_TOKENS
         answers: dict[str, Sequence[int]] = {}
         for row in rows:
             if row.get("error") is None and len(answers) < _BOUND_SAMPLES:
-                answers.setdefault(row["sample_id"], row["output_ids"][0])
+                answers.setdefault(row["sample_id"], row["output_ids"][0][:limit])
         return max(
             (
                 numeric_bound(self._models, self._bench.prompt(samples[name]), answer)
@@ -329,53 +368,6 @@ def _prepare(arm: Arm, config: RunConfig, models: ModelPair) -> dict[str, str]:
     used = find_calibrations(config, arm.decoder, models, target_law(config))
     arm.decoder.prepare(models)
     return used | arm.decoder.inputs()
-
-
-def _metadata(
-    config: RunConfig, task: Task, models: ModelPair, inputs: Mapping[str, Mapping[str, str]]
-) -> FileMetadata:
-    """Return what the result file says beside its rows."""
-    law = target_law(config)
-    device = models.target.device
-    identity = {
-        "config": config.identity(),
-        "task_digest": task.digest,
-        "models": models.provenance,
-        "inputs": inputs,
-        "law": law.digest(),
-        "protocol": PROTOCOL_VERSION,
-        "device": device_name(device),
-    }
-    scorers = {scorer.name: scorer.version for scorer in task.scorers()}
-    return FileMetadata(
-        job_id=store.job_id(identity),
-        method=config.method.info(),
-        baseline=config.baseline.info() if config.baseline else None,
-        model=models.name,
-        task=task.name,
-        task_version=task.version,
-        task_digest=task.digest,
-        law=law.describe(),
-        law_hash=law.digest(),
-        scorer=scorers,
-        dtype=str(models.target.dtype).removeprefix("torch."),
-        device=device_name(device),
-        engine=models.target.engine,
-        temperature=law.temperature,
-        timing={
-            "repeats": config.timing.repeats,
-            "warmup": config.timing.warmup,
-            "threads": torch.get_num_threads(),
-            "clock": "cuda events" if device.type == "cuda" else "wall",
-            "history": "baseline" if config.baseline else "own",
-        },
-        config=config.to_dict(),
-        provenance={
-            **provenance(device),
-            "models": dict(models.provenance),
-            "inputs": {name: dict(found) for name, found in inputs.items()},
-        },
-    )
 
 
 def _failures(rows: Any) -> int:

@@ -112,6 +112,7 @@ class Bench:
         """Return the request that every arm gets for one turn."""
         image = self._models.image
         limit = self._task.max_new_tokens_of(sample) if image is None else image.grid.length
+        assert limit is not None, "only a task of pictures leaves the limit to the model"
         return Request(
             prompt=tuple(prompt),
             max_new_tokens=self._max_new_tokens or limit,

@@ -1,7 +1,7 @@
 """Turn a configuration node with a `_target_` into the object that it names.
 
 The same convention as Hydra's `instantiate`, in the few lines that this project needs, so that
-only `hosting.py` depends on Hydra and every error names the path that failed.
+only `hosting/` depends on Hydra and every error names the path that failed.
 """
 
 from __future__ import annotations

@@ -258,12 +258,18 @@ def missing_draft(role: str, method: str, model: str) -> ConfigError:
 
 
 def check_guidance(config: RunConfig) -> None:
-    """Refuse guidance on a model of text.
+    """Refuse guidance on a model of text, and an image condition where a model has none.
 
     Raises:
         ConfigError: If `sampling` asks for what only image models have.
     """
     if config.model.modality == "image":
+        if config.sampling.image_scale is not None and "image_scale" not in config.model.sampling:
+            raise ConfigError(
+                f"'sampling.image_scale' does not apply to '{config.model.name}'",
+                "it has two conditioning rows, with and without the caption",
+                "Remove sampling.image_scale, or choose a model of three rows, such as anole.",
+            )
         return
     for key in ("cfg_scale", "image_scale", "text_top_k"):
         if getattr(config.sampling, key) is not None:
@@ -288,7 +294,9 @@ def check_pictures(config: RunConfig) -> None:
         raise ConfigError(
             f"The task '{task}' asks for {noun[modality]}",
             f"the model '{model.name}' generates {noun[model.modality]}",
-            "Choose a task of the model's modality (specbench list tasks).",
+            "Choose an image model, such as model=tiny_image, or a task of text."
+            if modality == "image"
+            else "Leave task= out for the model's own, or choose a task of pictures.",
         )
     if not config.metric or not config.score:
         return

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Integer version of the columns below. Every change adds an upgrade step."""
 
 BASELINE = "baseline"
@@ -87,13 +87,16 @@ RESULT_SCHEMA = pa.schema(
         pa.field("offer_visits", pa.int64()),  # visited tree nodes that had children; see below
         pa.field("offer_accepted", pa.int64()),  # of these, how many had a child accepted
         pa.field("offer_optimal", pa.float64()),  # sum of the best possible acceptance there
+        pa.field("picture", pa.string()),  # path of the PNG, relative to this file's folder
+        pa.field("quality", pa.map_(pa.string(), pa.float64())),  # picture metrics by name
         pa.field("rounds", pa.list_(ROUND_TYPE)),
     ]
 )
 """Columns of a result file; see the comments for units.
 
 The `offer_` columns come from an untimed replay of methods that offer several children at a node
-under a sampling law; they are null elsewhere and in all repeats but the first.
+under a sampling law; they are null elsewhere and in all repeats but the first. So are `picture`
+and `quality` in all repeats but the first: a picture is decoded and judged once.
 """
 
 
@@ -142,6 +145,11 @@ class FileMetadata:
         config: The resolved configuration, secrets removed.
         provenance: Versions, git revision, machine, digests and command line.
         noise: Summary of what the run measured about itself (A/A floor inputs, numeric bound).
+        metrics: What each metric of the pictures is, by name: title, unit, better, version,
+            protocol, `average` ("categories" where the mean of the categories' means is the
+            metric's number, else "pictures") and `kind` ("picture" or "corpus").
+        corpus: Values of whole sets of pictures: arm -> metric -> value, n, floor, error,
+            reference, protocol, version, detail.
     """
 
     job_id: str
@@ -162,6 +170,8 @@ class FileMetadata:
     config: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     noise: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    corpus: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -186,15 +196,27 @@ class FileMetadata:
 Upgraded = tuple[pa.Table, dict[str, Any]]
 
 
+def _with_unknown(table: pa.Table, *names: str) -> pa.Table:
+    """Add columns of which nothing is known."""
+    for name in names:
+        if name not in table.column_names:
+            field_ = RESULT_SCHEMA.field(name)
+            table = table.append_column(field_, pa.nulls(len(table), field_.type))
+    return table
+
+
 def _with_offers(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
-    """Add the columns of offers, of which nothing is known."""
-    for name in {"offer_visits", "offer_accepted", "offer_optimal"} - set(table.column_names):
-        field_ = RESULT_SCHEMA.field(name)
-        table = table.append_column(field_, pa.nulls(len(table), field_.type))
-    return table.select(RESULT_SCHEMA.names), metadata
+    return _with_unknown(table, "offer_visits", "offer_accepted", "offer_optimal"), metadata
 
 
-UPGRADES: dict[int, Callable[[pa.Table, dict[str, Any]], Upgraded]] = {1: _with_offers}
+def _with_pictures(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
+    return _with_unknown(table, "picture", "quality"), metadata
+
+
+UPGRADES: dict[int, Callable[[pa.Table, dict[str, Any]], Upgraded]] = {
+    1: _with_offers,
+    2: _with_pictures,
+}
 """Step that turns a file of version `key` into version `key + 1`."""
 
 

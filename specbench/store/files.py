@@ -52,8 +52,9 @@ class ResultSet:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """One line a measurement, every column but the rounds."""
-        frame: pd.DataFrame = self.table.drop_columns(["rounds"]).to_pandas()
+        """One line a measurement, every column but the rounds; `quality` holds dictionaries."""
+        table = self.table.drop_columns(["rounds"])
+        frame: pd.DataFrame = table.to_pandas(maps_as_pydicts="strict")
         return frame
 
     @cached_property

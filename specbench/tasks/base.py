@@ -101,12 +101,14 @@ class Task:
         version: Moves whenever prompts, stops or answers' meaning change.
         samples: What is asked, in order, after category filter and limit.
         digest: SHA-256 over version, prompt format, stop strings and all samples of the source
-            with their worked examples, *before* filter and limit: two runs of one task under
-            different limits have equal digests and can be paired by sample id.
+            with their worked examples, *before* filter, limit and further pictures of a prompt:
+            two runs of one task under different limits have equal digests and can be paired by
+            sample id.
         prompt: How turns become prompts.
         stop: Strings that end an answer in either style, beside the tokenizer's end of text.
         completion_stop: Strings that end an answer in completion style only.
-        max_new_tokens: The benchmark's own limit, per turn.
+        max_new_tokens: The benchmark's own limit, per turn; None for pictures, whose grid of
+            tokens the model decides.
         scorer: Grades answers, or None.
         licence: Of the data.
         source: Where the samples came from, for provenance.
@@ -120,7 +122,7 @@ class Task:
     prompt: PromptFormat
     stop: tuple[str, ...]
     completion_stop: tuple[str, ...]
-    max_new_tokens: int
+    max_new_tokens: int | None
     scorer: Scorer | None
     licence: str
     source: str
@@ -140,7 +142,7 @@ class Task:
         """Return the strings that end an answer to this sample."""
         return self.stop
 
-    def max_new_tokens_of(self, sample: Sample) -> int:
+    def max_new_tokens_of(self, sample: Sample) -> int | None:
         """Return the benchmark's limit of new tokens for each turn of this sample."""
         return self.max_new_tokens
 

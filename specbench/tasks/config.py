@@ -24,8 +24,10 @@ _SOURCE_KEYS = {
         "shots_split",
     ),
     "url": ("kind", "format", "dataset", "url", "revision", "sha256"),
+    "classes": ("kind", "format", "classes"),
     "mix": ("kind", "tasks"),
 }
+MODALITIES = ("text", "image")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class SourceConfig:
 
     Attributes:
         kind: "file" (shipped with the project), "hub" (through `datasets`), "url" (the official
-            file, where the benchmark is one and on no hub) or "mix".
+            file, where the benchmark is one and on no hub), "classes" (nothing but class ids) or
+            "mix".
         format: Name of the row format, one of `specbench.tasks.formats.FORMATS`.
         file: Name of a file in the project's task folder.
         sha256: Digest that the file must have, or None.
@@ -44,6 +47,7 @@ class SourceConfig:
         revision: The pinned revision, or a branch.
         url: Address of the official file; it is kept in the cache under its digest.
         shots_split: The split that worked examples are taken from.
+        classes: Number of classes, whose ids count from 0.
         tasks: The tasks that a mix is made of.
     """
 
@@ -57,6 +61,7 @@ class SourceConfig:
     revision: str | None = None
     url: str | None = None
     shots_split: str | None = None
+    classes: int = 0
     tasks: tuple[str, ...] = ()
 
     @classmethod
@@ -76,6 +81,8 @@ class SourceConfig:
                 raise reader.error("tasks", [], "a list of task names")
             return cls(kind=kind, tasks=tasks)
         row_format = reader.choice("format", tuple(FORMATS), "specbench")
+        if kind == "classes":
+            return cls(kind, row_format, classes=reader.integer("classes", minimum=1))
         if kind == "file":
             return cls(
                 kind,
@@ -124,8 +131,14 @@ class TaskConfig:
         prompt: How turns become prompts.
         stop: Stop strings in either style.
         completion_stop: Stop strings in completion style.
-        max_new_tokens: The benchmark's own limit, per turn.
+        max_new_tokens: The benchmark's own limit, per turn; None for pictures, whose grid of
+            tokens the model decides.
         scorer: Node with a `_target_`, or None.
+        modality: "text" or "image": what answers the prompts.
+        images: Pictures of each prompt.
+        metrics: Measures of the pictures where the command names none; see `conf/metric/`.
+        references: Node that makes the real pictures of samples, or None; see
+            `specbench show task NAME --sample`.
     """
 
     name: str
@@ -133,7 +146,7 @@ class TaskConfig:
     version: int
     licence: str
     source: SourceConfig
-    max_new_tokens: int
+    max_new_tokens: int | None
     summary: str = ""
     paper: str = ""
     path: str | None = None
@@ -145,6 +158,10 @@ class TaskConfig:
     stop: tuple[str, ...] = ()
     completion_stop: tuple[str, ...] = ()
     scorer: Mapping[str, Any] | None = None
+    modality: str = "text"
+    images: int = 1
+    metrics: tuple[str, ...] = ()
+    references: Mapping[str, Any] | None = None
 
     @classmethod
     def from_dict(cls, node: Mapping[str, Any]) -> TaskConfig:
@@ -165,13 +182,17 @@ class TaskConfig:
                 "a scorer is a group of keys with a _target_",
                 "Set task.scorer._target_=specbench.tasks.scorers.ExactMatch, or task.scorer=null.",
             )
+        modality = reader.choice("modality", MODALITIES, "text")
+        images = reader.integer("images", 1, minimum=1)
+        if modality == "text":
+            _refuse_pictures(reader, images)
         return cls(
             name=reader.text("name"),
             title=reader.text("title"),
             version=reader.integer("version", minimum=1),
             licence=reader.text("licence"),
             source=SourceConfig.from_dict(reader.mapping("source")),
-            max_new_tokens=reader.integer("max_new_tokens", minimum=1),
+            max_new_tokens=reader.integer("max_new_tokens", minimum=1, null=modality == "image"),
             summary=reader.text("summary", ""),
             paper=reader.text("paper", ""),
             path=reader.text("path", null=True),
@@ -183,6 +204,10 @@ class TaskConfig:
             stop=reader.words("stop"),
             completion_stop=reader.words("completion_stop"),
             scorer=scorer or None,
+            modality=modality,
+            images=images,
+            metrics=reader.words("metrics"),
+            references=reader.mapping("references") or None,
         )
 
     @classmethod
@@ -193,6 +218,15 @@ class TaskConfig:
             ConfigError: If there is none.
         """
         return cls.from_dict(catalog.load("task", name))
+
+
+def _refuse_pictures(reader: Reader, images: int) -> None:
+    """Refuse what only a task of pictures can have."""
+    if images > 1:
+        raise reader.error("images", images, "1 for a task of text")
+    metrics = reader.words("metrics")
+    if metrics:
+        raise reader.error("metrics", list(metrics), "empty for a task of text")
 
 
 def _prompt_format(node: Mapping[str, Any]) -> PromptFormat:

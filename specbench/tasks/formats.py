@@ -84,15 +84,81 @@ def spec_bench(row: Row, index: int, task: str) -> Sample:
     return Sample(sample.id, sample.category, sample.turns, sample.reference, group=group)
 
 
+def geneval(row: Row, index: int, task: str) -> Sample:
+    """Read a GenEval prompt (Ghosh et al., 2023): the caption, its task and what must be seen.
+
+    The reference is what the official evaluation reads: the objects to `include`, each with its
+    class, count and, by task, colour or position, and those to `exclude`.
+    """
+    include, exclude = _need(row, "include"), row.get("exclude", [])
+    for key, objects in (("include", include), ("exclude", exclude)):
+        if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
+            raise RowError(f"'{key}' must be a list of objects")
+    reference = {"include": include, "exclude": exclude}
+    return Sample(f"{task}/{index}", _text(row, "tag"), (_text(row, "prompt"),), reference)
+
+
+def coco_captions(row: Row, index: int, task: str) -> Sample:
+    """Read the captions of one COCO image (Lin et al., 2014): the one of the lowest id is asked.
+
+    A row holds `image_id`, the annotations' `ids` and their `captions`.
+    """
+    ids, captions = _need(row, "ids"), _need(row, "captions")
+    if not isinstance(ids, list) or not isinstance(captions, list) or len(ids) != len(captions):
+        raise RowError("'ids' and 'captions' must be lists of one length")
+    if not ids or not all(isinstance(text, str) and text.strip() for text in captions):
+        raise RowError("'captions' must hold texts")
+    image = _number(row, "image_id")
+    _, caption = min(zip(ids, captions, strict=True))
+    return Sample(f"{task}/{image}", task, (caption.strip(),), {"image_id": image})
+
+
+def coco_images(row: Row) -> list[Row]:
+    """Return a row for each image of COCO's official annotation file, by image id.
+
+    The file is one object; its `annotations` hold `id`, `image_id` and `caption`. Any other row
+    stays as it is.
+    """
+    annotations = row.get("annotations")
+    if not isinstance(annotations, list):
+        return [row]
+    images: dict[int, dict[str, Any]] = {}
+    for annotation in annotations:
+        if not isinstance(annotation, dict):
+            raise RowError("'annotations' must be a list of objects")
+        image = _number(annotation, "image_id")
+        own = images.setdefault(image, {"image_id": image, "ids": [], "captions": []})
+        own["ids"].append(_number(annotation, "id"))
+        own["captions"].append(_text(annotation, "caption"))
+    return [images[image] for image in sorted(images)]
+
+
+def class_id(row: Row, index: int, task: str) -> Sample:
+    """Read a class of a class-conditional model: its id, as text, is the prompt."""
+    number = _number(row, "class")
+    return Sample(f"{task}/{number}", task, (str(number),), {"class": number})
+
+
 FORMATS: dict[str, RowFormat] = {
     "specbench": specbench,
     "gsm8k": gsm8k,
     "humaneval": humaneval,
     "mt_bench": mt_bench,
     "spec_bench": spec_bench,
+    "geneval": geneval,
+    "coco_captions": coco_captions,
+    "class_id": class_id,
 }
 
 SHOTS: dict[str, Callable[[Row], tuple[str, str]]] = {"gsm8k": gsm8k_shot}
+
+SPLITS: dict[str, Callable[[Row], list[Row]]] = {"coco_captions": coco_images}
+"""For formats whose official file is one object: how it falls into rows."""
+
+ORDERS: dict[str, Callable[[Sample], Any]] = {
+    "coco_captions": lambda sample: sample.reference["image_id"]
+}
+"""For formats that several sources hold in different orders: by what their samples are sorted."""
 
 
 def _need(row: Row, key: str) -> Any:

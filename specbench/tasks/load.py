@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from specbench.errors import ConfigError, TaskError, did_you_mean
 from specbench.schema.build import instantiate
 from specbench.tasks.base import Sample, Scorer, Task, task_digest
 from specbench.tasks.config import TaskConfig
-from specbench.tasks.formats import FORMATS, SHOTS, RowError
+from specbench.tasks.formats import FORMATS, ORDERS, SHOTS, SPLITS, Row, RowError
 from specbench.tasks.scorers import ByCategory
-from specbench.tasks.sources import broken_row, read_rows
+from specbench.tasks.sources import Rows, broken_row, read_rows
 
 
 def load_task(config: TaskConfig, limit: int | None = None) -> Task:
@@ -33,7 +33,7 @@ def load_task(config: TaskConfig, limit: int | None = None) -> Task:
     digest = task_digest(
         config.version, config.prompt, config.stop, config.completion_stop, samples
     )
-    kept = _of_category(samples, config.category)
+    kept = _pictures(_of_category(samples, config.category), config.images)
     return Task(
         name=config.name,
         title=config.title,
@@ -55,7 +55,7 @@ def _load_one(config: TaskConfig) -> tuple[list[Sample], Scorer | None, str]:
     to_sample = FORMATS[config.source.format]
     samples = []
     places: dict[str, str] = {}
-    for index, (place, row) in enumerate(read.rows):
+    for index, (place, row) in enumerate(_split(read, config.source.format)):
         try:
             sample = to_sample(row, index, config.name)
         except RowError as error:
@@ -65,11 +65,40 @@ def _load_one(config: TaskConfig) -> tuple[list[Sample], Scorer | None, str]:
             raise broken_row(read.origin, place, why)
         places[sample.id] = place
         samples.append(sample)
+    if config.source.format in ORDERS:
+        samples.sort(key=ORDERS[config.source.format])
     shots = _shots(config)
     if shots:
         samples = [replace(sample, few_shot=shots) for sample in samples]
     scorer: Scorer | None = None if config.scorer is None else instantiate(config.scorer)
     return samples, scorer, read.origin
+
+
+def _split(read: Rows, row_format: str) -> Iterator[tuple[str, Row]]:
+    """Yield each row with its place; where the official file is one object, each of its parts."""
+    split = SPLITS.get(row_format)
+    if split is None:
+        yield from read.rows
+        return
+    for place, row in read.rows:
+        try:
+            parts = split(row)
+        except RowError as error:
+            raise broken_row(read.origin, place, str(error)) from error
+        yield from ((place, part) for part in parts)
+
+
+def _pictures(samples: Sequence[Sample], images: int) -> list[Sample]:
+    """Return `images` pictures of each prompt: first one of every prompt, then the second ones.
+
+    The first keeps the prompt's id, the others are "id#1", "id#2" and so on; their random
+    streams differ because streams are keyed by sample id.
+    """
+    return [
+        replace(sample, id=f"{sample.id}#{picture}") if picture else sample
+        for picture in range(images)
+        for sample in samples
+    ]
 
 
 def _shots(config: TaskConfig) -> tuple[tuple[str, str], ...]:

@@ -44,7 +44,7 @@ def read_rows(source: SourceConfig, path: str | None, split: str | None = None) 
     """Return all rows of a source.
 
     Args:
-        source: The task's own source: "file", "url" or "hub".
+        source: The task's own source: "file", "url", "hub" or "classes".
         path: A local file that stands in for it, or None.
         split: A split of the hub data set other than the source's own.
 
@@ -58,6 +58,9 @@ def read_rows(source: SourceConfig, path: str | None, split: str | None = None) 
         return read_file(tasks_dir() / source.file, source.sha256)
     if source.kind == "url":
         return _read_url(source)
+    if source.kind == "classes":
+        ids = range(source.classes)
+        return Rows([(f"class {i}", {"class": i}) for i in ids], f"{source.classes} class ids")
     return _read_hub(source, split or source.split or "test")
 
 

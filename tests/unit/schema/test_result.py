@@ -72,3 +72,22 @@ def test_old_files_walk_up_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_newer_file_has_no_step() -> None:
     with pytest.raises(KeyError):
         upgrade(pa.table({}), {"schema_version": result.SCHEMA_VERSION + 1})
+
+
+def test_a_file_without_pictures_gets_empty_columns() -> None:
+    new = ("picture", "quality")
+    old = pa.table(
+        {
+            field.name: pa.nulls(2, field.type)
+            for field in result.RESULT_SCHEMA
+            if field.name not in new
+        }
+    )
+    values = {**json.loads(metadata().to_json()), "schema_version": 2}
+    for name in ("metrics", "corpus"):
+        del values[name]
+    table, values = upgrade(old, values)
+    assert values["schema_version"] == result.SCHEMA_VERSION
+    assert all(table.column(name).null_count == 2 for name in new)
+    assert set(table.column_names) == set(result.RESULT_SCHEMA.names)
+    assert FileMetadata.from_dict(values).corpus == {}

@@ -1,0 +1,76 @@
+"""What a result file says beside its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from specbench import store
+from specbench.law import Law
+from specbench.models.pair import ModelPair
+from specbench.runner.provenance import device_name, provenance
+from specbench.schema.config import RunConfig
+from specbench.schema.result import FileMetadata
+from specbench.tasks.base import Task
+
+PROTOCOL_VERSION = 1
+"""Moves when the way of measuring changes, so that old journals are not continued."""
+
+
+def file_metadata(
+    config: RunConfig,
+    task: Task,
+    models: ModelPair,
+    law: Law,
+    inputs: Mapping[str, Mapping[str, str]],
+) -> FileMetadata:
+    """Return the metadata of a job before it has run.
+
+    Args:
+        config: The configuration.
+        task: The samples.
+        models: The loaded models.
+        law: The target's law.
+        inputs: For each arm, digests of what its method reads beside the models.
+    """
+    device = models.target.device
+    identity = {
+        "config": config.identity(),
+        "task_digest": task.digest,
+        "models": models.provenance,
+        "inputs": inputs,
+        "law": law.digest(),
+        "protocol": PROTOCOL_VERSION,
+        "device": device_name(device),
+    }
+    scorers = {scorer.name: scorer.version for scorer in task.scorers()}
+    return FileMetadata(
+        job_id=store.job_id(identity),
+        method=config.method.info(),
+        baseline=config.baseline.info() if config.baseline else None,
+        model=models.name,
+        task=task.name,
+        task_version=task.version,
+        task_digest=task.digest,
+        law=law.describe(),
+        law_hash=law.digest(),
+        scorer=scorers,
+        dtype=str(models.target.dtype).removeprefix("torch."),
+        device=device_name(device),
+        engine=models.target.engine,
+        temperature=law.temperature,
+        timing={
+            "repeats": config.timing.repeats,
+            "warmup": config.timing.warmup,
+            "threads": torch.get_num_threads(),
+            "clock": "cuda events" if device.type == "cuda" else "wall",
+            "history": "baseline" if config.baseline else "own",
+        },
+        config=config.to_dict(),
+        provenance={
+            **provenance(device),
+            "models": dict(models.provenance),
+            "inputs": {name: dict(found) for name, found in inputs.items()},
+        },
+    )
