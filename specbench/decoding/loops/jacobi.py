@@ -22,11 +22,14 @@ committed was always drawn from the target's law after the committed text: exact
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from specbench.clock import Clock, Segment
 from specbench.decoding.base import Decoder, Tally, check_cache, room
+from specbench.decoding.jacobi.initial import Blanks, CopyLeft, Random
 from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.autoregressive import next_token
 from specbench.decoding.ranges import check_number
@@ -49,7 +52,8 @@ class Jacobi(Decoder):
             until the whole block is right, as in the released code.
         initial: What a position is guessed to hold before its first iteration: "text" for
             random tokens of prompt and answer, "last" for the newest token, "pad" for the
-            tokenizer's padding token.
+            tokenizer's padding token. In a picture, "last" is the left neighbour, the other two
+            are random codes, and what the grid forces is guessed.
 
     Raises:
         ConfigError: If the window is less than one, or `initial` is none of the three.
@@ -89,7 +93,9 @@ class Jacobi(Decoder):
             left = request.max_new_tokens - len(tally.tokens) - 1
             if self._slide or not guesses:
                 missing = min(self._guesses, left) - len(guesses)
-                guesses = guesses + self._guess(models, request, committed, max(missing, 0))
+                guesses = guesses + self._guess(
+                    models, request, committed, max(missing, 0), guesses
+                )
             guesses = guesses[:left]
             base = cache.lengths[0]
             fed = torch.tensor([[committed[-1], *guesses]], device=target.device)
@@ -112,9 +118,20 @@ class Jacobi(Decoder):
         return tally.finish()
 
     def _guess(
-        self, models: ModelPair, request: Request, committed: list[int], count: int
+        self,
+        models: ModelPair,
+        request: Request,
+        committed: list[int],
+        count: int,
+        guesses: Sequence[int] = (),
     ) -> list[int]:
-        """Return `count` tokens for positions that no iteration has seen."""
+        """Return `count` tokens for positions that no iteration has seen, behind `guesses`."""
+        if models.image is not None:
+            numbers = request.streams.numbers(len(committed), count, Purpose.INITIAL)
+            known = [*committed, *guesses]
+            blanks = Blanks(known, len(request.prompt), numbers, models.image)
+            part = CopyLeft() if self._initial == "last" else Random()
+            return blanks.with_forced(part.guess(blanks).tokens)
         if self._initial == "last":
             return committed[-1:] * count
         if self._initial == "pad":

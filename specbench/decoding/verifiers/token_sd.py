@@ -38,8 +38,8 @@ class TokenSD(Verifier):
             return match(scored)
         target = scored.law.probabilities(scored.logits, scored.seen)
         draft = self.draft_law(scored, target)
-        accepted = accepted_prefix(scored, target, draft)
-        leftover = residual(target, draft, accepted)
+        accepted = self.accepted(scored, target, draft)
+        leftover = self.leftover(target, draft, accepted)
         corrections = scored.uniforms(Purpose.RESIDUAL, tree.size)
         bonus = scored.uniforms(Purpose.SAMPLE, tree.size + 1)[:, -1:]
         uniforms = torch.cat([corrections, bonus], 1).gather(1, accepted[:, None])
@@ -54,6 +54,14 @@ class TokenSD(Verifier):
         """Return what the target's law is compared with at each token, [B, N, V]."""
         return chain_law(scored, target)
 
+    def accepted(self, scored: Scored, target: Tensor, draft: Tensor) -> Tensor:
+        """Return the number of accepted tokens in each row, [B]; see `accepted_prefix`."""
+        return accepted_prefix(scored, target, draft)
+
+    def leftover(self, target: Tensor, draft: Tensor, accepted: Tensor) -> Tensor:
+        """Return the law of the token after the accepted prefix, [B, V]; see `residual`."""
+        return residual(target, draft, accepted)
+
 
 def chain_law(scored: Scored, target: Tensor) -> Tensor:
     """Return the law that each token of a chain was drawn from, [B, N, V]."""
@@ -65,13 +73,16 @@ def chain_law(scored: Scored, target: Tensor) -> Tensor:
     return point.scatter_(-1, tokens[..., None], 1.0)
 
 
-def accepted_prefix(scored: Scored, target: Tensor, draft: Tensor) -> Tensor:
+def accepted_prefix(
+    scored: Scored, target: Tensor, draft: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Test every token of a chain and count the accepted ones before the first rejection.
 
     Args:
         scored: The chain and its random numbers.
         target: [B, N + 1, V] target law at the root and at each token.
         draft: [B, N, V] law that each token was drawn from.
+        weights: [N] factors of p / q; None for speculative sampling.
 
     Returns:
         Number of accepted tokens in each row, [B].
@@ -81,7 +92,8 @@ def accepted_prefix(scored: Scored, target: Tensor, draft: Tensor) -> Tensor:
     index = tokens[..., None]
     p = target[:, :count].gather(-1, index).squeeze(-1)
     q = draft.gather(-1, index).squeeze(-1)
-    accept = happens(p / q, scored.uniforms(Purpose.ACCEPT, count))
+    chances = p / q if weights is None else p / q * weights
+    accept = happens(chances, scored.uniforms(Purpose.ACCEPT, count))
     return accept.long().cumprod(1).sum(1)
 
 

@@ -1,0 +1,184 @@
+"""The window of speculative Jacobi decoding: drafts, their laws, and one round over them.
+
+Shapes: M drafts, V vocabulary, L columns.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from specbench.decoding.jacobi.acceptance import Acceptance
+from specbench.decoding.jacobi.couplings import Coupling
+from specbench.decoding.jacobi.initial import Blanks, Initial
+from specbench.decoding.jacobi.trial import Trial
+from specbench.decoding.loops.autoregressive import next_token
+from specbench.decoding.request import Request
+from specbench.law import History
+from specbench.models.pair import ModelPair
+from specbench.rng import Purpose
+
+
+class Outcome(NamedTuple):
+    """What a round commits.
+
+    Attributes:
+        accepted: How many drafts.
+        emitted: They, and the token behind them.
+    """
+
+    accepted: int
+    emitted: list[int]
+
+
+class Window:
+    """The drafts of one request and the laws that they were drawn from.
+
+    The laws lie in one table that is made once and written in place. Its last used row is zero:
+    no draft stands there, and the residual of zero is the target's law.
+
+    Args:
+        models: The pair that decodes.
+        request: Whose law and random streams apply.
+        columns: L, tokens that a round feeds at most.
+        coupling: The coupling of this request.
+        initial: Fills empty columns.
+        acceptance: Judges drafts.
+    """
+
+    def __init__(
+        self,
+        models: ModelPair,
+        request: Request,
+        columns: int,
+        coupling: Coupling,
+        initial: Initial,
+        acceptance: Acceptance,
+    ) -> None:
+        self._models = models
+        self._request = request
+        self._coupling = coupling
+        self._initial = initial
+        self._acceptance = acceptance
+        self._drafts: list[int] = []
+        self._laws: Tensor | None = None
+        self._table: Tensor | None = None
+        device = models.target.device
+        self._columns = torch.arange(columns, device=device)
+        if not request.law.greedy:
+            wide = torch.float64 if models.target.dtype == torch.float64 else torch.float32
+            size = (columns, models.target.vocab_size)
+            self._table = torch.empty(size, dtype=wide, device=device)
+
+    def fill(self, committed: list[int], count: int) -> Tensor:
+        """Return what the next round feeds, [1, M + 1]: the newest token and M drafts.
+
+        The drafts that are left from the last round come first. The laws of all of them are
+        written into the table.
+
+        Args:
+            committed: Prompt and committed tokens.
+            count: M.
+        """
+        drafts = self._drafts[:count]
+        held = len(drafts)
+        blanks = Blanks(
+            known=committed + drafts,
+            prompt=len(self._request.prompt),
+            numbers=self._request.streams.numbers(len(committed), count - held, Purpose.INITIAL),
+            image=self._models.image,
+            law=self._laws[-1] if self._laws is not None else None,
+            like=self._table,
+        )
+        laws = None
+        if held < count:
+            tokens, laws = self._initial.guess(blanks)
+            drafts += blanks.with_forced(tokens)
+        self._drafts = drafts
+        fed = torch.tensor([[committed[-1], *drafts]], device=self._columns.device)
+        if self._table is not None:
+            self._write(self._table, held, fed[0, 1 + held :], laws, blanks)
+        return fed
+
+    def _write(
+        self, table: Tensor, held: int, guesses: Tensor, laws: Tensor | None, blanks: Blanks
+    ) -> None:
+        """Write the laws of the held drafts, then of the guesses, then a row of zeros."""
+        count = held + len(guesses)
+        if held:
+            assert self._laws is not None
+            table[:held] = self._laws[:held]
+        if laws is None:
+            table[held : count + 1] = 0.0
+            table[held:count].scatter_(1, guesses[:, None], 1.0)
+            return
+        table[held:count] = laws
+        table[count] = 0.0
+        points = [held + index for index, token in enumerate(blanks.forced()) if token >= 0]
+        if points:
+            table[points] = 0.0
+            table[points, guesses[[point - held for point in points]]] = 1.0
+
+    def step(self, logits: Tensor, fed: Tensor, history: History, position: int) -> Outcome:
+        """Judge the drafts, draw what follows them, and keep the rest for the next round.
+
+        Args:
+            logits: [1, M + 1, V] after the newest committed token and after every draft.
+            fed: [1, M + 1] that token and the drafts.
+            history: The committed tokens.
+            position: Absolute position of the first draft.
+        """
+        if fed.shape[1] == 1:
+            self._drafts = []
+            token = next_token(logits[:, -1], self._request, history, position)
+            return Outcome(0, [int(token)])
+        seen = history.along(fed[:, 1:], None)
+        if self._request.law.greedy:
+            answers = self._request.law.argmax(logits, seen)[0].tolist()
+            matches = (a == b for a, b in zip(self._drafts, answers, strict=False))
+            accepted = next((i for i, match in enumerate(matches) if not match), len(self._drafts))
+            self._drafts = answers[accepted + 1 :]
+            return Outcome(accepted, answers[: accepted + 1])
+        laws = self._request.law.probabilities(logits, seen)[0]
+        accepted, tokens, answers = self._judge(laws, fed[0, 1:], position)
+        emitted = [*self._drafts[:accepted], answers[accepted]]
+        self._drafts = tokens[accepted + 1 :]
+        self._laws = laws[accepted + 1 :] if self._drafts else laws[-1:]
+        return Outcome(accepted, emitted)
+
+    def _judge(
+        self, laws: Tensor, tokens: Tensor, position: int
+    ) -> tuple[int, list[int], list[int]]:
+        """Return how many drafts are accepted, the redrawn tokens and the tokens to emit."""
+        assert self._table is not None
+        streams = self._request.streams
+        count = len(tokens)
+        numbers = streams.numbers(position, count, Purpose.ACCEPT)
+        numbers += streams.numbers(position, count + 1, Purpose.RESIDUAL)
+        uniforms = torch.tensor(numbers, dtype=torch.float64, device=laws.device)
+        old = self._table[: count + 1]
+        drafted = tokens[:, None]
+        ratio = laws[:-1].gather(1, drafted) / old[:-1].gather(1, drafted)
+        trial = Trial(
+            models=self._models,
+            request=self._request,
+            position=position,
+            tokens=tokens,
+            laws=laws,
+            old=old,
+            ratio=ratio[:, 0],
+            uniforms=uniforms[:count],
+            draws=uniforms[count:],
+            columns=self._columns[: count + 1],
+            exact=self._acceptance.exact,
+        )
+        verdict = self._acceptance.judge(trial)
+        trial.accepted, trial.weights = verdict.accepted, verdict.weights
+        trial.first = verdict.accepted.cumprod(0).sum(0, keepdim=True)
+        parts = [trial.first, self._coupling.redraw(trial)]
+        if verdict.answers is not None:
+            parts.append(verdict.answers)
+        accepted, *drawn = torch.cat(parts).tolist()
+        return accepted, drawn[: count + 1], drawn[-count - 1 :]
