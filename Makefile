@@ -20,8 +20,8 @@ run: install ## Measure the embedded text pair and print the comparison table
 	$(BIN)/specbench run -m method=token_sd,pld
 
 test: install lint ## Lint, check the types and run the tests
-	$(BIN)/pytest
-	@if [ "$${CI:-}" = "true" ]; then $(BIN)/pytest -m slow || [ $$? -eq 5 ]; fi
+	$(BIN)/pytest -n auto
+	@if [ "$${CI:-}" = "true" ]; then $(BIN)/pytest -n auto -m slow || [ $$? -eq 5 ]; fi
 
 lint: install ## Check style and types
 	$(BIN)/ruff check .
