@@ -49,7 +49,9 @@ def main() -> None:
         ]
         right = np.mean([judge(row, p.pixels).right for row, p in zip(rows, pictures, strict=True)])
         value = distance.measure(pictures)
-        print(f"{name:<8} rule score {right:.3f}  FD {value.value:.1f}  floor {value.floor}")
+        print(
+            f"{name:<8} rule score {right:.3f}  FD {value.value:.3f}  floor {value.floor or 0:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +22,12 @@ class Pictures(NamedTuple):
     Attributes:
         scenes: The scenes, captions included.
         pixels: RGB, uint8 (scenes, SIZE, SIZE, 3).
+        seeds: What each was rendered with.
     """
 
     scenes: list[Scene]
     pixels: NDArray[np.uint8]
+    seeds: Sequence[int] = ()
 
 
 def training_scene(name: str) -> Scene:
@@ -50,5 +52,5 @@ def picture_stream(seed: int, first: int, stride: int, batch: int) -> Iterator[P
         numbers = range(index * batch, (index + 1) * batch)
         scenes = [training_scene(f"train/{seed}/{number}") for number in numbers]
         seeds = [(seed << 40) + number for number in numbers]
-        yield Pictures(scenes, render_batch(scenes, seeds))
+        yield Pictures(scenes, render_batch(scenes, seeds), seeds)
         index += stride

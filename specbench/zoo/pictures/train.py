@@ -1,6 +1,7 @@
 """Train all that draws and judges pictures: `python -m specbench.zoo.pictures.train --out FOLDER`.
 
-First the tokenizer of pictures, on the world alone; then the target, on captions and the tokens of
+First the tokenizer of pictures, on the world alone, and its decoder once more, on pictures without
+things; then the target, on captions and the tokens of
 their pictures; then the draft, on the target's law; last, the two networks that judge (Frechet
 features and CLIP). Numbers of steps are fixed, so that a seed names the weights up to the rounding
 of the machine. As for the text pair, one process of one thread runs per core and gradients are
@@ -10,7 +11,6 @@ summed once a step.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch.multiprocessing as multiprocessing
 
 from specbench.models.vqgan import load_vqgan
 from specbench.zoo.checksums import write_checksums
-from specbench.zoo.pictures import attribute_net, train_clip, train_features, train_vq
+from specbench.zoo.pictures import attribute_net, refine_vq, train_clip, train_features, train_vq
 from specbench.zoo.pictures.evaluate import DRAFT_FOLDER, TARGET_FOLDER, VQ_FOLDER
 from specbench.zoo.pictures.stream import picture_stream
 from specbench.zoo.pictures.tokenizer import build_tokenizer
@@ -35,8 +35,8 @@ from specbench.zoo.pictures.train_model import (
     save_model,
 )
 
-TARGET_STEPS, DRAFT_STEPS = 5000, 1500
-STAGES = ("vq", "target", "draft", "features", "clip")
+TARGET_STEPS, DRAFT_STEPS = 5400, 1200
+STAGES = ("vq", "decoder", "target", "draft", "features", "clip")
 _PROCESSES, _SAVE_EVERY = 2, 250
 # Streams of different stages share no picture.
 _TARGET_STREAM, _DRAFT_STREAM = 1, 2
@@ -45,6 +45,11 @@ _TARGET_STREAM, _DRAFT_STREAM = 1, 2
 def train_vq_stage(out: Path, seed: int, steps: int) -> None:
     """Train the tokenizer of pictures: the work of one process of the group."""
     train_vq.train_vq(out / TARGET_FOLDER / VQ_FOLDER, seed, steps)
+
+
+def refine_decoder_stage(out: Path, seed: int, steps: int) -> None:
+    """Teach the tokenizer's decoder pictures without things."""
+    refine_vq.refine_vq(out / TARGET_FOLDER / VQ_FOLDER, seed, steps)
 
 
 def train_target_stage(out: Path, seed: int, steps: int) -> None:
@@ -70,7 +75,12 @@ def _train_model(out: Path, seed: int, steps: int, name: str, layers: int, strea
     fit(model, teacher, learned, steps, _SAVE_EVERY, lambda: save_model(model, tokenizer, folder))
 
 
-_TOGETHER = {"vq": train_vq_stage, "target": train_target_stage, "draft": train_draft_stage}
+_TOGETHER = {
+    "vq": train_vq_stage,
+    "decoder": refine_decoder_stage,
+    "target": train_target_stage,
+    "draft": train_draft_stage,
+}
 
 
 def _work(rank: int, rendezvous: str, out: Path, seed: int, steps: dict[str, int]) -> None:
@@ -90,11 +100,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--vq-steps", type=int, default=train_vq.STEPS)
+    parser.add_argument("--decoder-steps", type=int, default=refine_vq.STEPS)
     parser.add_argument("--target-steps", type=int, default=TARGET_STEPS)
     parser.add_argument("--draft-steps", type=int, default=DRAFT_STEPS)
     options = parser.parse_args()
     counts = {
         "vq": options.vq_steps,
+        "decoder": options.decoder_steps,
         "target": options.target_steps,
         "draft": options.draft_steps,
     }
@@ -106,7 +118,7 @@ def main() -> None:
     for name in (TARGET_FOLDER, DRAFT_FOLDER):
         if (options.out / name).is_dir():
             write_checksums(options.out / name)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(1)
     if "features" in options.stages:
         train_features.build(options.out / attribute_net.FOLDER, options.seed, train_features.STEPS)
     if "clip" in options.stages:

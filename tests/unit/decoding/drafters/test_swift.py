@@ -14,6 +14,7 @@ from specbench.decoding.search.bayesian import BayesianSearch
 from specbench.decoding.search.sublayers import alternating
 from specbench.decoding.topologies.chain_leaves import ChainLeaves
 from specbench.decoding.tree import DrawKind, TreeMask
+from specbench.decoding.verifiers.base import Verifier
 from specbench.decoding.verifiers.rrs import RecursiveRejection
 from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.errors import ConfigError
@@ -157,7 +158,7 @@ def test_draws_declared_as_independent_are_caught():
         assert error < 1e-12 if honest else error > 1e-3
 
 
-class UnwarpedBonus:
+class UnwarpedBonus(Verifier):
     """The release's slip: after full acceptance the next token ignores the temperature."""
 
     def __init__(self):
