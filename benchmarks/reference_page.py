@@ -1,4 +1,4 @@
-"""The tables of docs/reference.md, from the reference results.
+"""The tables of docs/reference.md and docs/reference_pictures.md, from the reference results.
 
     python -m benchmarks.reference_page > tables.md
 
@@ -9,6 +9,7 @@ how long it held up the processor outside of both models.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from specbench.compare import compare
@@ -21,6 +22,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "results" / "reference"
 COLUMNS: tuple[tuple[str, Callable[[ComparisonRow], str]], ...] = (
     ("method", lambda row: f"`{row.label}`"),
     ("class", words.exactness),
+    ("forwards", lambda row: words.number(row.quantities.nfe, 1)),
     ("tokens per round", lambda row: words.number(row.quantities.mal)),
     ("draft efficiency", lambda row: words.percent(row.quantities.draft_efficiency)),
     ("node of ceiling", words.node_acceptance),
@@ -38,10 +40,12 @@ def main() -> None:
     for folder in sorted(path for path in FOLDER.iterdir() if path.is_dir()):
         comparison = compare(read_many(sorted(folder.glob("*.parquet"))))
         rows = comparison.section(OVERALL) or comparison.rows
+        measured = words.metrics_of(rows)
+        columns = [*COLUMNS, *((name, partial(words.metric, name=name)) for name in measured)]
         shown = [
             (title, read)
-            for title, read in COLUMNS
-            if any(read(row) != words.NOTHING for row in rows)
+            for title, read in columns
+            if any(read(row) != words.NOTHING for row in rows) and (title != "forwards" or measured)
         ]
         print(f"### {words.heading(comparison)}\n")
         print(f"| {' | '.join(title for title, _ in shown)} |")
