@@ -57,39 +57,13 @@ class CorpusValue(NamedTuple):
     detail: Mapping[str, Any] = {}
 
 
-@runtime_checkable
-class PictureMetric(Protocol):
-    """A measure with a value for each picture.
+class Metric(Protocol):
+    """What every measure of pictures has.
 
     Attributes:
         name: Its id, as in `conf/metric/`.
         version: Moves whenever the same pictures would get another value.
-        unit: Unit of the values, or empty.
-        protocol: Everything that moves the number: nets, weights, preprocessing, thresholds.
-        better: Which direction is better.
-    """
-
-    name: str
-    version: int
-    unit: str
-    protocol: str
-    better: Better
-
-    def prepare(self) -> None:
-        """Load what scoring needs; raise a `SpecbenchError` that names a missing file."""
-
-    def score(self, pictures: Sequence[Picture]) -> list[float | None]:
-        """Return one value for each picture, None where the metric does not apply to it."""
-
-
-@runtime_checkable
-class CorpusMetric(Protocol):
-    """A measure of a whole set of pictures.
-
-    Attributes:
-        name: Its id, as in `conf/metric/`.
-        version: Moves whenever the same pictures would get another value.
-        unit: Unit of the value, or empty.
+        unit: Unit of its values, or empty.
         protocol: Everything that moves the number: nets, weights, preprocessing, thresholds.
         better: Which direction is better.
     """
@@ -102,6 +76,19 @@ class CorpusMetric(Protocol):
 
     def prepare(self) -> None:
         """Load what measuring needs; raise a `SpecbenchError` that names a missing file."""
+
+
+@runtime_checkable
+class PictureMetric(Metric, Protocol):
+    """A measure with a value for each picture."""
+
+    def score(self, pictures: Sequence[Picture]) -> list[float | None]:
+        """Return one value for each picture, None where the metric does not apply to it."""
+
+
+@runtime_checkable
+class CorpusMetric(Metric, Protocol):
+    """A measure of a whole set of pictures."""
 
     def measure(self, pictures: Sequence[Picture]) -> CorpusValue:
         """Return the value of all pictures together."""

@@ -24,7 +24,7 @@ from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.image_side import Layout, PixelDecoder
 from specbench.models.lean_weights import body_weights, projection
-from specbench.models.load import quiet, unloadable
+from specbench.models.load import read_settings
 from specbench.models.one_vocabulary import codes_slice, load_family, read_module
 from specbench.models.pair import ModelPair
 from specbench.models.vqgan_files import load_pixel_decoder
@@ -61,11 +61,7 @@ class Chameleon:
         Raises:
             ModelError: If it has none, or asks for the norms of the 30B model.
         """
-        try:
-            with quiet():
-                settings = ChameleonConfig.from_pretrained(files.location, revision=files.revision)
-        except (OSError, ValueError, KeyError) as error:
-            raise unloadable(files, error) from error
+        settings = read_settings(files, ChameleonConfig)
         if settings.swin_norm or settings.hidden_act != "silu":
             raise ModelError(
                 f"'{files.source}' cannot be run",

@@ -22,7 +22,7 @@ from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.image_side import Layout, PixelDecoder
 from specbench.models.lean_weights import body_weights, projection
-from specbench.models.load import quiet, unloadable
+from specbench.models.load import read_settings
 from specbench.models.one_vocabulary import codes_slice, load_family, read_module
 from specbench.models.pair import ModelPair
 from specbench.models.shards import tensors_below
@@ -49,11 +49,7 @@ class Emu3:
         Raises:
             ModelError: If it has none.
         """
-        try:
-            with quiet():
-                settings = Emu3Config.from_pretrained(files.location, revision=files.revision)
-        except (OSError, ValueError, KeyError) as error:
-            raise unloadable(files, error) from error
+        settings = read_settings(files, Emu3Config)
         settings.vocabulary_map = settings.vocabulary_map or {}
         return settings
 

@@ -25,7 +25,6 @@ from torch import Tensor
 from transformers import JanusConfig, JanusForConditionalGeneration
 
 from specbench.errors import ModelError
-from specbench.models import checkpoint as checkpoints
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.guided import GuidedModel
@@ -40,9 +39,8 @@ from specbench.models.image_side import (
 from specbench.models.lean_weights import body_weights, projection
 from specbench.models.load import (
     describe,
-    find_drafts,
+    find_all,
     load_tokenizer,
-    pick_device,
     pick_dtype,
     quiet,
     unloadable,
@@ -73,12 +71,7 @@ def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options:
     if CAPTION not in template:
         raise reader.error("template", template, f"a text that holds {CAPTION}")
     check_engine(config)
-    device = pick_device(config.device)
-    files = checkpoints.find(config.target, config.target_revision)
-    drafts = find_drafts(config) if "draft" in needs else {}
-    sizes = [checkpoints.local_bytes(each) for each in (files, *drafts.values())]
-    local = sum(size for size in sizes if size is not None) / 1e9
-    checkpoints.check_memory(config.weights_gb or local, device, config.name)
+    device, files, drafts = find_all(config, needs)
     dtype = pick_dtype(config.dtype, device, files)
     tokenizer = load_tokenizer(files, config)
     captions = rows = JanusCaptions(tokenizer, template, begin)

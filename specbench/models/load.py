@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -41,13 +41,7 @@ def load_pair(config: ModelConfig, *, needs: frozenset[str] = frozenset({"draft"
         ModelError: If a checkpoint is missing, does not fit or lacks what is needed, or the
             vocabularies differ.
     """
-    device = pick_device(config.device)
-    target_files = checkpoints.find(config.target, config.target_revision)
-    draft_files = find_drafts(config) if "draft" in needs else {}
-    if not config.device_map:
-        sizes = [checkpoints.local_bytes(files) for files in (target_files, *draft_files.values())]
-        local = sum(size for size in sizes if size is not None) / 1e9
-        checkpoints.check_memory(config.weights_gb or local, device, config.name)
+    device, target_files, draft_files = find_all(config, needs)
     check_needs(target_files, config, needs)
     dtype = pick_dtype(config.dtype, device, target_files)
     tokenizer = load_tokenizer(target_files, config)
@@ -72,6 +66,40 @@ def load_pair(config: ModelConfig, *, needs: frozenset[str] = frozenset({"draft"
         provenance=provenance,
         more_drafts=tuple(drafts[1:]),
     )
+
+
+class Found(NamedTuple):
+    """Where a model entry's checkpoints are, and where they will run.
+
+    Attributes:
+        device: The device.
+        target: The target's checkpoint.
+        drafts: The drafts', by the role that names each in results.
+    """
+
+    device: torch.device
+    target: Checkpoint
+    drafts: dict[str, Checkpoint]
+
+
+def find_all(config: ModelConfig, needs: frozenset[str]) -> Found:
+    """Find what a model entry names, before anything is loaded.
+
+    Args:
+        config: The model entry.
+        needs: What the methods need of the models; drafts are left out where none needs them.
+
+    Raises:
+        ModelError: If a checkpoint is missing, or all of them do not fit in memory.
+    """
+    device = pick_device(config.device)
+    target = checkpoints.find(config.target, config.target_revision)
+    drafts = find_drafts(config) if "draft" in needs else {}
+    if not config.device_map:
+        sizes = [checkpoints.local_bytes(files) for files in (target, *drafts.values())]
+        local = sum(size for size in sizes if size is not None) / 1e9
+        checkpoints.check_memory(config.weights_gb or local, device, config.name)
+    return Found(device, target, drafts)
 
 
 def find_drafts(config: ModelConfig) -> dict[str, Checkpoint]:
@@ -116,14 +144,25 @@ def pick_dtype(name: str, device: torch.device, files: Checkpoint) -> torch.dtyp
     very tokens of plain decoding (`docs/speed.md` has the price: nothing on a processor without
     bfloat16 instructions, about a fifth on one with them).
     """
+    size = checkpoints.local_bytes(files)
+    return dtype_of(name, device, small=size is not None and size < 2 * SMALL)
+
+
+def dtype_of(name: str, device: torch.device, *, small: bool) -> torch.dtype:
+    """Return the dtype of a name; for "auto" the one that `pick_dtype` describes.
+
+    Args:
+        name: A dtype's name, or "auto".
+        device: Where the model computes.
+        small: Whether it has fewer parameters than `SMALL`.
+    """
     if name != "auto":
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)
         return dtype
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    size = checkpoints.local_bytes(files)
-    return torch.float32 if size is not None and size < 2 * SMALL else torch.bfloat16
+    return torch.float32 if small else torch.bfloat16
 
 
 def check_needs(files: Checkpoint, config: ModelConfig, needs: frozenset[str]) -> None:
@@ -149,15 +188,19 @@ def check_needs(files: Checkpoint, config: ModelConfig, needs: frozenset[str]) -
         )
 
 
-def read_settings(files: Checkpoint) -> Any:
+def read_settings(files: Checkpoint, kind: Any = AutoConfig) -> Any:
     """Read a checkpoint's configuration.
+
+    Args:
+        files: The checkpoint.
+        kind: The configuration's class in transformers, where the checkpoint does not choose it.
 
     Raises:
         ModelError: If it has none that can be read.
     """
     try:
         with quiet():
-            return AutoConfig.from_pretrained(files.location, revision=files.revision)
+            return kind.from_pretrained(files.location, revision=files.revision)
     except (OSError, ValueError, KeyError) as error:
         raise unloadable(files, error) from error
 

@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 
 from specbench.errors import ModelError
-from specbench.models import checkpoint as checkpoints
 from specbench.models.base import Model
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
@@ -22,9 +21,8 @@ from specbench.models.image_side import CodePictures, Layout, PixelDecoder, Prom
 from specbench.models.load import (
     check_vocabularies,
     describe,
-    find_drafts,
+    find_all,
     load_tokenizer,
-    pick_device,
     pick_dtype,
     quiet,
     unloadable,
@@ -91,12 +89,7 @@ def load_family(
     """
     layout = Layout.read(options)
     check_engine(config)
-    device = pick_device(config.device)
-    target_files = checkpoints.find(config.target, config.target_revision)
-    draft_files = find_drafts(config) if "draft" in needs else {}
-    sizes = [checkpoints.local_bytes(files) for files in (target_files, *draft_files.values())]
-    local = sum(size for size in sizes if size is not None) / 1e9
-    checkpoints.check_memory(config.weights_gb or local, device, config.name)
+    device, target_files, draft_files = find_all(config, needs)
     dtype = pick_dtype(config.dtype, device, target_files)
     tokenizer = load_tokenizer(target_files, config)
     prompts = Prompts(layout, tokenizer)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from specbench.errors import ModelError
 from specbench.models import checkpoint as checkpoints
-from specbench.models.load import SMALL
+from specbench.models.load import SMALL, dtype_of
 from specbench.schema.model import ModelConfig
 
 _WRAPPERS = ("model", "module", "state_dict")
@@ -168,13 +168,7 @@ def check_engine(config: ModelConfig) -> None:
 
 def pick_dtype(name: str, device: torch.device, parameters: int) -> torch.dtype:
     """Return the compute dtype; "auto" goes by device and size as `load.pick_dtype` does."""
-    if name != "auto":
-        dtype = getattr(torch, name)
-        assert isinstance(dtype, torch.dtype)
-        return dtype
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.float32 if parameters < SMALL else torch.bfloat16
+    return dtype_of(name, device, small=parameters < SMALL)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
