@@ -145,7 +145,7 @@ def _out_of_reach(name: str, error: Exception) -> TaskError:
     return TaskError(
         f"Cannot get '{name}'",
         f"it is not cached and cannot be reached: {reason}",
-        "Give the official file by task.path=FILE, or run an embedded task: tiny or shapes.",
+        "Give the official file by task.path=FILE, or run an embedded one: task=tiny, task=shapes.",
     )
 
 
