@@ -33,6 +33,8 @@ class Speedup(NamedTuple):
         adjusted_p_value: After Holm's adjustment within the comparison.
         noise_floor: Ratio of the baseline to itself that this run cannot tell from 1; None with
             fewer than two repeats.
+        detectable: Smallest ratio above 1 that a run of this size and noise would have called
+            better with a chance of 80%; None where there is no interval or no floor.
         verdict: "better", "worse", "same" or "inconclusive".
     """
 
@@ -42,6 +44,7 @@ class Speedup(NamedTuple):
     adjusted_p_value: float | None
     noise_floor: float | None
     verdict: str
+    detectable: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class ComparisonRow:
         failed: Samples with at least one failed measurement in either arm.
         speedup_e2e: End to end against the baseline; None for the baseline and without one.
         speedup_decode: The same without prefill.
+        speedup_mean_rate: Mean over samples of the method's tokens per second over the
+            baseline's mean, end to end (Spec-Bench's speedup); None as above.
+        speedup_pooled_rate: The method's tokens per second over the baseline's, each all tokens
+            over all time, end to end; None as above.
         predicted_speedup: Decode speedup that acceptance and cost predict.
         overhead: Share of the prediction that was not observed.
         tokens_ratio: The method's new tokens over the baseline's on the same measurements.
@@ -95,6 +102,8 @@ class ComparisonRow:
     quantities: ArmSummary
     quality: Mapping[str, QualityFigure]
     corpus: Mapping[str, CorpusFigure]
+    speedup_mean_rate: Estimate | None = None
+    speedup_pooled_rate: Estimate | None = None
 
 
 @dataclass(frozen=True)

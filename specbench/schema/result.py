@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Integer version of the columns below. Every change adds an upgrade step."""
 
 BASELINE = "baseline"
@@ -150,6 +150,9 @@ class FileMetadata:
             metric's number, else "pictures") and `kind` ("picture" or "corpus").
         corpus: Values of whole sets of pictures: arm -> metric -> value, n, floor, error,
             reference, protocol, version, detail.
+        source: Where imported rows come from, empty for rows that specbench measured: `format`,
+            `files` (name and SHA-256 of each), `unknown` (sentences on what the source does not
+            record) and `odd` (sentences on what was read otherwise than it is written).
     """
 
     job_id: str
@@ -172,6 +175,7 @@ class FileMetadata:
     noise: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     corpus: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -213,9 +217,14 @@ def _with_pictures(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
     return _with_unknown(table, "picture", "quality"), metadata
 
 
+def _with_source(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
+    return table, {**metadata, "source": {}}
+
+
 UPGRADES: dict[int, Callable[[pa.Table, dict[str, Any]], Upgraded]] = {
     1: _with_offers,
     2: _with_pictures,
+    3: _with_source,
 }
 """Step that turns a file of version `key` into version `key + 1`."""
 

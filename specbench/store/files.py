@@ -32,6 +32,21 @@ from specbench.schema.result import (
 )
 from specbench.store.folder import sync_folder, unwritable
 
+_OUTPUT_COLUMNS = [
+    "arm",
+    "task",
+    "category",
+    "sample_id",
+    "repeat",
+    "process",
+    "error",
+    "output_ids",
+    "output_text",
+    "picture",
+    "score",
+    "fidelity",
+    "first_divergence",
+]
 _MAGIC = b"PAR1"
 _NOT_OURS = "Give files that `specbench run` wrote."
 
@@ -55,6 +70,16 @@ class ResultSet:
         """One line a measurement, every column but the rounds; `quality` holds dictionaries."""
         table = self.table.drop_columns(["rounds"])
         frame: pd.DataFrame = table.to_pandas(maps_as_pydicts="strict")
+        return frame
+
+    @cached_property
+    def outputs(self) -> pd.DataFrame:
+        """What was generated, one line a measurement, in the order of `rows`.
+
+        Columns: arm, task, category, sample_id, repeat, process, error, output_ids, output_text,
+        picture, score, fidelity, first_divergence.
+        """
+        frame: pd.DataFrame = self.table.select(_OUTPUT_COLUMNS).to_pandas()
         return frame
 
     @cached_property

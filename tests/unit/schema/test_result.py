@@ -91,3 +91,12 @@ def test_a_file_without_pictures_gets_empty_columns() -> None:
     assert all(table.column(name).null_count == 2 for name in new)
     assert set(table.column_names) == set(result.RESULT_SCHEMA.names)
     assert FileMetadata.from_dict(values).corpus == {}
+
+
+def test_a_file_without_a_source_was_measured_here() -> None:
+    values = {**json.loads(metadata().to_json()), "schema_version": 3}
+    del values["source"]
+    table = pa.table({field.name: pa.nulls(1, field.type) for field in result.RESULT_SCHEMA})
+    table, values = upgrade(table, values)
+    assert values["schema_version"] == result.SCHEMA_VERSION
+    assert FileMetadata.from_dict(values).source == {}
