@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,11 +14,9 @@ from typing import Any
 import torch
 
 import specbench
+from specbench.secrets import scrub_command
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core")
-_SECRET = re.compile(
-    r"(^|[._-])(token|secret|password|passwd|api[_-]?key|credentials?)$", re.IGNORECASE
-)
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -43,7 +40,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def command_line(words: Sequence[str]) -> list[str]:
     """Return the words of a command without secrets and without what a sweep adds to them."""
-    return [redact(word) for word in words if not word.startswith("hydra.sweep.dir=")]
+    return scrub_command([word for word in words if not word.startswith("hydra.sweep.dir=")])
 
 
 def device_name(device: torch.device) -> str:
@@ -63,12 +60,6 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def redact(word: str) -> str:
-    """Hide the value of an override or flag whose key names a secret."""
-    key, separator, _ = word.partition("=")
-    return f"{key}=***" if separator and _SECRET.search(key) else word
 
 
 def _version(package: str) -> str | None:

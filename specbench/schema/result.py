@@ -17,6 +17,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from specbench.secrets import scrub
+
 SCHEMA_VERSION = 4
 """Integer version of the columns below. Every change adds an upgrade step."""
 
@@ -179,8 +181,8 @@ class FileMetadata:
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
-        """Return the metadata as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the metadata as one line of JSON, its secrets hidden."""
+        return json.dumps(scrub(asdict(self)), sort_keys=True)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FileMetadata:

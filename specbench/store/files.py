@@ -30,6 +30,7 @@ from specbench.schema.result import (
     FileMetadata,
     upgrade,
 )
+from specbench.secrets import scrub_row
 from specbench.store.folder import sync_folder, unwritable
 
 _OUTPUT_COLUMNS = [
@@ -135,7 +136,7 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], metadata: FileM
     unknown = {key for row in rows for key in row} - set(RESULT_SCHEMA.names)
     assert not unknown, f"no such columns in the result schema: {sorted(unknown)}"
     schema = RESULT_SCHEMA.with_metadata({METADATA_KEY: metadata.to_json().encode()})
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    table = pa.Table.from_pylist([scrub_row(row) for row in rows], schema=schema)
     for field in RESULT_SCHEMA:
         complete = field.nullable or table.column(field.name).null_count == 0
         assert complete, f"column '{field.name}' lacks a value"

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from specbench.errors import ResultsError
 from specbench.schema.result import SCHEMA_VERSION, FileMetadata
+from specbench.secrets import scrub, scrub_row
 from specbench.store.folder import sync_folder, unwritable
 
 JOURNAL_FOLDER = ".journal"
@@ -115,7 +116,7 @@ class Journal:
             os.ftruncate(descriptor, end)
             os.lseek(descriptor, end, os.SEEK_SET)
             if begun is None:
-                journal._write({"journal": JOURNAL_VERSION, "metadata": asdict(metadata)})
+                journal._write({"journal": JOURNAL_VERSION, "metadata": scrub(asdict(metadata))})
                 sync_folder(folder)
         except OSError as error:
             os.close(lock)
@@ -147,7 +148,7 @@ class Journal:
         Raises:
             ResultsError: If the line cannot be written. The journal then ends as before.
         """
-        plain = [dict(row) for row in rows]
+        plain = [scrub_row(row) for row in rows]
         if not plain:
             return
         self._write({"rows": plain})

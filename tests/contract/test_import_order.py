@@ -12,7 +12,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "specbench"
-TORCH_FREE = ("errors", "paths", "schema", "stats", "store", "datastore", "compare", "report")
+TORCH_FREE = (
+    "errors",
+    "paths",
+    "secrets",
+    "schema",
+    "stats",
+    "store",
+    "datastore",
+    "compare",
+    "report",
+)
 ORDER = (
     *TORCH_FREE,
     "rng",
