@@ -81,17 +81,24 @@ def run_job(config: RunConfig) -> JobResult:
     stem = store.result_stem(config.method.name, config.model.name, task.name, metadata.job_id)
     finished = store.existing_results(config.results_dir, stem)
     if config.resume and finished:
-        return _reused(finished[-1], config, task, models, measures)
+        return _reused(finished[-1], stem, config, task, models, measures)
     with Journal.open(config.results_dir, stem, metadata, fresh=not config.resume) as journal:
         path = store.next_free_path(config.results_dir, stem)
         return _Job(config, task, arms, models, journal, measures, path).run()
 
 
 def _reused(
-    path: Path, config: RunConfig, task: Task, models: ModelPair, measures: Sequence[Measure]
+    path: Path,
+    stem: str,
+    config: RunConfig,
+    task: Task,
+    models: ModelPair,
+    measures: Sequence[Measure],
 ) -> JobResult:
     """Return a finished file, after adding the pictures and measures that it lacks."""
     result = store.read_parquet(path)
+    identity = ["arm", "sample_id", "repeat", "process", "started_unix"]
+    store.drop_written(config.results_dir, stem, result.rows[identity].to_dict("records"))
     album = _album(path, config, task, models)
     undrawn = result.rows["picture"].isna() & result.rows["error"].isna()
     undrawn &= result.rows["repeat"] == 0

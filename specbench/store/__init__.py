@@ -20,7 +20,7 @@ from specbench.store.folder import (
     next_free_path,
     result_stem,
 )
-from specbench.store.journal import Journal, Key
+from specbench.store.journal import Journal, Key, drop_written
 
 __all__ = [
     "Journal",
@@ -28,6 +28,7 @@ __all__ = [
     "ResultSet",
     "ResultSummary",
     "check_writable",
+    "drop_written",
     "existing_results",
     "job_id",
     "list_results",

@@ -196,6 +196,45 @@ class Journal:
             raise unwritable(self.path, error, kept) from error
 
 
+def drop_written(results_dir: Path, stem: str, written: Sequence[Mapping[str, Any]]) -> bool:
+    """Delete a job's journal if all that it holds stands in a result file.
+
+    A run that is killed after it wrote its result file and before it deleted its journal leaves
+    such a journal. One that holds anything else (a repetition by `--fresh` that was stopped), that
+    cannot be read, or that a run holds is kept.
+
+    Args:
+        results_dir: The results folder.
+        stem: The job's file name without suffix.
+        written: The result file's rows; their key and `started_unix` suffice.
+
+    Returns:
+        Whether a journal was deleted.
+    """
+    path = results_dir / JOURNAL_FOLDER / f"{stem}.jsonl"
+    if not path.exists():
+        return False
+    started = {key_of(row): row["started_unix"] for row in written}
+    try:
+        lock = _take_lock(path.with_suffix(".lock"))
+    except (OSError, ResultsError):
+        return False
+    try:
+        metadata, rows, _ = _read(path)
+        if any(started.get(key) != row["started_unix"] for key, row in rows.items()):
+            return False
+        assert metadata is not None or not rows
+        path.unlink()
+        path.with_suffix(".lock").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+    except (OSError, ResultsError):
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
 def key_of(row: Mapping[str, Any]) -> Key:
     """Return the key of a row."""
     return Key(

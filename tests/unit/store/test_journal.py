@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from specbench.errors import ResultsError
-from specbench.store import Journal, Key
+from specbench.store import Journal, Key, drop_written
 from tests.unit.compare.factory import failed_row, metadata, plain_rounds, row
 
 REPO_ROOT = Path(__file__).resolve().parents[3]
@@ -226,3 +226,17 @@ def test_a_folder_that_is_a_file_is_one_clear_error(tmp_path):
     (tmp_path / "results").write_text("")
     with pytest.raises(ResultsError, match="Cannot write"):
         opened(tmp_path / "results")
+
+
+def test_a_journal_whose_rows_all_stand_in_a_file_is_deleted(tmp_path):
+    with opened(tmp_path) as journal:
+        journal.append_many([measurement("a", "baseline"), measurement("a")])
+        rows = journal.rows
+    assert not drop_written(tmp_path, "another", rows)
+    assert not drop_written(tmp_path, "job", rows[:1]), "one row stands nowhere else"
+    later = [{**entry, "started_unix": entry["started_unix"] + 1} for entry in rows]
+    assert not drop_written(tmp_path, "job", later), "the same measurements of another time"
+    with opened(tmp_path):
+        assert not drop_written(tmp_path, "job", rows), "a run holds it"
+    assert drop_written(tmp_path, "job", rows)
+    assert not list(tmp_path.rglob("*.*"))

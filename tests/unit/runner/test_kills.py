@@ -1,0 +1,197 @@
+"""A run that is killed, whenever that is, loses nothing measured and counts nothing twice.
+
+A child measures a toy job and tells through a pipe what stands safely in its journal. It dies by
+SIGKILL: at random moments, and at every single one of its operations on files in turn, a write
+torn in its middle included. The same job is then started again until it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from specbench import store
+from specbench.runner.job import run_job
+from specbench.schema.config import TimingConfig
+from tests.unit.runner import toy
+
+KILLS = 100
+NEVER = 1 << 60
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def job(folder: Path, samples: int, repeats: int):
+    letters = "abcdefghijk"
+    turns = [(letters[i % 11] + letters[(3 * i) % 11],) for i in range(samples)]
+    return toy.config(folder, turns, timing=TimingConfig(repeats=repeats, warmup=1, threads=1))
+
+
+class Child:
+    """A forked process that runs a job; `safe` is what it said to stand in the journal."""
+
+    def __init__(self, config: Any, prepare: Callable[[], None] = lambda: None) -> None:
+        self.safe: dict[tuple[Any, ...], float] = {}
+        self._rest = b""
+        self._reader, writer = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(writer)
+            return
+        code = 1
+        try:
+            os.close(self._reader)
+            _tell(writer)
+            prepare()
+            run_job(config)
+            code = 0
+        finally:
+            os._exit(code)
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kill the child after a while; return whether it had ended by itself."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self._reader], [], [], left)[0] and not self._read():
+                break
+        os.kill(self.pid, signal.SIGKILL)
+        return self.wait()
+
+    def wait(self) -> bool:
+        """Hear the child out; return whether it ended well."""
+        while self._read():
+            pass
+        os.close(self._reader)
+        _, status = os.waitpid(self.pid, 0)
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the job itself failed"
+        return not os.WIFSIGNALED(status)
+
+    def _read(self) -> bool:
+        data = os.read(self._reader, 1 << 16)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            *key, started = json.loads(line)
+            self.safe[tuple(key)] = started
+        return bool(data)
+
+
+def _tell(writer: int) -> None:
+    """Make every journal of this process report its rows once they are appended."""
+    append = store.Journal.append_many
+    pipe = os.fdopen(writer, "wb", buffering=0)  # not through os.write, which the tests wrap
+
+    def appended(journal: Any, rows: Any) -> None:
+        append(journal, rows)
+        for row in rows:
+            line = [row["arm"], row["sample_id"], row["repeat"], row["process"]]
+            pipe.write(json.dumps([*line, row["started_unix"]]).encode() + b"\n")
+
+    store.Journal.append_many = appended  # type: ignore[method-assign]
+
+
+def check_whole(config: Any, samples: int, repeats: int, safe: dict[tuple[Any, ...], float]):
+    """Check the one result file: every measurement once, the safe ones as they first were."""
+    (path,) = config.results_dir.glob("*.parquet")
+    rows = store.read_parquet(path).rows
+    keys = list(rows[["arm", "sample_id", "repeat", "process"]].itertuples(index=False, name=None))
+    assert len(keys) == len(set(keys)) == 2 * samples * repeats
+    assert rows["error"].isna().all()
+    started = dict(zip(keys, rows["started_unix"], strict=True))
+    assert {key: started[key] for key in safe} == safe
+    return rows
+
+
+def test_a_hundred_kills_at_random_moments(tmp_path):
+    samples, repeats = 60, 3
+    config = job(tmp_path, samples, repeats)
+    chance = random.Random(0)
+    safe: dict[tuple[Any, ...], float] = {}
+    kills = ends = 0
+    while kills < KILLS:
+        child = Child(config)
+        # short enough for a hundred, long enough for some to measure; a slow machine waits longer
+        if child.kill_after(chance.uniform(0.0, 0.05 + 0.02 * (kills > 80))):
+            ends += 1
+            assert child.safe or ends > 1
+            break
+        kills += 1
+        assert not set(child.safe) & set(safe), "what was safe is measured again"
+        safe |= child.safe
+        journals = list(config.results_dir.rglob("*.jsonl"))
+        if safe:
+            assert len(journals) == 1, "the journal of what was measured is gone"
+    child = Child(config)
+    assert child.wait()
+    assert not set(child.safe) & set(safe)
+    rows = check_whole(config, samples, repeats, safe | child.safe)
+    assert safe, "no kill came after a measurement, so that nothing was shown"
+
+    plain = job(tmp_path / "plain", samples, repeats)
+    run_job(plain)
+    expected = check_whole(plain, samples, repeats, {})
+    columns = ["arm", "sample_id", "repeat", "new_tokens", "target_forwards", "draft_tokens"]
+    assert rows[columns].equals(expected[columns])
+
+
+def die_at(operation: int, torn: bool) -> Callable[[], None]:
+    """Return what makes a process kill itself at its n-th operation on files."""
+
+    def arm() -> None:
+        count = 0
+
+        def die(before: Callable[[], Any] = lambda: None) -> None:
+            nonlocal count
+            count += 1
+            if count == operation:
+                before()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        write = os.write
+
+        def torn_write(descriptor: int, data: Any) -> int:
+            die(lambda: write(descriptor, bytes(data)[: len(data) // 2]) if torn else None)
+            return write(descriptor, data)
+
+        os.write = torn_write  # type: ignore[assignment]
+        for name in ("fsync", "replace", "ftruncate", "unlink", "rmdir"):
+            setattr(os, name, _dying(getattr(os, name), die))
+
+    return arm
+
+
+def _dying(original: Callable[..., Any], die: Callable[[], None]) -> Callable[..., Any]:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        die()
+        return original(*arguments, **options)
+
+    return wrapped
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["before", "torn"])
+def test_a_kill_at_every_operation_on_files(tmp_path, torn):
+    samples, repeats = 2, 1
+    operation, ended = 0, False
+    while not ended:
+        operation += 1
+        config = job(tmp_path / str(operation), samples, repeats)
+        child = Child(config, die_at(operation, torn))
+        ended = child.wait()
+        safe = dict(child.safe)
+        if not ended:
+            again = Child(config)
+            assert again.wait()
+            assert not set(again.safe) & set(safe), f"measured twice after a kill at {operation}"
+            safe |= again.safe
+        check_whole(config, samples, repeats, safe)
+        assert not list(config.results_dir.rglob("*.jsonl")), "a journal is left behind"
+        assert operation < 200
+    assert operation > 10, "the job did not pass through the operations that are killed"
