@@ -1,7 +1,8 @@
 """The journal: every finished measurement on the disk before the next one starts.
 
 A journal is a file of JSON lines beside the results. Its first line holds the job's metadata;
-every further line holds the rows of one group of measurements. A group is written with one
+every further line holds the rows of one group of measurements, or a note on the process that begins
+to measure. A group is written with one
 `write` and then synced, so that a killed process leaves whole lines and at most one torn line at
 the end, which reading drops: a measurement is there wholly or not at all.
 """
@@ -18,8 +19,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from specbench.errors import ResultsError
-from specbench.schema.result import SCHEMA_VERSION, FileMetadata
+from specbench.schema.result import RESULT_SCHEMA, SCHEMA_VERSION, FileMetadata
 from specbench.secrets import scrub, scrub_row
 from specbench.store.folder import sync_folder, unwritable
 
@@ -30,6 +33,9 @@ JOURNAL_VERSION = 1
 
 Row = dict[str, Any]
 """One measurement: a value for each column of `RESULT_SCHEMA` that applies."""
+
+_COLUMNS = frozenset(RESULT_SCHEMA.names)
+_REQUIRED = [field.name for field in RESULT_SCHEMA if not field.nullable]
 
 
 class Key(NamedTuple):
@@ -220,10 +226,10 @@ def drop_written(results_dir: Path, stem: str, written: Sequence[Mapping[str, An
     except (OSError, ResultsError):
         return False
     try:
-        metadata, rows, _ = _read(path)
-        if any(started.get(key) != row["started_unix"] for key, row in rows.items()):
+        _, rows, end = _read(path)
+        kept = all(started.get(key) == row["started_unix"] for key, row in rows.items())
+        if not kept or end < path.stat().st_size:
             return False
-        assert metadata is not None or not rows
         path.unlink()
         path.with_suffix(".lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -245,10 +251,10 @@ def key_of(row: Mapping[str, Any]) -> Key:
 def _read(path: Path) -> tuple[FileMetadata | None, dict[Key, Row], int]:
     """Return the metadata, the last row of each key, and where the last whole line ends."""
     metadata: FileMetadata | None = None
-    rows: dict[Key, Row] = {}
+    lines: list[tuple[int, list[Row]]] = []
     end = 0
     if not path.exists():
-        return metadata, rows, end
+        return metadata, {}, end
     with path.open("rb") as file:
         for number, line, last in _lines(file.read()):
             value = _decoded(line)
@@ -258,18 +264,45 @@ def _read(path: Path) -> tuple[FileMetadata | None, dict[Key, Row], int]:
                 if number == 1:
                     metadata = FileMetadata.from_dict(value["metadata"])
                 else:
-                    for row in value["rows"]:
-                        key = key_of(row)
-                        rows.pop(key, None)
-                        rows[key] = row
-            except (KeyError, TypeError, ValueError) as error:
-                raise ResultsError(
-                    f"The journal '{path}' is damaged",
-                    f"line {number} is not a line that a run writes",
-                    "Delete that line to keep the others, or begin anew with --fresh.",
-                ) from error
+                    lines.append((number, [dict(row) for row in value["rows"]]))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise _damaged(path, number) from error
             end += len(line) + 1
+    _check_rows(path, lines)
+    rows: dict[Key, Row] = {}
+    for _, group in lines:
+        for row in group:
+            rows.pop(key_of(row), None)
+            rows[key_of(row)] = row
     return metadata, rows, end
+
+
+def _check_rows(path: Path, lines: Sequence[tuple[int, list[Row]]]) -> None:
+    """Refuse rows that no result file could hold, before anything is measured beside them."""
+    if _writable([row for _, group in lines for row in group]):
+        return
+    for number, group in lines:
+        if not _writable(group):
+            raise _damaged(path, number)
+
+
+def _writable(rows: Sequence[Row]) -> bool:
+    try:
+        pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
+    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
+        return False
+    return all(
+        row.keys() <= _COLUMNS and all(row.get(name) is not None for name in _REQUIRED)
+        for row in rows
+    )
+
+
+def _damaged(path: Path, number: int) -> ResultsError:
+    return ResultsError(
+        f"The journal '{path}' is damaged",
+        f"line {number} is not a line that a run writes",
+        "Delete that line to keep the others, or begin anew with --fresh.",
+    )
 
 
 def _lines(content: bytes) -> Iterator[tuple[int, bytes, bool]]:
@@ -282,7 +315,7 @@ def _lines(content: bytes) -> Iterator[tuple[int, bytes, bool]]:
 def _decoded(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

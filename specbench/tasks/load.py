@@ -65,6 +65,8 @@ def _load_one(config: TaskConfig) -> tuple[list[Sample], Scorer | None, str]:
             raise broken_row(read.origin, place, why)
         places[sample.id] = place
         samples.append(sample)
+    if not samples:
+        raise TaskError(f"{read.origin} holds no sample", "a task needs at least one")
     if config.source.format in ORDERS:
         samples.sort(key=ORDERS[config.source.format])
     shots = _shots(config)

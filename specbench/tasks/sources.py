@@ -9,23 +9,29 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import json
 import os
+import re
 import socket
 import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from specbench.errors import TaskError
 from specbench.paths import cache_dir, tasks_dir
 from specbench.tasks.config import SourceConfig
 from specbench.tasks.formats import Row
 
+LARGEST_FILE = 4 << 30
+"""Bytes of a task file, unpacked; a small file that unpacks to more is no benchmark."""
+
 _REACH_SECONDS = 3.0
 _DOWNLOAD_SECONDS = 15.0
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Rows(NamedTuple):
@@ -75,7 +81,8 @@ def read_file(path: Path, sha256: str | None = None) -> Rows:
         TaskError: If the file is missing, changed, not text, empty, or a line is no JSON object.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = _bounded(file, path)
     except OSError as error:
         raise TaskError(
             f"Cannot read the task file {path}",
@@ -90,7 +97,8 @@ def read_file(path: Path, sha256: str | None = None) -> Rows:
         )
     try:
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
+            with gzip.open(io.BytesIO(data)) as packed:
+                data = _bounded(packed, path)
         text = data.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise TaskError(
@@ -99,6 +107,17 @@ def read_file(path: Path, sha256: str | None = None) -> Rows:
             "Download it again.",
         ) from error
     return Rows(_parse_lines(text.split("\n"), str(path)), str(path))
+
+
+def _bounded(file: IO[bytes] | gzip.GzipFile, path: Path) -> bytes:
+    data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise TaskError(
+            f"The task file {path} is larger than {LARGEST_FILE >> 20:,} MiB",
+            "no benchmark's samples take that much",
+            "Give the benchmark's own file by task.path=FILE.",
+        )
+    return data
 
 
 def _parse_lines(lines: list[str], origin: str) -> list[tuple[str, Row]]:
@@ -111,12 +130,22 @@ def _parse_lines(lines: list[str], origin: str) -> list[tuple[str, Row]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise broken_row(origin, place, f"it is not JSON: {error}") from error
+        if _SURROGATE.search(line) and not _encodable(row):
+            raise broken_row(origin, place, "it spells half a character (a lone surrogate)")
         if not isinstance(row, dict):
             raise broken_row(origin, place, "it is not a JSON object")
         rows.append((place, row))
     if not rows:
         raise TaskError(f"The task file {origin} is empty", "a task needs at least one sample")
     return rows
+
+
+def _encodable(row: Any) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def broken_row(origin: str, place: str, why: str) -> TaskError:
