@@ -142,7 +142,7 @@ class FileMetadata:
         dtype: Compute dtype, such as "float32".
         device: Device name.
         engine: Which engine ran the target: "lean", "transformers" or "table".
-        temperature: Temperature of the target law.
+        temperature: Temperature of the target law; None where it is not known (imports).
         timing: Repeats, warm-up and clock of the run.
         config: The resolved configuration, secrets removed.
         provenance: Versions, git revision, machine, digests and command line.
@@ -170,7 +170,7 @@ class FileMetadata:
     dtype: str
     device: str
     engine: str
-    temperature: float
+    temperature: float | None
     timing: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -191,12 +191,63 @@ class FileMetadata:
         Raises:
             KeyError, TypeError: If a key is missing or of the wrong shape.
         """
-        known = {item.name for item in fields(cls)}
+        known = {item.name: item.type for item in fields(cls)}
         plain = {key: value for key, value in values.items() if key in known}
-        plain["method"] = MethodInfo(**plain["method"])
+        plain["method"] = _method_info(plain["method"])
         if plain.get("baseline") is not None:
-            plain["baseline"] = MethodInfo(**plain["baseline"])
+            plain["baseline"] = _method_info(plain["baseline"])
+        for key, value in plain.items():
+            _check_shape(key, value, str(known[key]))
+        _check_deeper(plain)
         return cls(**plain)
+
+
+def _method_info(values: Any) -> MethodInfo:
+    info = MethodInfo(**values)
+    for key, value in asdict(info).items():
+        _check_shape(f"method.{key}", value, "str")
+    return info
+
+
+_SHAPES: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "MethodInfo": (MethodInfo,),
+    "MethodInfo | None": (MethodInfo, type(None)),
+}
+
+
+def _check_shape(key: str, value: Any, declared: str) -> None:
+    """Raise TypeError unless a value has its field's outermost type and can be written as text."""
+    allowed = _SHAPES.get(declared, (Mapping,))
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        raise TypeError(f"'{key}' is of the type {type(value).__name__}")
+    if not isinstance(value, MethodInfo):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise TypeError(f"'{key}' holds what no text can: {error}") from error
+
+
+def _check_deeper(plain: Mapping[str, Any]) -> None:
+    """Raise TypeError where a nested value that comparisons calculate with is of another type."""
+    if not all(type(version) is int for version in plain["scorer"].values()):
+        raise TypeError("'scorer' holds what is no version")
+    if not all(isinstance(about, Mapping) for about in plain.get("metrics", {}).values()):
+        raise TypeError("'metrics' holds what is no mapping")
+    for arm in plain.get("corpus", {}).values():
+        for values in arm.values() if isinstance(arm, Mapping) else (None,):
+            if not isinstance(values, Mapping):
+                raise TypeError("'corpus' holds what is no mapping")
+            for name in ("value", "n", "floor", "error"):
+                if not isinstance(values.get(name), (int, float, type(None))):
+                    raise TypeError(f"'corpus' holds a {name} that is no number")
+    sampling = plain.get("config", {}).get("sampling")
+    seed = sampling.get("seed") if isinstance(sampling, Mapping) else None
+    if not isinstance(seed, (int, type(None))):
+        raise TypeError("'config.sampling.seed' is no whole number")
 
 
 Upgraded = tuple[pa.Table, dict[str, Any]]

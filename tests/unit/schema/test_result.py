@@ -100,3 +100,29 @@ def test_a_file_without_a_source_was_measured_here() -> None:
     table, values = upgrade(table, values)
     assert values["schema_version"] == result.SCHEMA_VERSION
     assert FileMetadata.from_dict(values).source == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", 5),
+        ("task_version", "1"),
+        ("task_version", True),
+        ("temperature", "warm"),
+        ("config", []),
+        ("law", "\ud800"),
+        ("method", {"name": 3}),
+        ("method", []),
+        ("scorer", {"exact_match": "1"}),
+        ("metrics", {"fid": 3}),
+        ("corpus", {"method": {"fid": {"value": "low"}}}),
+        ("corpus", {"method": 3}),
+        ("config", {"sampling": {"seed": "x"}}),
+        ("config", {"deep": "\ud800"}),
+    ],
+)
+def test_metadata_of_the_wrong_shape_is_refused(key: str, value: object) -> None:
+    values = json.loads(metadata().to_json())
+    assert FileMetadata.from_dict(values) == metadata()
+    with pytest.raises(TypeError):
+        FileMetadata.from_dict({**values, key: value})
