@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 ZOO_OUT ?= build/zoo
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format bench golden train clean
+.PHONY: help install run test audit lint format bench golden train clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ run: install ## Measure the embedded text pair and print the comparison table
 test: install lint ## Lint, check the types and run the tests
 	$(BIN)/pytest -n auto
 	@if [ "$${CI:-}" = "true" ]; then $(BIN)/pytest -n auto -m slow || [ $$? -eq 5 ]; fi
+
+audit: install ## Audit every method in the short form
+	$(BIN)/specbench audit --all --quick
 
 lint: install ## Check style and types
 	$(BIN)/ruff check .

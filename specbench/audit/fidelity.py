@@ -19,6 +19,9 @@ from specbench.law import History, Law
 from specbench.models.pair import ModelPair
 
 _CHUNK = 5
+_LONG = 60
+"""Tokens of a long piece; a multiple of the short ones, so that pieces end together."""
+
 _SAFETY = 4.0
 
 
@@ -56,7 +59,9 @@ def worst(verdicts: Sequence[Fidelity]) -> Fidelity:
 def numeric_bound(models: ModelPair, prompt: Sequence[int], answer: Sequence[int]) -> float:
     """Measure how far the shape of a forward alone moves a logit.
 
-    The same text is scored in one forward, token by token, and in short chunks.
+    The same text is scored in long pieces, token by token, and in short chunks. Two shapes run
+    side by side and only the largest difference is kept, so that the memory does not grow with
+    the answer beyond two caches.
 
     Args:
         models: The pair whose target is measured.
@@ -67,15 +72,7 @@ def numeric_bound(models: ModelPair, prompt: Sequence[int], answer: Sequence[int
         A bound on the top-2 gap below which two logits may swap: four times the largest
         difference seen.
     """
-    tokens = [*prompt, *answer]
-    start = len(prompt)
-    whole = _scores(models, tokens, [len(tokens)])[start:]
-    single = _scores(models, tokens, [start] + [1] * len(answer))[start:]
-    step = [_CHUNK] * (len(answer) // _CHUNK) + [len(answer) % _CHUNK]
-    chunks = _scores(models, tokens, [start, *(size for size in step if size)])[start:]
-    # forbidden ids are minus infinity in all of them, and their difference is no number
-    spread = max(float((other - whole).abs().nan_to_num(0.0).max()) for other in (single, chunks))
-    return _SAFETY * spread
+    return _SAFETY * max(_shift(models, prompt, answer, size) for size in (1, _CHUNK))
 
 
 def judge(
@@ -105,7 +102,7 @@ def judge(
     if position is None:
         return Fidelity(severe, min(len(reference), len(output)))
     context = [*prompt, *reference[:position]]
-    logits = _scores(models, context, [len(context)])[-1]
+    logits = _wide(target_logits(models, context))[0]
     history = History(law, torch.tensor([context], device=logits.device), logits.shape[-1])
     seen = history.now()
     scores = law.penalise(logits, None if seen is None else seen[0])
@@ -116,15 +113,32 @@ def judge(
     return Fidelity(Grade.TIE if tied else severe, position, gap)
 
 
-def _scores(models: ModelPair, tokens: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
-    """Return the target's logits after every token, [T, V], fed in pieces of given sizes."""
+def target_logits(models: ModelPair, context: Sequence[int]) -> torch.Tensor:
+    """Return the target's logits after a text, [1, V]."""
+    fed = torch.tensor([list(context)], device=models.target.device)
+    return models.target.forward(fed, models.target_cache(len(context)), last=1)[:, -1]
+
+
+def _shift(models: ModelPair, prompt: Sequence[int], answer: Sequence[int], size: int) -> float:
+    """Return the largest difference of a logit between pieces of `size` and long pieces."""
     target = models.target
-    cache = models.target_cache(len(tokens))
-    pieces = []
-    start = 0
-    for size in sizes:
-        fed = torch.tensor([tokens[start : start + size]], device=target.device)
-        logits = target.forward(fed, cache)[0]
-        pieces.append(logits if logits.dtype == torch.float64 else logits.float())
-        start += size
-    return torch.cat(pieces)
+    capacity = len(prompt) + len(answer)
+    long, short = models.target_cache(capacity), target.new_cache(1, capacity)
+    fed = torch.tensor([list(prompt)], device=target.device)
+    for cache in (long, short):
+        target.forward(fed, cache, last=1)
+    largest = torch.zeros((), device=target.device, dtype=torch.float64)
+    tokens = torch.tensor([list(answer)], device=target.device)
+    for start in range(0, len(answer), _LONG):
+        piece = tokens[:, start : start + _LONG]
+        expected = target.forward(piece, long)
+        for first in range(0, piece.shape[1], size):
+            got = _wide(target.forward(piece[:, first : first + size], short))
+            apart = got - _wide(expected[:, first : first + size])
+            # forbidden ids are minus infinity in both, and their difference is no number
+            largest = largest.maximum(apart.abs().nan_to_num(0.0).max())
+    return float(largest)
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -9,7 +9,20 @@ import typer
 from typer.core import TyperGroup
 
 from specbench import __version__
-from specbench.cli import calibrate, compare, datastore, doctor, listing, run, show
+from specbench.cli import (
+    audit,
+    calibrate,
+    compare,
+    datastore,
+    doctor,
+    history,
+    import_,
+    listing,
+    predict,
+    report,
+    run,
+    show,
+)
 from specbench.cli.console import print_error, stderr
 from specbench.errors import SpecbenchError
 
@@ -47,8 +60,13 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("compare")(compare.compare)
+app.command("history")(history.history)
+app.command("report")(report.report)
+app.command("predict")(predict.predict)
+app.command("import")(import_.import_files)
 app.command("list")(listing.list_entries)
 app.command("show")(show.show)
+app.command("audit")(audit.audit)
 app.command("calibrate")(calibrate.calibrate)
 app.command("doctor")(doctor.doctor)
 app.add_typer(datastore.app, name="datastore")

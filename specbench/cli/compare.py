@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from specbench.cli import gating
 from specbench.cli.console import stdout
 from specbench.errors import ResultsError, UsageError, did_you_mean
 
@@ -38,11 +40,41 @@ def compare(
             help="Compare although KEY differs, with a banner; repeatable.",
         ),
     ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            "--explain",
+            metavar="mal|speedup",
+            help="Print every published definition of acceptance length, or of speedup, from the "
+            "same measurements, and who uses which.",
+        ),
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-on",
+            metavar="METRIC:TOLERANCE",
+            help="Gate: FILES are BASE and NEW; exit 1 where NEW is worse by more than this, such "
+            "as nfe:1%, speedup_e2e:3%, fid:+0.5; repeatable.",
+        ),
+    ] = None,
+    base: Annotated[
+        list[Path] | None,
+        typer.Option("--base", help="With --fail-on: a source of BASE; FILES are then all NEW."),
+    ] = None,
+    gha: Annotated[
+        bool,
+        typer.Option("--gha", help="Write chart data and a step summary for GitHub Actions."),
+    ] = False,
+    gha_dir: Annotated[
+        Path, typer.Option("--gha-dir", metavar="DIR", help="Where --gha writes its data files.")
+    ] = Path("gha"),
 ) -> None:
     """Compare result files: speedup with its interval and noise floor, acceptance, quality.
 
     Files that were measured under different rulers (task, target law, dtype, device, scorer,
-    baseline, model) are refused with exit code 3, unless --allow names what may differ.
+    baseline, model) are refused with exit code 3, unless --allow names what may differ. With
+    --fail-on the two sources BASE and NEW are held against each other: exit 1 on a regression.
     """
     if by not in _BY:
         raise UsageError(
@@ -52,6 +84,26 @@ def compare(
         raise UsageError("One format at a time", "--json, --markdown and --csv were given together")
     if output is not None and not (json or markdown):
         raise UsageError("--output has nothing to write", fix="Add --json or --markdown.")
+    if base and not fail_on:
+        raise UsageError("--base has nothing to do", fix="Add a rule: --fail-on METRIC:TOLERANCE.")
+    if fail_on and (csv is not None or by != "task"):
+        unfit = "--csv" if csv is not None else "--by"
+        raise UsageError(f"{unfit} does not go with --fail-on", "a gate prints its own table")
+    if explain and (csv is not None or fail_on or gha):
+        raise UsageError("--explain stands alone", "it goes with --json, --markdown, --by, --allow")
+    if fail_on:
+        text, ending = gating.run(
+            gating.sides(files, base or ()),
+            fail_on,
+            allow or (),
+            gha_dir if gha else None,
+            markdown=markdown,
+            json=json,
+        )
+        if text is not None:
+            _emit(text, output)
+        ending()
+        return
 
     from specbench.compare import compare as compare_sets
     from specbench.report import csv as csv_report
@@ -60,6 +112,9 @@ def compare(
     from specbench.report import table as table_report
     from specbench.store import read_many
 
+    if explain:
+        _explain(files, explain, by, allow or (), json, markdown, output)
+        return
     comparison = compare_sets(read_many(files), by=by, allow=set(allow or ()))
     if csv is not None:
         _emit(csv_report.render(comparison), None if csv == "-" else Path(csv))
@@ -69,6 +124,30 @@ def compare(
         _emit(markdown_report.render(comparison), output)
     else:
         stdout().print(table_report.render(comparison, width=stdout().width))
+    if gha:
+        gating.write_for_actions(gha_dir, comparison, None)
+
+
+def _explain(
+    files: list[Path],
+    topic: str,
+    by: str,
+    allow: Iterable[str],
+    json: bool,
+    markdown: bool,
+    output: Path | None,
+) -> None:
+    from specbench.compare.explain import explain
+    from specbench.report import explain as report
+    from specbench.store import read_many
+
+    explanation = explain(read_many(files), topic, by=by, allow=set(allow))
+    if json:
+        _emit(report.as_json(explanation), output)
+    elif markdown:
+        _emit(report.markdown(explanation), output)
+    else:
+        stdout().print(report.render(explanation, width=stdout().width))
 
 
 def _emit(text: str, path: Path | None) -> None:

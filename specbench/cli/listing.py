@@ -13,7 +13,7 @@ from specbench.errors import UsageError, did_you_mean
 from specbench.schema import catalog
 from specbench.schema.families import FAMILIES
 
-KINDS = ("methods", "models", "tasks", "metrics", "results")
+KINDS = ("methods", "models", "tasks", "metrics", "hardware", "shapes", "results")
 
 
 def list_entries(
@@ -32,7 +32,7 @@ def list_entries(
         Path, typer.Option("--results-dir", help="The folder that 'list results' reads.")
     ] = Path("results"),
 ) -> None:
-    """List the methods, models, tasks and metrics that there are, or the results of past runs."""
+    """List methods, models, tasks, metrics, hardware and shapes, or the results of past runs."""
     if kind not in KINDS:
         near = did_you_mean(kind, KINDS)
         raise UsageError(f"Cannot list '{kind}'", f"there are: {', '.join(KINDS)}", near)
@@ -100,6 +100,14 @@ def _modality(entry: Mapping[str, Any]) -> str:
     return str(entry.get("modality") or "text")
 
 
+def _tera(rate: Any) -> str | None:
+    return None if rate is None else f"{rate / 1e12:g}"
+
+
+def _aliases(entry: Mapping[str, Any]) -> list[str]:
+    return list(entry.get("aliases") or [])
+
+
 _Columns = list[tuple[str, Callable[[Mapping[str, Any]], Any]]]
 _COLUMNS: dict[str, _Columns] = {
     "methods": [
@@ -133,6 +141,23 @@ _COLUMNS: dict[str, _Columns] = {
         ("Measures", lambda entry: "pictures" if entry.get("metric") else "every run"),
         ("Unit", _key("unit")),
         ("Better", _key("better")),
+    ],
+    "hardware": [
+        ("Name", _key("name")),
+        ("Title", _key("title")),
+        ("TB/s", lambda entry: _tera(entry.get("bandwidth"))),
+        ("BF16 TFLOP/s", lambda entry: _tera((entry.get("flops") or {}).get("bfloat16"))),
+        ("GB", lambda entry: f"{entry['memory_bytes'] / 1e9:g}"),
+        ("Also", _aliases),
+    ],
+    "shapes": [
+        ("Name", _key("name")),
+        ("Title", _key("title")),
+        ("Layers", _key("layers")),
+        ("Hidden", _key("hidden_size")),
+        ("Heads", lambda entry: f"{entry['heads']}/{entry['key_value_heads']}"),
+        ("Vocabulary", _key("vocabulary")),
+        ("Also", _aliases),
     ],
 }
 

@@ -202,13 +202,17 @@ def _plan(label: str, config: RunConfig) -> list[str]:
             f"about {model.weights_gb:g} GB of disk for the weights, unless they are cached, and "
             f"as much memory in 16-bit numbers (twice that in 32-bit), and the cache beside it"
         )
+    processes = config.timing.processes
+    often = f"{config.timing.repeats} repeats after {config.timing.warmup} warm-ups"
+    if processes > 1:
+        often += f", in each of {processes} fresh processes"
     measures = []
     if config.metric and config.score and config.pictures:
         measures.append(f"measures: {', '.join(metric.name for metric in config.metric)}")
     return [
         f"job: {label}",
         f"runs: {config.method.name} ({config.method.exactness}){against}, {samples} of "
-        f"{task['name']}, {config.timing.repeats} repeats after {config.timing.warmup} warm-ups",
+        f"{task['name']}, {often}",
         f"model: {model.target}" + (f" with the draft {model.draft}" if model.draft else ""),
         *measures,
         f"needs: {need}",

@@ -12,7 +12,7 @@ from specbench.cli.console import print_json, stdout
 from specbench.errors import UsageError, did_you_mean
 from specbench.schema import catalog
 
-KINDS = ("method", "model", "task", "metric")
+KINDS = ("method", "model", "task", "metric", "hardware", "shape")
 
 
 def show(
@@ -43,7 +43,7 @@ def show(
         typer.Option("--output", "-o", help="With --sample: the PNG file that is drawn."),
     ] = None,
 ) -> None:
-    """Show what one method, model, task or metric is and which keys it has."""
+    """Show what one method, model, task, metric, hardware or shape is, and its keys."""
     if kind not in KINDS:
         near = did_you_mean(kind, KINDS)
         raise UsageError(f"Cannot show a '{kind}'", f"there are: {', '.join(KINDS)}", near)
@@ -63,6 +63,8 @@ def show(
         _print_method(entry)
     elif kind == "metric":
         _print_metric(entry)
+    elif kind == "hardware":
+        _print_hardware(entry)
     else:
         if kind == "model":
             _print_fields(_model_facts(entry))
@@ -111,6 +113,27 @@ def _print_metric(entry: Mapping[str, Any]) -> None:
         }
     )
     _print_parameters(entry, f"metric.{entry['name']}")
+
+
+def _print_hardware(entry: Mapping[str, Any]) -> None:
+    from dataclasses import asdict
+
+    from specbench.schema.hardware import Hardware
+
+    device = Hardware.from_dict(entry)
+    _print_fields(
+        {
+            "aliases": list(device.aliases),
+            "bandwidth": f"{device.bandwidth / 1e12:g} TB/s",
+            **{name: f"{rate / 1e12:g} TFLOP/s" for name, rate in device.flops.items()},
+            "memory": f"{device.memory_bytes / 1e9:g} GB",
+            "note": device.note.strip(),
+        }
+    )
+    _print_section("Assumed (specbench predict --set KEY=VALUE)")
+    _print_fields({name: f"{value:g}" for name, value in asdict(device.assumed).items()})
+    _print_section("Sources")
+    _print_fields({source.figures: f"{source.title}, {source.url}" for source in device.sources})
 
 
 def _print_parameters(entry: Mapping[str, Any], path: str) -> None:

@@ -3,49 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
 from specbench.compare.comparability import check_allow, check_comparable
 from specbench.compare.comparison import (
-    BETTER,
-    INCONCLUSIVE,
     OVERALL,
     PASS_AT,
-    SAME,
-    WORSE,
     Comparison,
     ComparisonRow,
     Setting,
-    Speedup,
 )
 from specbench.compare.derive import Measurements, overhead, predicted_speedup, summarise
 from specbench.compare.pool import Pairs, Pool, joined_baselines, pair, pools_of
 from specbench.compare.quality import corpus_figures, quality_figures
-from specbench.compare.warn import row_warnings, set_warnings
+from specbench.compare.speedup import (
+    ALPHA,
+    SAME_WITHIN,
+    Effort,
+    mean_rate_speedup,
+    pooled_rate_speedup,
+    speedup_of,
+    verdict,
+    with_verdicts,
+)
+from specbench.compare.warn import row_warnings, set_warnings, source_warnings
 from specbench.errors import ResultsError, UsageError, did_you_mean
 from specbench.schema.result import BASELINE, METHOD
 from specbench.stats import (
     Estimate,
-    holm,
     mean_interval,
-    noise_floor,
     paired_difference,
-    paired_ratio,
     pass_at_k,
 )
 from specbench.store import ResultSet
 
+__all__ = ["ALPHA", "GROUPINGS", "SAME_WITHIN", "compare", "verdict"]
+
 GROUPINGS = ("task", "category", "overall")
 """Values of `by`."""
-
-SAME_WITHIN = 1.01
-"""Ratio that counts as no difference where the noise floor is lower still."""
-
-ALPHA = 0.05
-"""Chance of any false "better" or "worse" among the rows of a comparison."""
 
 
 def compare(
@@ -75,19 +72,29 @@ def compare(
         )
     if not results:
         raise ResultsError("There is nothing to compare", "no result file was given")
+    if not any(result.size for result in results):
+        raise ResultsError("There is nothing to compare", "the files hold no measurement")
     unique, copies = _without_copies(results)
     differing, banners = check_comparable(unique, check_allow(allow))
     pools = pools_of(unique, differing)
+    sections = sections_of(pools, by)
+    effort = Effort.of(sum(len(chosen) for _, chosen in sections))
     rows: list[ComparisonRow] = []
-    for section, chosen in _sections(pools, by):
-        rows.extend(_section_rows(section, chosen))
-    adjusted = _with_verdicts(rows)
+    for section, chosen in sections:
+        rows.extend(_section_rows(section, chosen, effort))
+    adjusted = with_verdicts(rows)
+    setting = _setting(unique)
     return Comparison(
         by=by,
-        setting=_setting(unique),
+        setting=setting,
         rows=tuple(adjusted),
         banners=banners,
-        warnings=(*copies, *set_warnings(pools, adjusted), *row_warnings(adjusted)),
+        warnings=(
+            *copies,
+            *set_warnings(pools, adjusted),
+            *row_warnings(adjusted, setting.imported),
+            *source_warnings(unique),
+        ),
         files=tuple(result.path.name for result in unique),
     )
 
@@ -97,7 +104,7 @@ def _without_copies(results: Sequence[ResultSet]) -> tuple[list[ResultSet], list
     kept: dict[tuple[str, str, float], ResultSet] = {}
     warnings = []
     for result in results:
-        started = result.rows["started_unix"]
+        started = np.asarray(result.read(["started_unix"]).column(0))
         first = float(started.min()) if len(started) else float("nan")
         key = (result.metadata.job_id, result.metadata.method.name, first)
         if key in kept:
@@ -110,9 +117,19 @@ def _without_copies(results: Sequence[ResultSet]) -> tuple[list[ResultSet], list
     return list(kept.values()), warnings
 
 
-def _sections(pools: Sequence[Pool], by: str) -> list[tuple[str, list[Pool]]]:
-    """Return each section's name with the pools restricted to it, overall last."""
-    tasks = list(dict.fromkeys(task for pool in pools for task in pool.rows["task"]))
+def sections_of(pools: Sequence[Pool], by: str) -> list[tuple[str, list[Pool]]]:
+    """Return each section's name with the pools restricted to it, overall last.
+
+    Raises:
+        UsageError: If there is no such grouping.
+    """
+    if by not in GROUPINGS:
+        raise UsageError(
+            f"Cannot compare by '{by}'",
+            f"comparisons are by: {', '.join(GROUPINGS)}",
+            did_you_mean(by, GROUPINGS),
+        )
+    tasks = list(dict.fromkeys(task for pool in pools for task in pool.names("task")))
     sections: list[tuple[str, list[Pool]]] = []
     if by == "task":
         sections = [(task, [pool.where(task) for pool in pools]) for task in tasks]
@@ -120,23 +137,23 @@ def _sections(pools: Sequence[Pool], by: str) -> list[tuple[str, list[Pool]]]:
         for task in tasks:
             of_task = [pool.where(task) for pool in pools]
             categories = list(
-                dict.fromkeys(name for pool in of_task for name in pool.rows["category"])
+                dict.fromkeys(name for pool in of_task for name in pool.names("category"))
             )
             for category in categories:
                 name = f"{task} / {category}" if category and category != task else task
                 sections.append((name, [pool.where(task, category) for pool in of_task]))
     if len(sections) != 1:
         sections.append((OVERALL, list(pools)))
-    return [(name, [pool for pool in chosen if len(pool.rows)]) for name, chosen in sections]
+    return [(name, [pool for pool in chosen if len(pool)]) for name, chosen in sections]
 
 
-def _section_rows(section: str, pools: Sequence[Pool]) -> list[ComparisonRow]:
+def _section_rows(section: str, pools: Sequence[Pool], effort: Effort) -> list[ComparisonRow]:
     baselines: dict[str, list[Pool]] = {}
     for pool in pools:
         if pool.baseline is not None:
             baselines.setdefault(pool.baseline_label, []).append(pool)
     rows = [_baseline_row(section, label, members) for label, members in baselines.items()]
-    methods = [_method_row(section, pool) for pool in pools]
+    methods = [_method_row(section, pool, effort) for pool in pools]
     methods.sort(key=lambda row: -row.speedup_e2e.value if row.speedup_e2e else np.inf)
     return rows + methods
 
@@ -151,9 +168,9 @@ def _baseline_row(section: str, label: str, pools: Sequence[Pool]) -> Comparison
         label=label,
         method=info,
         is_baseline=True,
-        samples=_count_samples(measured),
-        repeats=_count_repeats(measured),
-        processes=_count_processes(measured),
+        samples=measured.sample_count,
+        repeats=measured.count("repeat"),
+        processes=measured.count("file", "process"),
         failed=max(pool.failed_samples(BASELINE) for pool in pools),
         speedup_e2e=None,
         speedup_decode=None,
@@ -171,22 +188,22 @@ def _baseline_row(section: str, label: str, pools: Sequence[Pool]) -> Comparison
     )
 
 
-def _method_row(section: str, pool: Pool) -> ComparisonRow:
+def _method_row(section: str, pool: Pool, effort: Effort) -> ComparisonRow:
     pairs = pair(pool) if pool.baseline is not None else None
     measured = pairs.method if pairs else pool.arm(METHOD)
     late = pairs is not None and pairs.method.settles_late
-    decode = _speedup(pairs, "decode_ns") if pairs and not late else None
+    decode = speedup_of(pairs, "decode_ns", effort) if pairs and not late else None
     predicted = predicted_speedup(pairs.method, pairs.baseline) if pairs else None
     return ComparisonRow(
         section=section,
         label=pool.label,
         method=pool.method,
         is_baseline=False,
-        samples=_count_samples(measured),
-        repeats=_count_repeats(measured),
-        processes=_count_processes(measured),
+        samples=measured.sample_count,
+        repeats=measured.count("repeat"),
+        processes=measured.count("file", "process"),
         failed=pool.failed_samples(),
-        speedup_e2e=_speedup(pairs, "total_ns") if pairs else None,
+        speedup_e2e=speedup_of(pairs, "total_ns", effort) if pairs else None,
         speedup_decode=decode,
         predicted_speedup=predicted,
         overhead=overhead(predicted, decode.value if decode else None),
@@ -199,125 +216,55 @@ def _method_row(section: str, pool: Pool) -> ComparisonRow:
         quantities=summarise(measured),
         quality=quality_figures(measured, pool.metrics, pairs.baseline if pairs else None),
         corpus=corpus_figures(pool.records(METHOD), pool.metrics, pool.records(BASELINE)),
+        speedup_mean_rate=mean_rate_speedup(pairs, effort.resamples) if pairs else None,
+        speedup_pooled_rate=pooled_rate_speedup(pairs, effort.resamples) if pairs else None,
     )
-
-
-def _speedup(pairs: Pairs, column: str) -> Speedup | None:
-    if not len(pairs.method.rows):
-        return None
-    baseline, method, process, draws = pairs.times(column)
-    ratio = paired_ratio(baseline, method, process)
-    if ratio is None:
-        return None
-    return Speedup(
-        value=ratio.value,
-        interval=ratio.interval,
-        p_value=ratio.p_value,
-        adjusted_p_value=None,
-        noise_floor=noise_floor(baseline, process, draws=draws),
-        verdict=INCONCLUSIVE,
-    )
-
-
-def _with_verdicts(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
-    """Adjust the p-values for the number of rows and give each speedup its verdict."""
-    adjusted = _adjust([row.speedup_e2e for row in rows])
-    decode = _adjust([row.speedup_decode for row in rows])
-    return [
-        replace(row, speedup_e2e=end_to_end, speedup_decode=after_prefill)
-        for row, end_to_end, after_prefill in zip(rows, adjusted, decode, strict=True)
-    ]
-
-
-def _adjust(speedups: Sequence[Speedup | None]) -> list[Speedup | None]:
-    tested = [s.p_value for s in speedups if s is not None and s.p_value is not None]
-    adjusted = iter(holm(tested))
-    out: list[Speedup | None] = []
-    for speedup in speedups:
-        if speedup is None:
-            out.append(None)
-            continue
-        value = next(adjusted) if speedup.p_value is not None else None
-        speedup = speedup._replace(adjusted_p_value=value)
-        out.append(speedup._replace(verdict=verdict(speedup)))
-    return out
-
-
-def verdict(speedup: Speedup) -> str:
-    """Judge a speedup against its interval, the noise floor and the number of comparisons.
-
-    "better" and "worse" need an interval clear of 1, a Holm-adjusted p-value below 0.05, and an
-    effect beyond the noise floor; without a measured floor neither is claimed. "same" needs the
-    whole interval within the noise floor (or within 1%, where the floor is lower).
-    """
-    if speedup.interval is None or speedup.noise_floor is None:
-        return INCONCLUSIVE
-    effect = max(speedup.value, 1 / speedup.value)
-    significant = speedup.adjusted_p_value is not None and speedup.adjusted_p_value < ALPHA
-    if speedup.interval.excludes(1.0) and significant and effect > speedup.noise_floor:
-        return BETTER if speedup.value > 1 else WORSE
-    band = max(speedup.noise_floor, SAME_WITHIN)
-    if 1 / band <= speedup.interval.low and speedup.interval.high <= band:
-        return SAME
-    return INCONCLUSIVE
 
 
 def _tokens_ratio(pairs: Pairs) -> float | None:
-    baseline = float(pairs.baseline.rows["new_tokens"].sum())
-    return float(pairs.method.rows["new_tokens"].sum()) / baseline if baseline else None
+    baseline = float(pairs.baseline.known("new_tokens").sum())
+    return float(pairs.method.known("new_tokens").sum()) / baseline if baseline else None
 
 
 def _score(measured: Measurements) -> Estimate | None:
-    scored = measured.rows.dropna(subset=["score"])
-    return mean_interval(scored.groupby(["task", "sample_id"])["score"].mean().to_numpy())
+    return mean_interval(measured.means("score"))
 
 
 def _score_name(measured: Measurements) -> str:
-    names = measured.rows["score_name"].dropna().unique()
-    return str(names[0]) if len(names) == 1 else "mean score" if len(names) else ""
+    names = measured.text("score_name")
+    return names[0] if len(names) == 1 else "mean score" if names else ""
 
 
 def _score_difference(pairs: Pairs) -> Estimate | None:
-    means = [
-        arm.rows.dropna(subset=["score"]).groupby(["task", "sample_id"])["score"].mean()
-        for arm in (pairs.baseline, pairs.method)
-    ]
-    common = means[0].index.intersection(means[1].index)
-    return paired_difference(means[0].loc[common].to_numpy(), means[1].loc[common].to_numpy())
+    baseline, method = pairs.baseline.means("score"), pairs.method.means("score")
+    return paired_difference(baseline, method)
 
 
-def _draws(measured: Measurements) -> pd.DataFrame:
-    """Return one scored row for each draw of each sample: repeats of a seed are the same draw."""
-    scored = measured.rows.dropna(subset=["score"])
-    return scored.drop_duplicates(["task", "sample_id", "seed"])
+def _draws(measured: Measurements) -> tuple[NDArray[np.integer], NDArray[np.float64]]:
+    """Return draws and the sum of scores of each sample: repeats of a seed are one draw."""
+    scores = measured.values("score")
+    known = np.isfinite(scores)
+    draw = measured.codes("sample", "seed")[known]
+    first = np.unique(draw, return_index=True)[1]
+    samples = measured.samples[known][first]
+    counts = np.bincount(samples, minlength=measured.sample_count)
+    sums = np.zeros(measured.sample_count)
+    np.add.at(sums, samples, scores[known][first])
+    return counts[counts > 0], sums[counts > 0]
 
 
 def _count_draws(measured: Measurements) -> int:
-    counts = _draws(measured).groupby(["task", "sample_id"]).size()
+    counts = _draws(measured)[0]
     return int(counts.min()) if len(counts) else 0
 
 
 def _pass_at_k(measured: Measurements) -> dict[int, float] | None:
-    fewest = _count_draws(measured)
-    if fewest < 2 or _score_name(measured) != "pass_at_1":
+    if _score_name(measured) != "pass_at_1" or (fewest := _count_draws(measured)) < 2:
         return None
-    samples = _draws(measured).groupby(["task", "sample_id"])["score"].agg(["size", "sum"])
-    drawn = [(int(n), round(c)) for n, c in samples.itertuples(index=False)]
+    drawn = [(int(n), round(c)) for n, c in zip(*_draws(measured), strict=True)]
     return {
         k: float(np.mean([pass_at_k(n, c, k) for n, c in drawn])) for k in PASS_AT if k <= fewest
     }
-
-
-def _count_samples(measured: Measurements) -> int:
-    return len(measured.rows[["task", "sample_id"]].drop_duplicates())
-
-
-def _count_repeats(measured: Measurements) -> int:
-    return int(measured.rows["repeat"].nunique())
-
-
-def _count_processes(measured: Measurements) -> int:
-    return len(measured.rows[["file", "process"]].drop_duplicates())
 
 
 def _setting(results: Sequence[ResultSet]) -> Setting:
@@ -334,6 +281,7 @@ def _setting(results: Sequence[ResultSet]) -> Setting:
             lambda result: result.metadata.baseline.name if result.metadata.baseline else ""
         ),
         version=joined(_version),
+        imported=any(result.metadata.source for result in results),
         modality="image" if any(_modality(result) == "image" for result in results) else "text",
     )
 

@@ -35,6 +35,8 @@ class Speedup(NamedTuple):
             fewer than two repeats.
         detectable: Smallest ratio above 1 that a run of this size and noise would have called
             better with a chance of 80%; None where there is no interval or no floor.
+        samples_needed: Samples of this kind that would find the observed ratio with that chance;
+            None where the interval excludes 1 already, or where no number helps.
         verdict: "better", "worse", "same" or "inconclusive".
     """
 
@@ -45,6 +47,7 @@ class Speedup(NamedTuple):
     noise_floor: float | None
     verdict: str
     detectable: float | None = None
+    samples_needed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Setting:
         baseline: Id of the baseline; empty without one.
         version: Version of specbench that measured; empty where it was not recorded.
         modality: "text" or "image": what the models generate.
+        imported: Whether a file was imported from another program's output.
     """
 
     model: str
@@ -129,6 +133,7 @@ class Setting:
     baseline: str
     version: str
     modality: str = "text"
+    imported: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every published quantity of one arm, derived from its rows and rounds by one function each.
+"""Every published quantity of one arm, derived from its rows and their ledger by one function each.
 
 Terms. A turn's first round is its prefill: the target's forward over the prompt, which yields
 the turn's first token and proposes nothing. All later rounds are verification rounds; for plain
@@ -13,50 +13,18 @@ what happens after the first token where a method settles its tokens only at the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
+
+from specbench.compare.measurements import Measurements, ratio
+
+__all__ = ["ArmSummary", "FidelityCounts", "Measurements", "RoundTime", "summarise"]
 
 LONGEST_POSITION = 64
 """Positions of the draft that `acceptance_by_position` reports at most."""
 
 _FIDELITY_ORDER = ("wrong", "diverged", "tie", "identical")
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """The successful measurements of one arm.
-
-    Attributes:
-        rows: Rows of result files, indexed by a unique id.
-        rounds: Their rounds; `row` holds the id of the measurement, `first` marks prefills.
-    """
-
-    rows: pd.DataFrame
-    rounds: pd.DataFrame
-
-    @cached_property
-    def verification(self) -> pd.DataFrame:
-        """The verification rounds: all but each turn's first."""
-        return self.rounds[~self.rounds["first"]]
-
-    @cached_property
-    def settles_late(self) -> bool:
-        """Whether most forwards belong to the turns' first rounds.
-
-        Beam search and particle filters know their first token only when they are nearly done.
-        What happens after it says nothing of how fast they decode.
-        """
-        forwards = self.rounds["target_forwards"] + self.rounds["draft_forwards"]
-        return bool(2 * forwards[self.rounds["first"]].sum() > forwards.sum())
-
-    def take(self, ids: pd.Index) -> Measurements:
-        """Return the measurements with these ids."""
-        return Measurements(
-            self.rows.loc[ids], self.rounds[self.rounds["row"].isin(ids)].reset_index(drop=True)
-        )
 
 
 class RoundTime(NamedTuple):
@@ -89,22 +57,22 @@ def mal(measured: Measurements) -> float | None:
     """Mean acceptance length: emitted tokens per verification round, bonus included, pooled."""
     if measured.settles_late:
         return None
-    rounds = measured.verification
-    return _ratio(rounds["emitted"].sum(), len(rounds))
+    return measured.total("verification_emitted", "verification_rounds")
 
 
 def mal_request(measured: Measurements) -> float | None:
     """Mean over measurements of each one's own mean acceptance length."""
-    rounds = measured.verification
-    if measured.settles_late or not len(rounds):
+    rounds = measured.values("verification_rounds")
+    emitted = measured.values("verification_emitted")
+    known = (rounds > 0) & np.isfinite(emitted)
+    if measured.settles_late or not known.any():
         return None
-    return float(rounds.groupby("row")["emitted"].mean().mean())
+    return float((emitted[known] / rounds[known]).mean())
 
 
 def accepted_per_round(measured: Measurements) -> float | None:
     """Accepted draft tokens per verification round, bonus excluded, pooled."""
-    rounds = measured.verification
-    return _ratio(rounds["accepted"].sum(), len(rounds))
+    return measured.total("verification_accepted", "verification_rounds")
 
 
 def acceptance_rate(measured: Measurements) -> float | None:
@@ -113,9 +81,7 @@ def acceptance_rate(measured: Measurements) -> float | None:
     A position of the longest proposed path is tested if all earlier ones were accepted, so that
     a round tests its accepted tokens and, unless it accepted the whole path, one more.
     """
-    proposed, accepted = _path(measured)
-    tested = accepted.sum() + (accepted < proposed).sum()
-    return _ratio(accepted.sum(), tested)
+    return measured.total("verification_accepted", "verification_tested")
 
 
 def acceptance_by_position(measured: Measurements) -> tuple[float, ...]:
@@ -123,74 +89,71 @@ def acceptance_by_position(measured: Measurements) -> tuple[float, ...]:
 
     Element 0 is the first draft position. The list ends at the last position that was tested.
     """
-    proposed, accepted = _path(measured)
-    rates = []
-    for position in range(1, LONGEST_POSITION + 1):
-        tested = (proposed >= position) & (accepted >= position - 1)
-        if not tested.any():
-            break
-        rates.append(float((accepted[tested] >= position).mean()))
-    return tuple(rates)
+    counts = measured.draft_counts
+    tested = counts.tested[:LONGEST_POSITION]
+    kept = np.zeros(len(tested))
+    kept[: len(counts.kept)] = counts.kept[: len(tested)]
+    return tuple((kept / tested).tolist())
 
 
 def acceptance_histogram(measured: Measurements) -> tuple[int, ...]:
     """Number of verification rounds that accepted 0, 1, 2, ... draft tokens."""
-    accepted = measured.verification["accepted"].to_numpy(dtype=np.int64)
-    return tuple(int(count) for count in np.bincount(accepted)) if accepted.size else ()
+    return tuple(measured.draft_counts.accepted.tolist())
 
 
 def draft_efficiency(measured: Measurements) -> float | None:
     """Accepted over drafted tokens, where every node of a draft tree was drafted, pooled."""
-    rounds = measured.verification
-    return _ratio(rounds["accepted"].sum(), rounds["nodes"].sum())
+    return measured.total("verification_accepted", "verification_nodes")
 
 
 def nfe(measured: Measurements) -> float | None:
     """Number of function evaluations: target forwards per measurement, prefills included."""
-    return _ratio(measured.rows["target_forwards"].sum(), len(measured.rows))
+    forwards = measured.known("target_forwards")
+    return ratio(forwards.sum(), len(forwards))
 
 
 def step_compression(measured: Measurements) -> float | None:
     """New tokens per target forward, prefills included, pooled. Plain decoding has 1."""
-    return _ratio(measured.rows["new_tokens"].sum(), measured.rows["target_forwards"].sum())
+    return measured.total("new_tokens", "target_forwards")
 
 
 def tokens_per_second(measured: Measurements) -> float | None:
     """New tokens per second of the whole generation, prefill included, pooled."""
-    return _ratio(measured.rows["new_tokens"].sum(), measured.rows["total_ns"].sum() / 1e9)
+    return _per_second(measured.total("new_tokens", "total_ns"))
 
 
 def tokens_per_second_decode(measured: Measurements) -> float | None:
     """Tokens of the verification rounds per second after each turn's first token, pooled."""
     if measured.settles_late:
         return None
-    emitted = measured.verification["emitted"].sum()
-    return _ratio(emitted, measured.rows["decode_ns"].sum() / 1e9)
+    return _per_second(measured.total("verification_emitted", "decode_ns"))
 
 
 def ttft_ms(measured: Measurements) -> float | None:
     """Median time to the first token of the first turn, in milliseconds."""
-    times = measured.rows["ttft_ns"].dropna()
-    return float(times.median()) / 1e6 if len(times) else None
+    times = measured.known("ttft_ns")
+    return float(np.median(times)) / 1e6 if len(times) else None
 
 
 def host_share(measured: Measurements) -> float | None:
     """Share of the total time that is neither the target's nor the drafter's, pooled."""
-    return _ratio(measured.rows["host_ns"].sum(), measured.rows["total_ns"].sum())
+    return measured.total("host_ns", "total_ns")
 
 
 def round_time(measured: Measurements) -> RoundTime | None:
     """Mean milliseconds of a verification round, split into draft, target and host."""
-    rounds = measured.verification
-    if not len(rounds):
-        return None
-    return RoundTime(*(float(rounds[f"{part}_ns"].mean()) / 1e6 for part in RoundTime._fields))
+    parts = [
+        measured.total(f"verification_{part}_ns", "verification_rounds")
+        for part in RoundTime._fields
+    ]
+    known = [part / 1e6 for part in parts if part is not None]
+    return RoundTime(*known) if len(known) == len(parts) else None
 
 
 def peak_memory_bytes(measured: Measurements) -> int | None:
     """Greatest device memory, or where no device reports it the process's resident memory."""
     for column in ("peak_device_bytes", "peak_rss_bytes"):
-        values = measured.rows[column].dropna()
+        values = measured.known(column)
         if len(values):
             return int(values.max())
     return None
@@ -198,24 +161,27 @@ def peak_memory_bytes(measured: Measurements) -> int | None:
 
 def mean_new_tokens(measured: Measurements) -> float | None:
     """New tokens per measurement, stop tokens included."""
-    return _ratio(measured.rows["new_tokens"].sum(), len(measured.rows))
+    tokens = measured.known("new_tokens")
+    return ratio(tokens.sum(), len(tokens))
 
 
 def fidelity_counts(measured: Measurements) -> FidelityCounts | None:
     """Samples by the worst fidelity of their repeats; None where fidelity is undefined."""
-    judged = measured.rows.dropna(subset=["fidelity"])
-    if not len(judged):
+    names = measured.table.names.get("fidelity", ())
+    order = [_FIDELITY_ORDER.index(name) if name in _FIDELITY_ORDER else -1 for name in names]
+    rank = np.array([*order, -1])[measured.raw("fidelity").astype(np.int64)]
+    judged = rank >= 0
+    if not judged.any():
         return None
-    rank = judged["fidelity"].map({name: place for place, name in enumerate(_FIDELITY_ORDER)})
-    worst = rank.groupby([judged["task"], judged["sample_id"]]).min()
+    worst = np.full(measured.sample_count, len(_FIDELITY_ORDER))
+    np.minimum.at(worst, measured.samples[judged], rank[judged])
     counts = {name: int((worst == place).sum()) for place, name in enumerate(_FIDELITY_ORDER)}
     return FidelityCounts(**counts)
 
 
 def node_acceptance(measured: Measurements) -> float | None:
     """Chance that a visited node of the draft tree that has children has one accepted."""
-    rows = measured.rows
-    return _ratio(rows["offer_accepted"].sum(), rows["offer_visits"].sum())
+    return measured.total("offer_accepted", "offer_visits")
 
 
 def node_acceptance_ceiling(measured: Measurements) -> float | None:
@@ -225,8 +191,7 @@ def node_acceptance_ceiling(measured: Measurements) -> float | None:
     children at the visited nodes (Sun et al., "SpecTr", 2023; Khisti et al. and Hu et al., 2024,
     2025, on optimal multi-draft speculative decoding).
     """
-    rows = measured.rows
-    return _ratio(rows["offer_optimal"].sum(), rows["offer_visits"].sum())
+    return measured.total("offer_optimal", "offer_visits")
 
 
 def predicted_speedup(method: Measurements, baseline: Measurements) -> float | None:
@@ -240,11 +205,11 @@ def predicted_speedup(method: Measurements, baseline: Measurements) -> float | N
     cost, plain_cost = round_time(method), round_time(baseline)
     if length is None or plain_length is None or cost is None or plain_cost is None:
         return None
-    per_token = _ratio(cost.draft + cost.target, length)
-    plain_per_token = _ratio(plain_cost.target + plain_cost.draft, plain_length)
+    per_token = ratio(cost.draft + cost.target, length)
+    plain_per_token = ratio(plain_cost.target + plain_cost.draft, plain_length)
     if per_token is None or plain_per_token is None:
         return None
-    return _ratio(plain_per_token, per_token)
+    return ratio(plain_per_token, per_token)
 
 
 def overhead(predicted: float | None, observed: float | None) -> float | None:
@@ -326,10 +291,5 @@ def summarise(measured: Measurements) -> ArmSummary:
     )
 
 
-def _path(measured: Measurements) -> tuple[np.ndarray, np.ndarray]:
-    rounds = measured.verification
-    return rounds["proposed"].to_numpy(), rounds["accepted"].to_numpy()
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
-    return float(numerator) / float(denominator) if denominator > 0 else None
+def _per_second(per_nanosecond: float | None) -> float | None:
+    return None if per_nanosecond is None else per_nanosecond * 1e9

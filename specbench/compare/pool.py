@@ -10,19 +10,28 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from specbench.compare.comparability import PER_TASK, Ruler, ruler_of
 from specbench.compare.derive import Measurements
+from specbench.compare.load import Loaded, load
 from specbench.compare.quality import Abouts, CorpusRecord
+from specbench.compare.table import Table
 from specbench.schema.result import BASELINE, METHOD, MethodInfo
 from specbench.stats import FloatArray
-from specbench.store import ResultSet
+from specbench.store import Drafts, ResultSet
 
-_PAIR = ["file", "task", "sample_id", "repeat", "process"]
+_NO_KEY = 2**60
+_MOST_FILES = 1_000_000
+
+MOST_PASSES = 30
+"""Passes that a noise floor is taken from, where there are more."""
 
 
 @dataclass(frozen=True)
@@ -34,37 +43,52 @@ class Pool:
         baseline_label: The same for its baseline arm.
         method: What the method says about itself.
         baseline: What its baseline says about itself; None where no file has one.
-        rows: Rows of all its files, both arms, failed ones too, with the columns `file` and
-            `seed` (0 where the law is greedy: every seed then draws the same answer).
-        rounds: Rounds of all its files; `row` is an index of `rows`.
+        table: The measurements of all files of the comparison with the sums over their rounds and
+            the columns `file` and `seed` (0 where the law is greedy: every seed then draws the
+            same answer).
+        drafts: What each verification round accepted, by the ids of `table`.
+        places: Places in `table` of the pool's rows, both arms, failed ones too.
         files: Number of files.
         metrics: What the metrics of the pictures are, by id.
         corpus: What the files say of their sets of pictures.
+        paths: Where its files were read from.
     """
 
     label: str
     baseline_label: str
     method: MethodInfo
     baseline: MethodInfo | None
-    rows: pd.DataFrame
-    rounds: pd.DataFrame
+    table: Table
+    drafts: Drafts
+    places: NDArray[np.integer]
     files: int
     metrics: Abouts
     corpus: tuple[CorpusRecord, ...]
+    paths: tuple[Path, ...] = ()
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The pool's rows as a DataFrame; text columns are categorical."""
+        return self.table.frame.iloc[self.places]
+
+    def __len__(self) -> int:
+        """Return the number of measurements, failed ones included."""
+        return len(self.places)
+
+    def names(self, column: str) -> list[str]:
+        """Return the different texts of a column, in the order in which they were first seen."""
+        return Measurements(self.table, self.drafts, self.places).text(column)
 
     def where(self, task: str | None = None, category: str | None = None) -> Pool:
         """Return the pool restricted to a task and one of its categories."""
-        keep = np.ones(len(self.rows), dtype=bool)
-        if task is not None:
-            keep &= (self.rows["task"] == task).to_numpy()
-        if category is not None:
-            keep &= (self.rows["category"] == category).to_numpy()
-        rows = self.rows[keep]
-        rounds = self.rounds[self.rounds["row"].isin(rows.index)]
+        keep = np.ones(len(self.places), dtype=bool)
+        for column, name in (("task", task), ("category", category)):
+            if name is not None:
+                keep &= self._codes(column) == self.table.code(column, name)
         corpus = tuple(
             record for record in self.corpus if category is None and task in (None, record.task)
         )
-        return replace(self, rows=rows, rounds=rounds, corpus=corpus)
+        return replace(self, places=self.places[keep], corpus=corpus)
 
     def records(self, arm: str) -> tuple[CorpusRecord, ...]:
         """Return what the files say of one arm's sets of pictures."""
@@ -72,15 +96,27 @@ class Pool:
 
     def arm(self, name: str) -> Measurements:
         """Return the successful measurements of one arm."""
-        rows = self.rows[(self.rows["arm"] == name) & self.rows["error"].isna()]
-        return Measurements(rows, self.rounds[self.rounds["row"].isin(rows.index)])
+        chosen = (self._codes("arm") == self.table.code("arm", name)) & ~self._failed
+        return Measurements(self.table, self.drafts, self.places[chosen])
 
     def failed_samples(self, arm: str | None = None) -> int:
         """Return the number of samples with a failed measurement in one arm, or in either."""
-        failed = self.rows[self.rows["error"].notna()]
+        failed = self._failed
         if arm is not None:
-            failed = failed[failed["arm"] == arm]
-        return len(failed[["task", "sample_id"]].drop_duplicates())
+            failed = failed & (self._codes("arm") == self.table.code("arm", arm))
+        return Measurements(self.table, self.drafts, self.places[failed]).sample_count
+
+    @property
+    def failures(self) -> int:
+        """Number of failed measurements in both arms."""
+        return int(self._failed.sum())
+
+    @cached_property
+    def _failed(self) -> NDArray[np.bool_]:
+        return self._codes("error") >= 0
+
+    def _codes(self, column: str) -> NDArray[np.integer]:
+        return np.asarray(self.table.arrays[column][self.places])
 
 
 class PassTimes(NamedTuple):
@@ -91,12 +127,36 @@ class PassTimes(NamedTuple):
         method: The method's.
         process: Process of each pass.
         draws: Seed of each pair: passes of different seeds timed different texts.
+        files: File of each pair: between files, hours may lie.
     """
 
     baseline: FloatArray
     method: FloatArray
     process: list[int]
     draws: FloatArray
+    files: FloatArray
+
+    def some(self) -> PassTimes:
+        """Return whole files of the passes, at most about `MOST_PASSES` of them.
+
+        A noise floor sets every pass against every other one; thirty passes have hundreds of
+        pairs, which is as much as it can use.
+        """
+        if len(self.process) <= MOST_PASSES:
+            return self
+        file = np.nanmax(np.where(np.isfinite(self.files), self.files, -1), axis=0)
+        names, sizes = np.unique(file, return_counts=True)
+        wanted = max(2, MOST_PASSES // max(1, int(sizes.max())))
+        chosen = names[np.unique(np.linspace(0, len(names) - 1, wanted).astype(int))]
+        kept = np.flatnonzero(np.isin(file, chosen))
+        process = [self.process[place] for place in kept]
+        return PassTimes(
+            self.baseline[:, kept],
+            self.method[:, kept],
+            process,
+            self.draws[:, kept],
+            self.files[:, kept],
+        )
 
 
 @dataclass(frozen=True)
@@ -113,34 +173,47 @@ class Pairs:
     method: Measurements
     unpaired: int
 
+    @cached_property
+    def _cells(self) -> tuple[NDArray[np.int64], list[int]]:
+        """Number of the pass of each pair, and the process of each pass."""
+        passes = self.method.codes("pass")
+        processes = self.method.codes("process_key")
+        first = np.unique(passes, return_index=True)[1]
+        return passes, processes[first].tolist()
+
     def times(self, column: str) -> PassTimes:
         """Return a column of both arms, one pass for each file, process and repeat."""
-        rows = self.method.rows
-        sample = pd.MultiIndex.from_frame(rows[["task", "sample_id"]]).factorize()[0]
-        passes, labels = pd.MultiIndex.from_frame(rows[["file", "process", "repeat"]]).factorize()
-        shape = (int(sample.max(initial=-1)) + 1, len(labels))
+        return self.passes(self.baseline.values(column), self.method.values(column))
+
+    def passes(self, baseline: NDArray[np.float64], method: NDArray[np.float64]) -> PassTimes:
+        """Return one value of each pair in both arms as arrays of samples and passes."""
+        passes, processes = self._cells
+        samples = self.method.samples
+        shape = (self.method.sample_count, len(processes))
         arrays = []
-        for values in (self.baseline.rows[column], rows[column], rows["seed"]):
+        for values in (baseline, method, self.method.values("seed"), self.method.values("file")):
             array = np.full(shape, np.nan)
-            array[sample, passes] = values.to_numpy(dtype=float)
+            array[samples, passes] = values
             arrays.append(array)
-        baseline, method, draws = arrays
-        processes = pd.MultiIndex.from_tuples([label[:2] for label in labels]).factorize()[0]
-        return PassTimes(baseline, method, [int(process) for process in processes], draws)
+        return PassTimes(arrays[0], arrays[1], processes, arrays[2], arrays[3])
 
 
 def pair(pool: Pool) -> Pairs:
     """Match the successful measurements of both arms of a pool."""
     baseline, method = pool.arm(BASELINE), pool.arm(METHOD)
-    left = baseline.rows[_PAIR].assign(baseline_id=baseline.rows.index)
-    right = method.rows[_PAIR].assign(method_id=method.rows.index)
-    matched = left.merge(right, on=_PAIR, how="inner")
-    partnerless = pool.rows[pool.rows["error"].isna()].shape[0] - 2 * len(matched)
-    failures = int(pool.rows["error"].notna().sum())
+    assert baseline.places is not None and method.places is not None
+    plain, fast = baseline.raw("key"), method.raw("key")
+    lowest = int(min(plain.min(initial=_NO_KEY), fast.min(initial=_NO_KEY)))
+    highest = int(max(plain.max(initial=lowest), fast.max(initial=lowest)))
+    partner = np.full(highest - lowest + 1, -1)
+    partner[fast - lowest] = method.places
+    found = partner[plain - lowest]
+    matched = found >= 0
+    partnerless = len(baseline) + len(method) - 2 * int(matched.sum())
     return Pairs(
-        baseline.take(pd.Index(matched["baseline_id"])),
-        method.take(pd.Index(matched["method_id"])),
-        max(0, partnerless - failures),
+        Measurements(pool.table, pool.drafts, baseline.places[matched]),
+        Measurements(pool.table, pool.drafts, found[matched]),
+        max(0, partnerless - pool.failures),
     )
 
 
@@ -156,14 +229,16 @@ def pools_of(results: Sequence[ResultSet], differing: Collection[str]) -> list[P
     groups: dict[str, list[ResultSet]] = {}
     identities: dict[str, dict[str, Any]] = {}
     for result in results:
-        identity = _identity(result)
+        identity = identity_of(result)
         apart = {name: getattr(ruler_of(result), name) for name in kept_apart}
         key = json.dumps([identity, apart], sort_keys=True, default=str)
         groups.setdefault(key, []).append(result)
         identities[key] = identity
     rulers = {key: ruler_of(members[0]) for key, members in groups.items()}
+    loaded = _loaded(list(groups.values()))
+    of_pool = loaded.table.arrays["pool"]
     pools = []
-    for key, members in groups.items():
+    for number, (key, members) in enumerate(groups.items()):
         suffix = [_short(getattr(rulers[key], name)) for name in kept_apart]
         siblings = [
             identities[other]
@@ -173,18 +248,20 @@ def pools_of(results: Sequence[ResultSet], differing: Collection[str]) -> list[P
         described = _description(identities[key], siblings)
         name = members[0].metadata.method.name
         baseline = next((m.metadata.baseline for m in members if m.metadata.baseline), None)
-        rows, rounds = _joined(members)
+        first, end = np.searchsorted(of_pool, [number, number + 1])
         pools.append(
             Pool(
                 label=_labelled(name, [*described, *suffix]),
                 baseline_label=_labelled(baseline.name, suffix) if baseline else "",
                 method=members[0].metadata.method,
                 baseline=baseline,
-                rows=rows,
-                rounds=rounds,
+                table=loaded.table,
+                drafts=loaded.drafts,
+                places=np.arange(first, end),
                 files=len(members),
                 metrics=_metrics(members),
                 corpus=tuple(record for member in members for record in _records(member)),
+                paths=tuple(member.path for member in members),
             )
         )
     return pools
@@ -192,36 +269,25 @@ def pools_of(results: Sequence[ResultSet], differing: Collection[str]) -> list[P
 
 def joined_baselines(pools: Sequence[Pool]) -> Measurements:
     """Return the successful baseline measurements of several pools together."""
-    arms = [pool.arm(BASELINE) for pool in pools]
-    offset = 0
-    rows, rounds = [], []
-    for number, arm in enumerate(arms):
-        size = int(arm.rows.index.max()) + 1 if len(arm.rows) else 0
-        moved = arm.rows.set_axis(arm.rows.index + offset)
-        rows.append(moved.assign(file=moved["file"] + 1_000_000 * number))
-        rounds.append(arm.rounds.assign(row=arm.rounds["row"] + offset))
-        offset += size
-    return Measurements(pd.concat(rows), pd.concat(rounds, ignore_index=True))
+    arms = [pool.arm(BASELINE).places for pool in pools]
+    places = np.concatenate([places for places in arms if places is not None])
+    return Measurements(pools[0].table, pools[0].drafts, places)
 
 
-def _joined(members: Sequence[ResultSet]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return rows and rounds of several files with unique row ids.
+def _loaded(groups: Sequence[Sequence[ResultSet]]) -> Loaded:
+    """Return the measurements of all files, one pool's after another's.
 
-    The column `file` numbers the files of one task, so that the first files of all tasks, which
-    share no samples, count as one pass over all of them.
+    Inside of a pool the column `file` numbers the files of one task, so that the first files of
+    all tasks, which share no samples, count as one pass over all of them.
     """
-    offset = 0
-    seen: dict[str, int] = {}
-    rows, rounds = [], []
-    for member in members:
-        number = seen.get(member.metadata.task, 0)
-        seen[member.metadata.task] = number + 1
-        frame = member.rows.set_axis(np.arange(len(member.rows)) + offset)
-        frame = frame.drop_duplicates(["arm", *_PAIR[1:]], keep="last")
-        rows.append(frame.assign(file=number, seed=_seed(member)))
-        rounds.append(member.rounds.assign(row=member.rounds["row"] + offset))
-        offset += len(member.rows)
-    return pd.concat(rows), pd.concat(rounds, ignore_index=True)
+    marks = []
+    for pool, members in enumerate(groups):
+        seen: dict[str, int] = {}
+        for member in members:
+            number = seen.get(member.metadata.task, 0)
+            seen[member.metadata.task] = number + 1
+            marks.append({"pool": pool, "file": pool * _MOST_FILES + number, "seed": _seed(member)})
+    return load([member for members in groups for member in members], marks)
 
 
 def _metrics(members: Sequence[ResultSet]) -> Abouts:
@@ -243,7 +309,7 @@ def _seed(result: ResultSet) -> int:
     return int(sampling.get("seed") or 0)
 
 
-def _identity(result: ResultSet) -> dict[str, Any]:
+def identity_of(result: ResultSet) -> dict[str, Any]:
     """Return what makes two files runs of one method: its id, parameters, parts and draft."""
     config = result.metadata.config
     method = config.get("method")

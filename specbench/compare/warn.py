@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from specbench.compare.comparison import INCONCLUSIVE, ComparisonRow
+from specbench.compare.comparison import INCONCLUSIVE, ComparisonRow, Speedup
 from specbench.compare.pool import Pool, pair
+from specbench.store import ResultSet
 
 FEW_SAMPLES = 10
 """Below this number of samples an interval is said to rest on few."""
@@ -40,19 +41,37 @@ def set_warnings(pools: Sequence[Pool], rows: Sequence[ComparisonRow]) -> list[s
     return warnings
 
 
-def row_warnings(rows: Sequence[ComparisonRow]) -> list[str]:
-    """Return warnings about single rows; one that several rows share is said once."""
+def source_warnings(results: Sequence[ResultSet]) -> list[str]:
+    """Return what imported files do not record, and what of them was read otherwise."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        source = result.metadata.source
+        kinds = (("unknown", "not known from its source"), ("odd", "read otherwise than written"))
+        for kind, heading in kinds:
+            if sentences := source.get(kind):
+                text = f"{heading}: {' '.join(str(sentence) for sentence in sentences)}"
+                found.setdefault(text, []).append(result.metadata.method.name)
+    return [f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in found.items()]
+
+
+def row_warnings(rows: Sequence[ComparisonRow], imported: bool = False) -> list[str]:
+    """Return warnings about single rows; one that several rows share is said once.
+
+    Args:
+        rows: The rows.
+        imported: Whether they come from published files, which no advice can measure again.
+    """
     found: dict[str, list[ComparisonRow]] = {}
     for row in rows:
         if row.is_baseline:
             continue
-        for warning in _of_row(row):
+        for warning in _of_row(row, imported):
             found.setdefault(warning, []).append(row)
     sections = {row.section for row in rows}
     return [f"{_names(about, sections)}: {warning}" for warning, about in found.items()]
 
 
-def _of_row(row: ComparisonRow) -> list[str]:
+def _of_row(row: ComparisonRow, imported: bool) -> list[str]:
     warnings = []
     if row.failed:
         warnings.append(
@@ -68,13 +87,10 @@ def _of_row(row: ComparisonRow) -> list[str]:
                 f"only {_count(row.samples, 'sample')}; raise task.limit for a narrower interval."
             )
         if speedup.noise_floor is None:
-            warnings.append(
-                "one repeat gives no noise floor, so no verdict; measure with timing.repeats=3."
-            )
-        elif speedup.verdict == INCONCLUSIVE and _below(speedup.value, speedup.noise_floor):
-            warnings.append(
-                "the speedup is below the noise floor; measure more samples or repeats."
-            )
+            advice = "" if imported else "; measure with timing.repeats=3"
+            warnings.append(f"one repeat gives no noise floor, so no verdict{advice}.")
+        elif speedup.verdict == INCONCLUSIVE:
+            warnings.append(_inconclusive(speedup))
     if row.tokens_ratio is not None and abs(row.tokens_ratio - 1) > LENGTH_TOLERANCE:
         warnings.append(
             f"it wrote {row.tokens_ratio - 1:+.0%} tokens against the baseline, which the ratio "
@@ -99,6 +115,29 @@ def _of_row(row: ComparisonRow) -> list[str]:
                 "samples lower it."
             )
     return warnings
+
+
+def _inconclusive(speedup: Speedup) -> str:
+    """Return what a run that could not tell could have told, and what would help."""
+    assert speedup.noise_floor is not None
+    below = _below(speedup.value, speedup.noise_floor)
+    what = "the speedup is below the noise floor" if below else "no verdict"
+    if speedup.detectable is None or speedup.detectable > 10:
+        return f"{what}; measure more samples or repeats."
+    able = f"this run could have told {speedup.detectable:.3g}x from 1"
+    if speedup.samples_needed is not None and not below:
+        return (
+            f"{what}: {able}; for {speedup.value:.3g}x measure about "
+            f"{_rounded(speedup.samples_needed)} samples."
+        )
+    help_ = "more repeats, processes or a quieter machine" if below else "more samples or repeats"
+    return f"{what}: {able}; measure {help_}."
+
+
+def _rounded(number: int) -> int:
+    """Return two significant digits, rounded up: the number is an estimate."""
+    step = int(10 ** max(0, len(str(number)) - 2))
+    return -(-number // step) * step
 
 
 def _below(value: float, floor: float) -> bool:

@@ -202,7 +202,7 @@ def _call_hydra(request: HostRequest, flags: Sequence[str] = (), extra: Sequence
     """Call `hydra.main` with a command line of flags first and overrides after them."""
     if request.config_dir is not None:
         flags = [*flags, "--config-dir", str(request.config_dir)]
-    arguments = ["specbench", *flags, *extra, *request.overrides]
+    arguments = [RUN_COMMAND, *flags, *extra, *request.overrides]
     before = sys.argv
     sys.argv = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"

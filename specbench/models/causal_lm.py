@@ -20,6 +20,7 @@ from specbench.errors import ModelError
 from specbench.models.base import AncestorMask, Capability, LayerSkip, Taps
 from specbench.models.blocks import BLOCK_NAMES, Blocks
 from specbench.models.masks import MaskTable
+from specbench.models.shape import Sizes, explaining
 
 _ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
@@ -88,6 +89,7 @@ class CausalLM:
             )
         self.name = name
         self._module = module
+        self._config = config
         self.dtype: torch.dtype = module.dtype
         self.device: torch.device = module.get_input_embeddings().weight.device
         self.vocab_size: int = config.vocab_size
@@ -113,6 +115,19 @@ class CausalLM:
         if config.get_text_config().model_type in BLOCK_NAMES:
             return frozenset(Capability)
         return frozenset({Capability.TREE_MASK})
+
+    @property
+    def sizes(self) -> Sizes:
+        """What its forwards read and compute, as far as its configuration tells."""
+        weights = list(self._module.parameters())
+        parameters = sum(weight.numel() for weight in weights)
+        layers, heads, width = self._shape
+        return Sizes(
+            parameters=parameters,
+            weight_bytes=sum(weight.nbytes for weight in weights),
+            cache_bytes_per_token=2 * layers * heads * width * self.dtype.itemsize,
+            shape=explaining(self._config.to_dict(), self.name, parameters),
+        )
 
     def new_cache(self, batch: int, capacity: int) -> PortCache:
         """Return an empty cache for `batch` rows of at most `capacity` tokens."""

@@ -27,6 +27,8 @@ from specbench.models.base import AncestorMask, Capability, LayerSkip, Taps
 from specbench.models.lean_weights import Layer, Weights, causal_lm_weights, supports
 from specbench.models.masks import MaskTable, window
 from specbench.models.norm import rms_norm
+from specbench.models.shape import Sizes
+from specbench.schema.shape import Shape
 
 __all__ = ["LeanDecoder", "supports"]
 
@@ -85,7 +87,32 @@ class LeanDecoder:
         self._groups = weights.groups
         self._width: int = weights.cos.shape[-1]
         self._epsilon = weights.epsilon
+        self._tied = weights.tied
         self._masks = MaskTable(0, self.dtype, self.device)
+
+    @property
+    def sizes(self) -> Sizes:
+        """What its forwards read and compute; a matrix that the checkpoint ties counts once."""
+        layers, channels = self._layers, self.embedding.shape[1]
+        outputs = self._head(self.embedding.new_zeros(1, channels)).shape[-1]
+        projections = [part for each in layers for part in (each.qkv, each.output, each.down)]
+        projections += [each.gate_up for each in layers]
+        parameters = sum(part.parameters for part in projections)
+        parameters += self.embedding.numel() + channels * (2 * len(layers) + 1)
+        parameters += 0 if self._tied else channels * outputs
+        shape = Shape(
+            name=self.name,
+            title=self.name,
+            hidden_size=channels,
+            layers=len(layers),
+            heads=self._heads,
+            key_value_heads=self._groups,
+            head_size=self._width,
+            intermediate_size=layers[0].gate_up.outputs // 2,
+            vocabulary=outputs,
+            tied=self._tied,
+        )
+        return Sizes.of(shape, parameters, self.dtype.itemsize)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """Return an empty cache for `batch` rows of at most `capacity` tokens."""

@@ -23,6 +23,7 @@ from specbench.cache import Cache
 from specbench.law import Guidance, Law
 from specbench.models.base import AncestorMask, Capability, LayerSkip, Taps
 from specbench.models.image import CODE, TEXT, Conditioning, Grid
+from specbench.models.shape import Sizes, sizes_of
 
 
 class GuidedCache:
@@ -98,6 +99,11 @@ class GuidedModel:
         self._forced = torch.tensor(grid.forced, device=self.device)
         self._forced_host = grid.forced
         self.guide(Law())
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """The body's; the cache is that of one conditioning row."""
+        return sizes_of(self._body)
 
     def guide(self, law: Law) -> None:
         """Set how rows are mixed: from now on the logits are those of this law."""

@@ -11,7 +11,7 @@ V token ids, K logits of the head, S positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,6 +65,8 @@ class Weights:
         epsilon: Of every root-mean-square norm.
         head_first: Token id of the head's first logit, for a head over a slice of the ids;
             None where it covers all of them.
+        tied: Whether the checkpoint keeps embedding and head as one matrix; in memory they may
+            be two.
     """
 
     embedding: Tensor
@@ -77,6 +79,7 @@ class Weights:
     groups: int
     epsilon: float
     head_first: int | None = None
+    tied: bool = False
 
 
 def supports(config: Any) -> bool:
@@ -96,7 +99,8 @@ def causal_lm_weights(module: Any, device: torch.device, dtype: torch.dtype) -> 
     """Take the weights of a `*ForCausalLM` module over; it is empty afterwards."""
     assert supports(module.config)
     head = projection(module.lm_head.weight, module.lm_head.bias, device=device, dtype=dtype)
-    return body_weights(module.model, module.config, head=head, device=device, dtype=dtype)
+    weights = body_weights(module.model, module.config, head=head, device=device, dtype=dtype)
+    return replace(weights, tied=bool(getattr(module.config, "tie_word_embeddings", False)))
 
 
 def body_weights(

@@ -20,7 +20,15 @@ from torch import Tensor
 
 
 class Linear(Protocol):
-    """A projection of N tokens."""
+    """A projection of N tokens.
+
+    Attributes:
+        outputs: Numbers that it makes of a token.
+        parameters: Its weights and biases.
+    """
+
+    outputs: int
+    parameters: int
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map [N, in] to [N, out]."""
@@ -40,6 +48,7 @@ class PlainLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = weight.t().contiguous()
         self._bias = bias
+        self.outputs, self.parameters = _sizes(weight, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map [N, in] to [N, out]."""
@@ -65,6 +74,7 @@ class PackedLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         self._bias = bias
+        self.outputs, self.parameters = _sizes(weight, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map [N, in] to [N, out]."""
@@ -82,6 +92,11 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     if weight.device.type == "cpu" and weight.dtype in _packable():
         return PackedLinear(weight, bias)
     return PlainLinear(weight, bias)
+
+
+def _sizes(weight: Tensor, bias: Tensor | None) -> tuple[int, int]:
+    """Return the outputs and the number of parameters of a projection."""
+    return weight.shape[0], weight.numel() + (0 if bias is None else bias.numel())
 
 
 @cache

@@ -24,10 +24,14 @@ _SPEEDUP = (
     "adjusted_p_value",
     "noise_floor",
     "verdict",
+    "detectable",
+    "samples_needed",
 )
 _PARTS: dict[str, tuple[str, ...]] = {
     "speedup_e2e": _SPEEDUP,
     "speedup_decode": _SPEEDUP,
+    "speedup_mean_rate": _ESTIMATE,
+    "speedup_pooled_rate": _ESTIMATE,
     "score": _ESTIMATE,
     "score_difference": _ESTIMATE,
     "pass_at_k": tuple(str(k) for k in PASS_AT),

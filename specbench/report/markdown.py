@@ -15,6 +15,8 @@ _COLUMNS: tuple[_Column, ...] = (
     ("Speedup [95%]", ":--", lambda row: words.speedup(row, row.speedup_e2e)),
     ("Verdict", ":--", lambda row: row.speedup_e2e.verdict if row.speedup_e2e else words.NOTHING),
     ("Floor", "--:", lambda row: words.floor(row.speedup_e2e)),
+    ("mean tok/s", ":--", lambda row: words.estimate(row.speedup_mean_rate)),
+    ("pooled tok/s", ":--", lambda row: words.estimate(row.speedup_pooled_rate)),
     ("NFE", "--:", lambda row: words.number(row.quantities.nfe, 1)),
     ("tok/NFE", "--:", lambda row: words.number(row.quantities.step_compression)),
     ("MAL", "--:", lambda row: words.number(row.quantities.mal)),
@@ -28,6 +30,8 @@ _COLUMNS: tuple[_Column, ...] = (
 _EXPLAINED = (
     "speedup",
     "floor",
+    "mean tok/s",
+    "pooled tok/s",
     "NFE",
     "tok/NFE",
     "MAL",
@@ -40,32 +44,31 @@ _EXPLAINED = (
 
 def render(comparison: Comparison) -> str:
     """Return the comparison as Markdown: heading, tables, legend, banners and warnings."""
-    blocks = [f"> **{_escaped(banner)}**" for banner in comparison.banners]
-    blocks.append(_escaped(words.heading(comparison)))
+    blocks = [f"> **{escaped(banner)}**" for banner in comparison.banners]
+    blocks.append(escaped(words.heading(comparison)))
     columns = _columns(comparison)
     for name in comparison.sections:
         rows = comparison.section(name)
         shown = "all tasks" if name == OVERALL else name
-        blocks.append(f"**{_escaped(shown)}** ({words.measured(rows)})")
+        blocks.append(f"**{escaped(shown)}** ({words.measured(rows)})")
         blocks.append(_table(rows, columns))
-        lines = [f"- {_escaped(line)}" for row in rows if (line := words.pass_at_k(row))]
+        lines = [f"- {escaped(line)}" for row in rows if (line := words.pass_at_k(row))]
         if lines:
             blocks.append("\n".join(lines))
     below = ("pass@k",) if any(row.pass_at_k for row in comparison.rows) else ()
     titles = {title for title, _, _ in columns}
-    absent = {*words.TEXT_COLUMNS, *words.IMAGE_COLUMNS} - titles
+    absent = {*words.TEXT_COLUMNS, *words.IMAGE_COLUMNS, *words.IMPORTED_COLUMNS} - titles
     explained = [title for title in _EXPLAINED if title not in absent]
     explained += words.metrics_of(comparison.rows)
     blocks.append(f"<sub>{words.legend((*explained, *below), comparison.rows)}</sub>")
     if comparison.warnings:
-        blocks.append("\n".join(f"- {_escaped(warning)}" for warning in comparison.warnings))
+        blocks.append("\n".join(f"- {escaped(warning)}" for warning in comparison.warnings))
     return "\n\n".join(blocks) + "\n"
 
 
 def _columns(comparison: Comparison) -> list[_Column]:
     """Return the columns for what the models generate, metrics of pictures after the score."""
-    image = comparison.setting.modality == "image"
-    left_out = words.TEXT_COLUMNS if image else words.IMAGE_COLUMNS
+    left_out = words.left_out(comparison.setting)
     columns = [column for column in _COLUMNS if column[0] not in left_out]
     place = [title for title, _, _ in columns].index("Score") + 1
     metrics = [_metric(name) for name in words.metrics_of(comparison.rows)]
@@ -73,7 +76,7 @@ def _columns(comparison: Comparison) -> list[_Column]:
 
 
 def _metric(name: str) -> _Column:
-    return _escaped(name), ":--", lambda row: words.metric(row, name)
+    return escaped(name), ":--", lambda row: words.metric(row, name)
 
 
 def _table(rows: Sequence[ComparisonRow], columns: Sequence[_Column]) -> str:
@@ -81,7 +84,7 @@ def _table(rows: Sequence[ComparisonRow], columns: Sequence[_Column]) -> str:
         _line([title for title, _, _ in columns]),
         _line([alignment for _, alignment, _ in columns]),
     ]
-    lines.extend(_line([_escaped(read(row)) for _, _, read in columns]) for row in rows)
+    lines.extend(_line([escaped(read(row)) for _, _, read in columns]) for row in rows)
     return "\n".join(lines)
 
 
@@ -89,7 +92,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Keep characters of names from being read as Markdown."""
     for character in ("\\", "|", "*", "_", "`", "<", "~"):
         text = text.replace(character, f"\\{character}")

@@ -49,6 +49,9 @@ _COLUMNS = (
     _Column("accept", lambda row: words.percent(row.quantities.acceptance_rate), 8),
     _Column("node", words.node_acceptance, 8),
     _Column("decode", lambda row: words.speedup(row, row.speedup_decode), 9, left=True),
+    _Column("mean tok/s", lambda row: words.estimate(row.speedup_mean_rate), 1, left=True),
+    _Column("pooled tok/s", lambda row: words.estimate(row.speedup_pooled_rate), 1, left=True),
+    _Column("detectable", lambda row: words.detectable(row.speedup_e2e), 9),
     _Column("predicted", lambda row: words.ratio(row.predicted_speedup), 10),
     _Column("host", lambda row: words.percent(row.quantities.host_share), 11),
     _Column("failed", lambda row: str(row.failed), 6),
@@ -110,8 +113,7 @@ def _worth_showing(comparison: Comparison) -> list[_Column]:
 
 def _possible(comparison: Comparison) -> list[_Column]:
     """Return all columns for what the models generate, metrics of pictures after the ratios."""
-    image = comparison.setting.modality == "image"
-    left_out = words.TEXT_COLUMNS if image else words.IMAGE_COLUMNS
+    left_out = words.left_out(comparison.setting)
     columns = [column for column in _COLUMNS if column.title not in left_out]
     place = [column.title for column in columns].index("score")
     metrics = [_metric(name) for name in words.metrics_of(comparison.rows)]

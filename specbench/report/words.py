@@ -15,9 +15,11 @@ from specbench.compare.comparison import (
     WORSE,
     Comparison,
     ComparisonRow,
+    Setting,
     Speedup,
 )
 from specbench.compare.quality import CorpusFigure, QualityFigure
+from specbench.stats import Estimate
 
 NOTHING = "–"
 """What stands where there is no value."""
@@ -46,6 +48,12 @@ _MEANINGS = {
         "accept there."
     ),
     "decode": "decode: speedup without prefill.",
+    "mean tok/s": (
+        "mean tok/s: the method's mean over samples of tokens per second over the baseline's "
+        "(Spec-Bench's speedup)."
+    ),
+    "pooled tok/s": "pooled tok/s: the same with all tokens over all time.",
+    "detectable": "detectable: smallest speedup that this run would have found 4 times in 5.",
     "predicted": "predicted: decode speedup from acceptance and cost alone.",
     "host": "host: share of the time outside of both models.",
     "NFE": "NFE: target forwards of one picture.",
@@ -58,6 +66,15 @@ IMAGE_COLUMNS = ("NFE", "tok/NFE")
 """Columns that tables of pictures have in the place of `TEXT_COLUMNS`."""
 
 TEXT_COLUMNS = ("MAL", "tok/s", "TTFT")
+
+IMPORTED_COLUMNS = ("mean tok/s", "pooled tok/s")
+"""Columns that only tables of imported files have: speedups as their sources publish them."""
+
+
+def left_out(setting: Setting) -> tuple[str, ...]:
+    """Return the titles of columns that a comparison under this setting does not have."""
+    modality = TEXT_COLUMNS if setting.modality == "image" else IMAGE_COLUMNS
+    return modality if setting.imported else (*modality, *IMPORTED_COLUMNS)
 
 
 def legend(columns: Iterable[str], rows: Sequence[ComparisonRow] = ()) -> str:
@@ -135,6 +152,22 @@ def _significant(value: float) -> str:
 def ratio(value: float | None) -> str:
     """Return a ratio such as "1.62x"."""
     return NOTHING if value is None else f"{value:.2f}x"
+
+
+def estimate(value: Estimate | None) -> str:
+    """Return a ratio with its interval, such as "1.65x [1.58, 1.72]"."""
+    if value is None:
+        return NOTHING
+    if value.interval is None:
+        return f"{value.value:.2f}x"
+    return f"{value.value:.2f}x [{value.interval.low:.2f}, {value.interval.high:.2f}]"
+
+
+def detectable(value: Speedup | None) -> str:
+    """Return the smallest speedup that would have been found, such as "1.04x"."""
+    if value is not None and value.detectable is not None and value.detectable > 10:
+        return "over 10x"
+    return ratio(value.detectable) if value is not None else NOTHING
 
 
 def speedup(row: ComparisonRow, value: Speedup | None) -> str:

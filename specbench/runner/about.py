@@ -9,6 +9,7 @@ import torch
 from specbench import store
 from specbench.law import Law
 from specbench.models.pair import ModelPair
+from specbench.models.shape import described
 from specbench.runner.provenance import device_name, provenance
 from specbench.schema.config import RunConfig
 from specbench.schema.result import FileMetadata
@@ -62,6 +63,7 @@ def file_metadata(
         temperature=law.temperature,
         timing={
             "repeats": config.timing.repeats,
+            "processes": config.timing.processes,
             "warmup": config.timing.warmup,
             "threads": torch.get_num_threads(),
             "clock": "cuda events" if device.type == "cuda" else "wall",
@@ -70,7 +72,7 @@ def file_metadata(
         config=config.to_dict(),
         provenance={
             **provenance(device),
-            "models": dict(models.provenance),
+            "models": described(models),
             "inputs": {name: dict(found) for name, found in inputs.items()},
         },
     )

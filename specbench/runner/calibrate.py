@@ -18,9 +18,9 @@ from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
 from specbench.decoding.calibrated import Calibrating, calibrated_parts
 from specbench.errors import ConfigError
-from specbench.runner.job import load_models, target_law
 from specbench.runner.measure import Bench
 from specbench.runner.provenance import provenance
+from specbench.runner.setup import load_models, target_law
 from specbench.schema.build import instantiate
 from specbench.schema.config import RunConfig
 from specbench.tasks.config import TaskConfig

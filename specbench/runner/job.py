@@ -7,7 +7,8 @@ what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,29 +16,27 @@ from typing import Any, NamedTuple
 import torch
 
 from specbench import store
-from specbench.audit.fidelity import Fidelity, judge, numeric_bound, worst
-from specbench.calibration import find_calibrations
 from specbench.clock import clock_for
-from specbench.decoding.base import Decoder
-from specbench.law import Guidance, Law
 from specbench.models.pair import ModelPair
 from specbench.runner.about import file_metadata
-from specbench.runner.measure import Arm, Bench, Measured, result_row
+from specbench.runner.busy import Watch
+from specbench.runner.judging import Judge
+from specbench.runner.measure import Arm, Bench, Place, result_row
 from specbench.runner.pictures import Album, check_drawing
-from specbench.runner.progress import JobProgress
-from specbench.runner.quality import Measure, build_measures, judge_pictures, wanted
-from specbench.schema.build import instantiate, locate
-from specbench.schema.config import MethodConfig, RunConfig, missing_draft
-from specbench.schema.result import BASELINE, METHOD
-from specbench.store import Journal, Key
+from specbench.runner.progress import JobProgress, Progress
+from specbench.runner.quality import Measure, build_measures, is_first_pass, judge_pictures, wanted
+from specbench.runner.schedule import Pair, lacking
+from specbench.runner.setup import build_arms, load_for, prepare, target_law
+from specbench.schema.config import RunConfig
+from specbench.schema.result import SCHEMA_VERSION, FileMetadata
+from specbench.store import Journal, ResultSet
 from specbench.tasks.base import Sample, Task
 from specbench.tasks.config import TaskConfig
 from specbench.tasks.load import load_task
 from specbench.tasks.prompting import for_tokenizer
 
-_BOUND_SAMPLES = 2
-_BOUND_TOKENS = 512
-"""The first tokens of a picture, on which the shapes of forwards are compared."""
+OpenProgress = Callable[[str, int, int], Progress]
+"""Shows a job's progress, given its label, its measurements, and how many of them are done."""
 
 
 class JobResult(NamedTuple):
@@ -54,8 +53,23 @@ class JobResult(NamedTuple):
     reused: bool = False
 
 
+class Step(NamedTuple):
+    """What one process of a job did.
+
+    Attributes:
+        result: How the job ended; None while later processes have to measure.
+        pending: Those processes, in order.
+    """
+
+    result: JobResult | None
+    pending: tuple[int, ...] = ()
+
+
 def run_job(config: RunConfig) -> JobResult:
     """Measure one method on one model and task.
+
+    With `timing.processes` above 1 this process measures nothing itself: fresh ones do, one after
+    the other (`runner.processes`).
 
     Args:
         config: The validated configuration.
@@ -64,31 +78,100 @@ def run_job(config: RunConfig) -> JobResult:
         SpecbenchError: If something that the user can mend prevents the job.
         KeyboardInterrupt: If interrupted; the journal is intact and the job can be resumed.
     """
+    if config.timing.processes > 1:
+        from specbench.runner.processes import run_in_processes
+
+        return run_in_processes(config)
+    step = run_process(config)
+    assert step.result is not None
+    return step.result
+
+
+def run_process(
+    config: RunConfig,
+    process: int = 0,
+    begun: bool = False,
+    open_progress: OpenProgress | None = None,
+) -> Step:
+    """Measure what one process of a job lacks; write the result file where no other lacks any.
+
+    Args:
+        config: The validated configuration.
+        process: Index of this process in the job.
+        begun: Whether an earlier process of the same call has begun the journal, so that even a
+            fresh job goes on with it.
+        open_progress: Shows the progress; None: on the terminal.
+
+    Raises:
+        SpecbenchError: If something that the user can mend prevents the job.
+        KeyboardInterrupt: If interrupted; the journal is intact and the job can be resumed.
+    """
+    watch = Watch()
     if config.timing.threads is not None:
         torch.set_num_threads(config.timing.threads)
     task = load_task(TaskConfig.from_dict(config.task))
     store.check_writable(config.results_dir)
-    arms = _arms(config)
+    arms = build_arms(config)
     for arm in arms:
         arm.decoder.check(target_law(config))
     measures = build_measures(config)
-    models = _load(config, arms)
+    models = load_for(config, arms)
     if config.pictures and models.image is not None:
         check_drawing(models.image, models.name)
-    inputs = {arm.name: _prepare(arm, config, models) for arm in arms}
+    inputs = {arm.name: prepare(arm, config, models) for arm in arms}
     task = for_tokenizer(task, models.tokenizer)
     metadata = file_metadata(config, task, models, target_law(config), inputs)
     stem = store.result_stem(config.method.name, config.model.name, task.name, metadata.job_id)
-    finished = store.existing_results(config.results_dir, stem)
-    if config.resume and finished:
-        return _reused(finished[-1], stem, config, task, models, measures)
-    with Journal.open(config.results_dir, stem, metadata, fresh=not config.resume) as journal:
+    finished = store.existing_results(config.results_dir, stem) if config.resume else []
+    written = store.read_parquet(finished[-1]) if finished else None
+    if written is not None:
+        measured = {store.key_of(row) for row in _identities(written)}
+        if not any(
+            lacking(config, arms, task, measured, k) for k in range(config.timing.processes)
+        ):
+            return Step(_reused(written, stem, config, task, models, measures))
+        metadata = replace(written.metadata, schema_version=SCHEMA_VERSION)
+    fresh = not config.resume and not begun
+    with Journal.open(config.results_dir, stem, metadata, fresh=fresh) as journal:
         path = store.next_free_path(config.results_dir, stem)
-        return _Job(config, task, arms, models, journal, measures, path).run()
+        if written is not None and _taken_up(written, journal):
+            path = written.path
+        job = _Job(config, task, arms, models, journal, measures, path)
+        return job.run(process, watch, open_progress or _on_terminal(config))
+
+
+def _on_terminal(config: RunConfig) -> OpenProgress:
+    return lambda label, total, done: JobProgress(label, total, done, config.progress)
+
+
+def _identities(written: ResultSet) -> list[dict[str, Any]]:
+    columns = ["arm", "sample_id", "repeat", "process", "started_unix", "error"]
+    return [
+        {str(name): value for name, value in row.items()}
+        for row in written.rows[columns].to_dict("records")
+    ]
+
+
+def _taken_up(written: ResultSet, journal: Journal) -> bool:
+    """Bring a finished file's rows into the journal of a job that shall have more processes.
+
+    Returns:
+        Whether the journal goes on with the file. A journal that holds other measurements of the
+        same keys belongs to a repetition (`--fresh`) that was stopped, and becomes a file of its
+        own.
+    """
+    held = {store.key_of(row): row["started_unix"] for row in journal.rows}
+    for row in _identities(written):
+        started = held.get(store.key_of(row), row["started_unix"])
+        if not isinstance(row["error"], str) and started != row["started_unix"]:
+            return False
+    rows = written.table.to_pylist(maps_as_pydicts="strict")
+    journal.append_many([row for row in rows if store.key_of(row) not in held])
+    return True
 
 
 def _reused(
-    path: Path,
+    written: ResultSet,
     stem: str,
     config: RunConfig,
     task: Task,
@@ -96,16 +179,16 @@ def _reused(
     measures: Sequence[Measure],
 ) -> JobResult:
     """Return a finished file, after adding the pictures and measures that it lacks."""
-    result = store.read_parquet(path)
-    identity = ["arm", "sample_id", "repeat", "process", "started_unix"]
-    store.drop_written(config.results_dir, stem, result.rows[identity].to_dict("records"))
+    path = written.path
+    store.drop_written(config.results_dir, stem, _identities(written))
     album = _album(path, config, task, models)
-    undrawn = result.rows["picture"].isna() & result.rows["error"].isna()
-    undrawn &= result.rows["repeat"] == 0
-    if album is not None and (undrawn.any() or wanted(measures, result.metadata)):
-        rows = result.table.to_pylist(maps_as_pydicts="strict")
-        store.write_parquet(path, *judge_pictures(album, measures, task, rows, result.metadata))
-    return JobResult(path, _failures(result.rows), True)
+    frame = written.rows
+    undrawn = frame["picture"].isna() & frame["error"].isna()
+    undrawn &= (frame["repeat"] == 0) & (frame["process"] == 0)
+    if album is not None and (undrawn.any() or wanted(measures, written.metadata)):
+        rows = written.table.to_pylist(maps_as_pydicts="strict")
+        store.write_parquet(path, *judge_pictures(album, measures, task, rows, written.metadata))
+    return JobResult(path, failed_samples(_identities(written)), True)
 
 
 def _album(path: Path, config: RunConfig, task: Task, models: ModelPair) -> Album | None:
@@ -136,60 +219,100 @@ class _Job:
         self._measures = measures
         self._path = path
         self._album = _album(path, config, task, models)
-        self._law = target_law(config)
+        law = target_law(config)
+        self._judge = Judge(models, task, law, config.score)
         self._bench = Bench(
             models,
             task,
-            self._law,
+            law,
             config.sampling.seed,
             config.max_new_tokens,
             clock_for(models.target.device),
         )
-        self._verdicts: dict[tuple[Any, ...], Fidelity] = {}
-        self._scores: dict[tuple[Any, ...], tuple[float | None, str]] = {}
+        self._process = 0
         self._seen = (-1, -1)
 
-    def run(self) -> JobResult:
-        """Measure what is missing, then write the result file."""
-        repeats = self._config.timing.repeats
-        todo = self._missing(repeats)
-        total = len(self._task.samples) * repeats * len(self._arms)
-        label = f"{self._config.method.name} on {self._task.name} with {self._models.name}"
-        done = total - len(todo) * len(self._arms)
-        with JobProgress(label, total, done, self._config.progress) as progress:
+    def run(self, process: int, watch: Watch, open_progress: OpenProgress) -> Step:
+        """Measure what a process lacks, then write the result file if that was all.
+
+        Args:
+            process: Index of the process.
+            watch: Knows how busy the machine is.
+            open_progress: Shows the progress.
+        """
+        self._process = process
+        todo = self._missing(process)
+        with open_progress(*self._extent()) as progress:
             if todo:
+                self._look_around(watch, progress)
                 progress.say("warming up")
                 self._warm_up()
-            for position, (sample, repeat, flip) in enumerate(todo):
-                self._restore_state(sample, repeat)
-                rows = self._measure(sample, repeat, flip, position)
+            for position, pair in enumerate(todo):
+                self._restore_state(pair.sample, pair.repeat)
+                rows = self._measure(pair, position)
                 self._journal.append_many(rows)
-                if self._album is not None and repeat == 0:
+                if self._album is not None:
                     for row in rows:
-                        if row["error"] is None:
+                        if row["error"] is None and is_first_pass(row):
                             self._album.keep(row)
                 tokens = sum(row.get("new_tokens") or 0 for row in rows)
                 nanoseconds = sum(row.get("total_ns") or 0 for row in rows)
                 progress.advance(len(rows), tokens, nanoseconds / 1e9)
-            rows = self._ordered(self._journal.rows)
-            metadata = replace(self._journal.metadata, noise={"logit_bound": self._bound(rows)})
-            if self._album is not None:
-                progress.say("measuring the pictures")
-                judged = judge_pictures(self._album, self._measures, self._task, rows, metadata)
-                rows, metadata = judged
+            later = [
+                k for k in range(self._config.timing.processes) if k > process and self._missing(k)
+            ]
+            if later:
+                return Step(None, tuple(later))
+            return Step(self._finish(progress))
+
+    def _extent(self) -> tuple[str, int, int]:
+        """Return the job's label, its number of measurements, and how many are done."""
+        label = f"{self._config.method.name} on {self._task.name} with {self._models.name}"
+        processes = self._config.timing.processes
+        pairs = len(self._task.samples) * self._config.timing.repeats * processes
+        missing = sum(len(self._missing(k)) for k in range(self._config.timing.processes))
+        arms = len(self._arms)
+        return label, pairs * arms, (pairs - missing) * arms
+
+    def _look_around(self, watch: Watch, progress: Progress) -> None:
+        """Record how busy the machine is, and say so where it is."""
+        rest = watch.rest()
+        self._journal.note(self._process, {"started_unix": time.time(), "machine": rest.to_dict()})
+        on_cpu = self._models.target.device.type == "cpu"
+        advice = rest.advice(torch.get_num_threads() if on_cpu else 1)
+        if advice:
+            progress.warn(advice)
+
+    def _finish(self, progress: Progress) -> JobResult:
+        """Write everything that was measured, in any process, into the result file."""
+        rows = self._ordered(self._journal.rows)
+        metadata = self._described(rows)
+        if self._album is not None:
+            progress.say("measuring the pictures")
+            judged = judge_pictures(self._album, self._measures, self._task, rows, metadata)
+            rows, metadata = judged
         store.write_parquet(self._path, rows, metadata)
         self._journal.remove()
-        return JobResult(self._path, len({row["sample_id"] for row in rows if row.get("error")}))
+        return JobResult(self._path, failed_samples(rows))
 
-    def _missing(self, repeats: int) -> list[tuple[Sample, int, bool]]:
-        """Return the pairs that the journal lacks, with the order of their arms."""
-        done = self._journal.done
-        return [
-            (sample, repeat, bool((index + repeat) % 2))
-            for repeat in range(repeats)
-            for index, sample in enumerate(self._task.samples)
-            if not all(Key(arm.name, sample.id, repeat, 0) in done for arm in self._arms)
-        ]
+    def _described(self, rows: Sequence[Mapping[str, Any]]) -> FileMetadata:
+        """Return the metadata with what only the end of a job knows."""
+        begun = self._journal.metadata
+        processes = len({row.get("process") or 0 for row in rows})
+        notes = [*begun.provenance.get("processes", []), *self._journal.notes]
+        config = dict(begun.config)
+        config["timing"] = {**config.get("timing", {}), "processes": processes}
+        return replace(
+            begun,
+            noise={"logit_bound": self._judge.bound(rows, self._bench)},
+            timing={**begun.timing, "processes": processes},
+            config=config,
+            provenance={**begun.provenance, "processes": notes},
+        )
+
+    def _missing(self, process: int) -> list[Pair]:
+        """Return the pairs of a process that the journal lacks."""
+        return lacking(self._config, self._arms, self._task, self._journal.done, process)
 
     def _warm_up(self) -> None:
         """Run a few samples unrecorded, then forget everything that they left behind."""
@@ -220,163 +343,36 @@ class _Job:
             self._bench.run(earlier, self._arms, flip=False)
         self._seen = (repeat, index + 1)
 
-    def _measure(
-        self, sample: Sample, repeat: int, flip: bool, position: int
-    ) -> list[dict[str, Any]]:
+    def _measure(self, pair: Pair, position: int) -> list[dict[str, Any]]:
         """Measure a sample in every arm and return its rows, scored and judged."""
-        measured = self._bench.run(sample, self._arms, flip)
+        sample = pair.sample
+        measured = self._bench.run(sample, self._arms, pair.flip)
+        place = Place(pair.repeat, self._process, position)
         names = {"model": self._models.name, "task": self._task.name}
         rows = []
         for entry in measured:
-            row = result_row(entry, sample, names, repeat, position)
+            row = result_row(entry, sample, names, place)
             if entry.error is None:
-                row |= self._scored(sample, entry)
-                row |= self._judged(sample, measured[0], entry)
-                if repeat == 0 and not self._config.carry_state:
+                row |= self._judge.scored(sample, entry)
+                row |= self._judge.judged(sample, measured[0], entry)
+                if is_first_pass(row) and not self._config.carry_state:
                     row |= self._bench.offers(sample, entry)
             rows.append(row)
         return rows
 
-    def _scored(self, sample: Sample, entry: Measured) -> dict[str, Any]:
-        """Score an answer once, however often it is repeated."""
-        scorer = self._task.scorer_of(sample)
-        if not self._config.score or scorer is None:
-            return {}
-        key = (sample.id, *entry.texts)
-        if key not in self._scores:
-            score = scorer.score(sample, entry.texts)
-            self._scores[key] = (score.value, score.detail)
-        value, detail = self._scores[key]
-        return {"score": value, "score_name": scorer.name, "score_detail": detail}
-
-    def _judged(self, sample: Sample, baseline: Measured, entry: Measured) -> dict[str, Any]:
-        """Compare a faithful method's greedy tokens with the baseline's."""
-        if (
-            not self._law.greedy
-            or entry is baseline
-            or not entry.arm.faithful
-            or baseline.arm.name != BASELINE
-            or baseline.error is not None
-        ):
-            return {}
-        turns = [
-            self._verdict(prompt, reference.tokens, output.tokens)
-            for prompt, reference, output in zip(
-                entry.prompts, baseline.generations, entry.generations, strict=True
-            )
-        ]
-        verdict = worst(turns)
-        return {
-            "fidelity": str(verdict.grade),
-            "first_divergence": verdict.position,
-            "top2_gap": verdict.gap,
-        }
-
-    def _verdict(
-        self, prompt: tuple[int, ...], reference: tuple[int, ...], output: tuple[int, ...]
-    ) -> Fidelity:
-        key = (prompt, reference, output)
-        if key not in self._verdicts:
-            bound = 0.0
-            if reference != output:
-                bound = numeric_bound(self._models, prompt, reference)
-            self._verdicts[key] = judge(self._models, self._law, prompt, reference, output, bound)
-        return self._verdicts[key]
-
-    def _bound(self, rows: Sequence[Mapping[str, Any]]) -> float | None:
-        """Return how far the shape of a forward moves a logit on a few measured samples."""
-        samples = {sample.id: sample for sample in self._task.samples}
-        limit = None if self._models.image is None else _BOUND_TOKENS
-        answers: dict[str, Sequence[int]] = {}
-        for row in rows:
-            if row.get("error") is None and len(answers) < _BOUND_SAMPLES:
-                answers.setdefault(row["sample_id"], row["output_ids"][0][:limit])
-        return max(
-            (
-                numeric_bound(self._models, self._bench.prompt(samples[name]), answer)
-                for name, answer in answers.items()
-            ),
-            default=None,
-        )
-
     def _ordered(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         index = {sample.id: place for place, sample in enumerate(self._task.samples)}
-        return sorted(rows, key=lambda row: (row["repeat"], index[row["sample_id"]], row["arm"]))
-
-
-def target_law(config: RunConfig) -> Law:
-    """Return the target's law of a configuration."""
-    sampling = config.sampling
-    guidance = None
-    if config.model.modality == "image":
-        guidance = Guidance(
-            1.0 if sampling.cfg_scale is None else sampling.cfg_scale,
-            sampling.cfg_schedule,
-            sampling.image_scale,
+        return sorted(
+            rows,
+            key=lambda row: (
+                row.get("process") or 0,
+                row["repeat"],
+                index[row["sample_id"]],
+                row["arm"],
+            ),
         )
-    return Law(
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        repetition_penalty=sampling.repetition_penalty,
-        guidance=guidance,
-        text_top_k=sampling.text_top_k,
-    )
 
 
-def _arms(config: RunConfig) -> list[Arm]:
-    """Return the baseline, where there is one, and the method."""
-    arms = []
-    if config.baseline is not None:
-        arms.append(_arm(BASELINE, config.baseline))
-    arms.append(_arm(METHOD, config.method))
-    return arms
-
-
-def _arm(name: str, method: MethodConfig) -> Arm:
-    decoder: Decoder = instantiate(method.decoder)
-    return Arm(name, method.name, decoder, method.exactness in ("exact", "greedy"))
-
-
-def _load(config: RunConfig, arms: Sequence[Arm]) -> ModelPair:
-    """Load the models that the arms need.
-
-    Raises:
-        ConfigError: If an arm needs something that the model entry lacks.
-    """
-    drafted = [arm for arm in arms if "draft" in arm.decoder.needs]
-    if drafted and config.model.draft is None:
-        raise missing_draft(drafted[0].name, drafted[0].method, config.model.name)
-    return load_models(config, frozenset(need for arm in arms for need in arm.decoder.needs))
-
-
-def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
-    """Load the models of a run by its entry's own loader, bound to the run's law.
-
-    Args:
-        config: The run.
-        needs: What the methods need of the models.
-    """
-    load = locate(str(config.model.loader["_target_"]))
-    options = {key: value for key, value in config.model.loader.items() if key != "_target_"}
-    models: ModelPair = load(config.model, needs=needs, **options)
-    models.bind(target_law(config))
-    return models
-
-
-def _prepare(arm: Arm, config: RunConfig, models: ModelPair) -> dict[str, str]:
-    """Fit an arm to the loaded models; return digests of what it reads beside them.
-
-    Raises:
-        ConfigError: If a calibration or a datastore is missing or belongs to other models.
-    """
-    if arm.name == BASELINE and config.baseline is not None:
-        config = replace(config, method=config.baseline)
-    used = find_calibrations(config, arm.decoder, models, target_law(config))
-    arm.decoder.prepare(models)
-    return used | arm.decoder.inputs()
-
-
-def _failures(rows: Any) -> int:
-    failed = rows[rows["error"].notna()]
-    return int(failed["sample_id"].nunique())
+def failed_samples(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many samples failed in any measurement."""
+    return len({row["sample_id"] for row in rows if isinstance(row.get("error"), str)})

@@ -12,7 +12,7 @@ import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from specbench.clock import Clock
 from specbench.decoding.base import Decoder
@@ -223,12 +223,25 @@ class Bench:
         )
 
 
+class Place(NamedTuple):
+    """When a measurement was taken.
+
+    Attributes:
+        repeat: Index of the repeat.
+        process: Index of the process.
+        position: Place in the interleaved schedule of the process.
+    """
+
+    repeat: int
+    process: int
+    position: int
+
+
 def result_row(
     measured: Measured,
     sample: Sample,
     names: Mapping[str, str],
-    repeat: int,
-    position: int,
+    place: Place,
 ) -> dict[str, Any]:
     """Return the row of `schema.result.RESULT_SCHEMA` for one measurement, without its scores.
 
@@ -236,8 +249,7 @@ def result_row(
         measured: What an arm did.
         sample: On what.
         names: "model" and "task".
-        repeat: Index of the repeat.
-        position: Place in the interleaved schedule.
+        place: When it was measured.
     """
     row: dict[str, Any] = {
         "arm": measured.arm.name,
@@ -245,9 +257,9 @@ def result_row(
         **names,
         "category": sample.category,
         "sample_id": sample.id,
-        "repeat": repeat,
-        "process": 0,
-        "position": position,
+        "repeat": place.repeat,
+        "process": place.process,
+        "position": place.position,
         "started_unix": measured.started,
         "error": measured.error,
     }

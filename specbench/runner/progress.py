@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import sys
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as RichProgress
+
+
+class Progress(Protocol):
+    """What a running job tells of itself, wherever it is shown."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(self, *exception: object) -> None:
+        """End it."""
+
+    def say(self, activity: str) -> None:
+        """Show what happens beside the measurements."""
+
+    def warn(self, line: str) -> None:
+        """Print a line that stays."""
+
+    def advance(self, measurements: int, tokens: int, seconds: float) -> None:
+        """Count finished measurements."""
 
 
 class JobProgress:
@@ -29,8 +49,10 @@ class JobProgress:
 
     def __init__(self, label: str, total: int, done: int, enabled: bool = True) -> None:
         console = Console(stderr=True)
+        self._console = console
+        self._enabled = enabled
         self._live = enabled and sys.stderr.isatty()
-        self._progress = Progress(
+        self._progress = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -49,7 +71,7 @@ class JobProgress:
             resumed = f", {done} already done" if done else ""
             console.print(f"{label}: {total} measurements{resumed}", highlight=False, markup=False)
 
-    def __enter__(self) -> JobProgress:
+    def __enter__(self) -> Self:
         """Show the bar."""
         self._progress.start()
         self._progress.refresh()
@@ -63,6 +85,11 @@ class JobProgress:
         """Show what happens before the first measurement."""
         self._progress.update(self._task, rate=activity)
         self._progress.refresh()
+
+    def warn(self, line: str) -> None:
+        """Print a line above the bar."""
+        if self._enabled:
+            self._console.print(f"warning: {line}", highlight=False, markup=False)
 
     def advance(self, measurements: int, tokens: int, seconds: float) -> None:
         """Count finished measurements and draw.

@@ -16,6 +16,12 @@ import torch
 import specbench
 from specbench.secrets import scrub_command
 
+RUN_COMMAND = "specbench run"
+"""Name of the program while Hydra reads a run's command line.
+
+Hydra would take the subcommand for an override, so that it stands in the program's name.
+"""
+
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core")
 
 
@@ -40,6 +46,8 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 def command_line(words: Sequence[str]) -> list[str]:
     """Return the words of a command without secrets and without what a sweep adds to them."""
+    if words and words[0] == RUN_COMMAND:
+        words = [*RUN_COMMAND.split(), *words[1:]]
     return scrub_command([word for word in words if not word.startswith("hydra.sweep.dir=")])
 
 

@@ -81,10 +81,10 @@ def judge_pictures(
         metadata: What the result file says beside them.
 
     Returns:
-        The rows of repeat 0 with their pictures and values, and the metadata with the values of
-        each arm.
+        The rows of the first pass with their pictures and values, and the metadata with the
+        values of each arm.
     """
-    drawn = [row for row in rows if row["repeat"] == 0 and row.get("error") is None]
+    drawn = [row for row in rows if is_first_pass(row) and row.get("error") is None]
     album.complete(drawn)
     samples = {sample.id: sample for sample in task.samples}
     metrics = dict(metadata.metrics)
@@ -117,13 +117,18 @@ def judge_pictures(
             "picture": album.relative(row["sample_id"], row["arm"]),
             "quality": quality[_key(row)] or None,
         }
-        if row["repeat"] == 0 and row.get("error") is None
+        if is_first_pass(row) and row.get("error") is None
         else row
         for row in rows
     ]
     shown = [samples[name] for name in dict.fromkeys(row["sample_id"] for row in drawn)]
     _write_sheet(album, shown[:SHEET_SAMPLES], arms, own, metadata)
     return Judged(judged, replace(metadata, metrics=metrics, corpus=corpus))
+
+
+def is_first_pass(row: Mapping[str, Any]) -> bool:
+    """Return whether a row is of repeat 0 in process 0, whose pictures are drawn and judged."""
+    return row["repeat"] == 0 and not row.get("process")
 
 
 def wanted(measures: Sequence[Measure], metadata: FileMetadata) -> bool:

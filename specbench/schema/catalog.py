@@ -51,13 +51,18 @@ def load(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
     raise unknown_entry(group, name, names(group, folders))
 
 
+def plural(group: str) -> str:
+    """Return what a listing of a group is called: "methods", "hardware"."""
+    return group if group == "hardware" else f"{group}s"
+
+
 def unknown_entry(group: str, name: str, options: Sequence[str]) -> ConfigError:
     """Return the error for a name that a group has not."""
     near = did_you_mean(name, options)
     return ConfigError(
         f"Unknown {group} '{name}'" + (f". {near}" if near else ""),
         f"available: {', '.join(options)}" if options else f"there is no {group} at all",
-        f"Type 'specbench list {group}s' to see them all.",
+        f"Type 'specbench list {plural(group)}' to see them all.",
     )
 
 

@@ -41,7 +41,7 @@ _LAW_KEYS = (
 )
 _SAMPLING_KEYS = (*_LAW_KEYS, "seed")
 CFG_SCHEDULES = ("constant", "linear", "cosine")
-_TIMING_KEYS = ("repeats", "warmup", "threads")
+_TIMING_KEYS = ("repeats", "processes", "warmup", "threads")
 _RUN_KEYS = (
     "method",
     "model",
@@ -124,14 +124,16 @@ class TimingConfig:
     """How often each sample is measured.
 
     Attributes:
-        repeats: Measurements of each arm and sample.
-        warmup: Samples that run before and are not recorded.
+        repeats: Measurements of each arm and sample in each process.
+        warmup: Samples that run before and are not recorded, in each process.
         threads: CPU threads of the engine, or None for its own choice.
+        processes: Fresh processes that measure one after the other.
     """
 
     repeats: int = 3
     warmup: int = 2
     threads: int | None = None
+    processes: int = 1
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TimingConfig:
@@ -143,6 +145,7 @@ class TimingConfig:
         reader = Reader(values, "timing", _TIMING_KEYS)
         return cls(
             repeats=reader.integer("repeats", 3, minimum=1),
+            processes=reader.integer("processes", 1, minimum=1),
             warmup=reader.integer("warmup", 2, minimum=0),
             threads=reader.integer("threads", minimum=1, null=True),
         )
@@ -231,11 +234,12 @@ class RunConfig:
         """Return what decides what is measured: all but where it goes and how it is shown.
 
         Pictures follow from the tokens, and their metrics from the pictures: a finished job can be
-        given further metrics without a new measurement.
+        given further metrics without a new measurement. More processes add to what is there.
         """
         plain = self.to_dict()
         for key in ("results_dir", "resume", "progress", "pictures", "metric"):
             del plain[key]
+        del plain["timing"]["processes"]
         for key in ("metrics", "references"):
             plain["task"].pop(key, None)
         return plain

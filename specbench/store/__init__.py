@@ -6,11 +6,9 @@ name. This room knows nothing about models or about what the numbers mean.
 """
 
 from specbench.store.files import (
-    ResultSet,
     ResultSummary,
     list_results,
     read_many,
-    read_parquet,
     write_parquet,
 )
 from specbench.store.folder import (
@@ -20,17 +18,29 @@ from specbench.store.folder import (
     next_free_path,
     result_stem,
 )
-from specbench.store.journal import Journal, Key, drop_written
+from specbench.store.journal import Journal, Key, drop_written, key_of
+from specbench.store.ledger import (
+    LEDGER_COLUMNS,
+    DraftCounts,
+    Drafts,
+    Ledger,
+)
+from specbench.store.reading import ResultSet, read_parquet
 
 __all__ = [
+    "LEDGER_COLUMNS",
     "Journal",
     "Key",
+    "Ledger",
+    "DraftCounts",
+    "Drafts",
     "ResultSet",
     "ResultSummary",
     "check_writable",
     "drop_written",
     "existing_results",
     "job_id",
+    "key_of",
     "list_results",
     "next_free_path",
     "read_many",

@@ -1,10 +1,9 @@
 """The journal: every finished measurement on the disk before the next one starts.
 
 A journal is a file of JSON lines beside the results. Its first line holds the job's metadata;
-every further line holds the rows of one group of measurements, or a note on the process that begins
-to measure. A group is written with one
-`write` and then synced, so that a killed process leaves whole lines and at most one torn line at
-the end, which reading drops: a measurement is there wholly or not at all.
+every further line holds the rows of one group of measurements, and the first of a process what was
+noted of it. A group is written with one `write` and then synced, so that a killed process leaves
+whole lines and at most one torn line at the end, which reading drops.
 """
 
 from __future__ import annotations
@@ -66,12 +65,14 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, metadata: FileMetadata, rows: dict[Key, Row], descriptor: int, lock: int
+        self, path: Path, metadata: FileMetadata, held: _Held, descriptor: int, lock: int
     ) -> None:
         """Hold an open file and its lock; `Journal.open` makes both."""
         self.path = path
         self.metadata = metadata
-        self._rows = rows
+        self._rows = held.rows
+        self._notes = held.notes
+        self._unwritten: dict[str, Any] = {}
         self._descriptor: int | None = descriptor
         self._lock: int | None = lock
 
@@ -104,7 +105,8 @@ class Journal:
         try:
             if fresh and path.exists():
                 os.replace(path, _aside(path))
-            begun, rows, end = _read(path)
+            held = _read(path)
+            begun = held.metadata
             if begun is not None and begun.job_id != metadata.job_id:
                 raise ResultsError(
                     f"The journal '{path}' belongs to another job",
@@ -118,9 +120,9 @@ class Journal:
                     "Finish it with that version, or begin anew with --fresh.",
                 )
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            journal = cls(path, begun or metadata, rows, descriptor, lock)
-            os.ftruncate(descriptor, end)
-            os.lseek(descriptor, end, os.SEEK_SET)
+            journal = cls(path, begun or metadata, held, descriptor, lock)
+            os.ftruncate(descriptor, held.end)
+            os.lseek(descriptor, held.end, os.SEEK_SET)
             if begun is None:
                 journal._write({"journal": JOURNAL_VERSION, "metadata": scrub(asdict(metadata))})
                 sync_folder(folder)
@@ -142,6 +144,20 @@ class Journal:
         """Every measurement in the order of its last writing, one row a key."""
         return list(self._rows.values())
 
+    @property
+    def notes(self) -> list[dict[str, Any]]:
+        """What was noted of the processes that measured, in order."""
+        return list(self._notes)
+
+    def note(self, process: int, about: Mapping[str, Any]) -> None:
+        """Remember something of a process that begins to measure, with its next measurement.
+
+        Args:
+            process: Index of the process.
+            about: Plain values.
+        """
+        self._unwritten = scrub({"process": process, **about})
+
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one finished measurement; see `append_many`."""
         self.append_many([row])
@@ -157,7 +173,12 @@ class Journal:
         plain = [scrub_row(row) for row in rows]
         if not plain:
             return
-        self._write({"rows": plain})
+        if self._unwritten:
+            self._write({"rows": plain, "note": self._unwritten})
+            self._notes.append(self._unwritten)
+            self._unwritten = {}
+        else:
+            self._write({"rows": plain})
         for row in plain:
             key = key_of(row)
             self._rows.pop(key, None)
@@ -226,9 +247,9 @@ def drop_written(results_dir: Path, stem: str, written: Sequence[Mapping[str, An
     except (OSError, ResultsError):
         return False
     try:
-        _, rows, end = _read(path)
-        kept = all(started.get(key) == row["started_unix"] for key, row in rows.items())
-        if not kept or end < path.stat().st_size:
+        held = _read(path)
+        kept = all(started.get(key) == row["started_unix"] for key, row in held.rows.items())
+        if not kept or held.end < path.stat().st_size:
             return False
         path.unlink()
         path.with_suffix(".lock").unlink(missing_ok=True)
@@ -248,13 +269,28 @@ def key_of(row: Mapping[str, Any]) -> Key:
     )
 
 
-def _read(path: Path) -> tuple[FileMetadata | None, dict[Key, Row], int]:
-    """Return the metadata, the last row of each key, and where the last whole line ends."""
-    metadata: FileMetadata | None = None
+class _Held(NamedTuple):
+    """What a journal's file holds.
+
+    Attributes:
+        metadata: Of its first line; None where there is no file or no whole line.
+        rows: The last row of each key.
+        notes: What was noted of the processes, in order.
+        end: Where the last whole line ends, in bytes.
+    """
+
+    metadata: FileMetadata | None
+    rows: dict[Key, Row]
+    notes: list[dict[str, Any]]
+    end: int
+
+
+def _read(path: Path) -> _Held:
+    metadata, end = None, 0
+    notes: list[dict[str, Any]] = []
     lines: list[tuple[int, list[Row]]] = []
-    end = 0
     if not path.exists():
-        return metadata, {}, end
+        return _Held(metadata, {}, notes, end)
     with path.open("rb") as file:
         for number, line, last in _lines(file.read()):
             value = _decoded(line)
@@ -265,6 +301,7 @@ def _read(path: Path) -> tuple[FileMetadata | None, dict[Key, Row], int]:
                     metadata = FileMetadata.from_dict(value["metadata"])
                 else:
                     lines.append((number, [dict(row) for row in value["rows"]]))
+                    notes.extend([dict(value["note"])] if "note" in value else [])
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise _damaged(path, number) from error
             end += len(line) + 1
@@ -274,7 +311,7 @@ def _read(path: Path) -> tuple[FileMetadata | None, dict[Key, Row], int]:
         for row in group:
             rows.pop(key_of(row), None)
             rows[key_of(row)] = row
-    return metadata, rows, end
+    return _Held(metadata, rows, notes, end)
 
 
 def _check_rows(path: Path, lines: Sequence[tuple[int, list[Row]]]) -> None:

@@ -21,6 +21,8 @@ TORCH_FREE = (
     "store",
     "datastore",
     "compare",
+    "predict",
+    "importing",
     "report",
 )
 ORDER = (
@@ -108,6 +110,8 @@ def test_an_upward_import_would_be_seen(file: str, source: str) -> None:
         ("specbench.stats", {*HEAVY, *HYDRA, "pandas"}),
         ("specbench.store", {*HEAVY, *HYDRA}),
         ("specbench.compare", {*HEAVY, *HYDRA}),
+        ("specbench.predict", {*HEAVY, *HYDRA}),
+        ("specbench.importing", {*HEAVY, *HYDRA}),
         ("specbench.report", {*HEAVY, *HYDRA}),
         ("specbench.report.table", {*HEAVY, *HYDRA}),
         ("specbench.tasks.config", {"torch", "transformers", *HYDRA}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from itertools import combinations
 
+import numpy as np
 import pytest
 
 from specbench.compare import BETTER, INCONCLUSIVE, SAME, WORSE, Speedup, compare
@@ -103,6 +104,11 @@ class TestOneFile:
         assert any("without a partner" in warning for warning in comparison.warnings)
         assert only(comparison).speedup_e2e.value == pytest.approx(2.0, rel=1e-6)
 
+    def test_of_lines_that_name_one_measurement_the_last_counts(self, tmp_path):
+        stale = [slowed(r, 7) for r in simple_rows() if r["arm"] == METHOD]
+        comparison = compare([result_set(tmp_path, [*stale, *simple_rows()], metadata())])
+        assert only(comparison).speedup_e2e.value == pytest.approx(2.0, rel=1e-6)
+
     def test_without_a_baseline_there_is_no_speedup(self, tmp_path):
         rows = [r for r in simple_rows() if r["arm"] == METHOD]
         comparison = compare([result_set(tmp_path, rows, metadata(baseline=None))])
@@ -153,6 +159,106 @@ class TestOneFile:
         rows = job_rows(score=None, score_name=None)
         comparison = compare([result_set(tmp_path, rows, metadata(LOSSY))])
         assert any("quality is not known" in warning for warning in comparison.warnings)
+
+
+class TestImported:
+    SOURCE = {
+        "format": "rest",
+        "files": [{"name": "a.jsonl", "sha256": "00"}],
+        "unknown": ["The dtype is not recorded."],
+        "odd": ["A key ends in a colon."],
+    }
+
+    def test_what_its_source_says_is_warned_of_once(self, tmp_path):
+        sets = [
+            result_set(
+                tmp_path,
+                simple_rows(repeats=1, started_unix=float(n)),
+                metadata(method, source=self.SOURCE),
+                method.name,
+            )
+            for n, method in enumerate((TOKEN_SD, PLD))
+        ]
+        comparison = compare(sets)
+        assert comparison.setting.imported
+        said = "token_sd, pld: not known from its source: The dtype is not recorded."
+        assert comparison.warnings.count(said) == 1
+        assert any("read otherwise than written: A key" in w for w in comparison.warnings)
+
+    def test_no_advice_to_measure_again_what_was_published(self, tmp_path):
+        rows = simple_rows(repeats=1)
+        warnings = compare([result_set(tmp_path, rows, metadata(source=self.SOURCE))]).warnings
+        assert any("no noise floor" in warning for warning in warnings)
+        assert not any("timing.repeats" in warning for warning in warnings)
+
+    def test_a_measured_file_is_not_imported(self, tmp_path):
+        assert not compare([result_set(tmp_path, simple_rows(), metadata())]).setting.imported
+
+
+class TestRates:
+    def test_means_and_totals_of_rates_differ_where_lengths_do(self, tmp_path):
+        """Times 40 and 20 ms of the baseline, 20 and 40 of the method; tokens 8 and 4 in both."""
+        rows = []
+        for sample, tokens, factor in (("a", 8, 0.5), ("b", 4, 2.0)):
+            for repeat in range(2):
+                rows.append(row(BASELINE, sample, repeat, plain_rounds(tokens)))
+                rows.append(slowed(row(METHOD, sample, repeat, plain_rounds(tokens)), factor))
+        method = only(compare([result_set(tmp_path, rows, metadata())]))
+        assert method.speedup_e2e.value == pytest.approx(1.0)
+        assert method.speedup_pooled_rate.value == pytest.approx(1.0)
+        assert method.speedup_mean_rate.value == pytest.approx(
+            (8 / 20 + 4 / 40) / (8 / 40 + 4 / 20)
+        )
+
+    def test_more_tokens_count_for_rates_and_not_for_times(self, tmp_path):
+        rows = simple_rows(speed=1.0)
+        for entry in rows:
+            if entry["arm"] == METHOD:
+                entry["new_tokens"] *= 2
+        method = only(compare([result_set(tmp_path, rows, metadata())]))
+        assert method.speedup_e2e.value == pytest.approx(1.0)
+        assert method.speedup_mean_rate.value == pytest.approx(2.0)
+        assert method.speedup_pooled_rate.value == pytest.approx(2.0)
+
+    def test_the_interval_of_pooled_rates_is_that_of_times_where_tokens_are_equal(self, tmp_path):
+        method = only(compare([result_set(tmp_path, job_rows(), metadata())]))
+        assert method.speedup_pooled_rate.value == pytest.approx(method.speedup_e2e.value)
+        wanted = pytest.approx(method.speedup_e2e.interval, rel=2e-3)
+        assert method.speedup_pooled_rate.interval == wanted
+
+
+class TestDetectable:
+    def noisy(self, folder, samples, effect):
+        generator = np.random.default_rng(0)
+        rows = []
+        for sample in range(samples):
+            for repeat in range(3):
+                for arm in (BASELINE, METHOD):
+                    factor = float(np.exp(generator.normal(0, 0.2)))
+                    factor /= effect if arm == METHOD else 1.0
+                    entry = row(arm, f"s{sample}", repeat, plain_rounds(6))
+                    rows.append(slowed(entry, factor))
+        return compare([result_set(folder, rows, metadata(), f"{samples}-{effect}")])
+
+    def test_a_run_says_what_it_could_have_found(self, tmp_path):
+        few, many = (only(self.noisy(tmp_path, n, 1.0)).speedup_e2e for n in (8, 80))
+        assert few.detectable > many.detectable > 1.0
+        assert few.detectable > few.noise_floor
+
+    def test_an_undecided_effect_says_how_many_samples_would_decide_it(self, tmp_path):
+        comparison = self.noisy(tmp_path, 8, 1.12)
+        speedup = only(comparison).speedup_e2e
+        assert speedup.verdict == INCONCLUSIVE
+        advice = [w for w in comparison.warnings if "this run could have told" in w]
+        assert len(advice) == 1
+        assert f"{speedup.detectable:.3g}x from 1" in advice[0]
+        if speedup.value > speedup.noise_floor:
+            assert speedup.samples_needed > 8 and "measure about" in advice[0]
+
+    def test_a_decided_one_needs_no_more(self, tmp_path):
+        speedup = only(self.noisy(tmp_path, 40, 2.0)).speedup_e2e
+        assert speedup.verdict == BETTER
+        assert speedup.samples_needed is None
 
 
 class TestPooling:

@@ -7,6 +7,8 @@ import pytest
 
 from specbench.compare import derive
 from specbench.compare.derive import Measurements
+from specbench.compare.table import Table
+from specbench.errors import ResultsError
 from specbench.schema.result import METHOD
 from tests.unit.compare.factory import (
     a_round,
@@ -21,7 +23,7 @@ from tests.unit.compare.factory import (
 
 def measured(folder, *rows) -> Measurements:
     result = result_set(folder, list(rows), metadata())
-    return Measurements(result.rows, result.rounds)
+    return Measurements(Table.of(result.rows), result.ledger.drafts)
 
 
 @pytest.fixture
@@ -37,7 +39,8 @@ def ledger(tmp_path) -> Measurements:
 
 
 def test_emitted_sums_to_the_new_tokens(ledger):
-    assert ledger.rounds["emitted"].sum() == ledger.rows["new_tokens"].sum() == 13
+    """Three turns begin with one token of their prefill, which is no verification round."""
+    assert ledger.rows["verification_emitted"].sum() + 3 == ledger.rows["new_tokens"].sum() == 13
 
 
 def test_mean_acceptance_length_leaves_out_each_turns_prefill(ledger):
@@ -180,3 +183,73 @@ def test_what_follows_the_first_token_is_undefined_where_tokens_settle_at_the_en
         assert (derive.tokens_per_second_decode(found) is not None) is defined
         assert (values[0] is not None) is defined and (values[1] is not None) is defined
         assert derive.tokens_per_second(found) is not None and values[2] is not None
+
+
+class TestWhatIsNotRecorded:
+    """Imported files lack fields of a round: what needs one is None, and the rest is there."""
+
+    def lacking(self, folder, *fields, rounds=None):
+        rounds = rounds or [a_round(1), *(a_round(n + 1, 4, n) for n in (2, 0))]
+        kept = [{name: e[name] for name in e if name not in fields} for e in rounds]
+        return measured(folder, {**row(METHOD, "a", 0, rounds), "rounds": kept})
+
+    def test_without_proposals(self, tmp_path):
+        found = derive.summarise(self.lacking(tmp_path, "proposed", "nodes"))
+        assert (found.mal, found.accepted_per_round) == (2.0, 1.0)
+        assert found.acceptance_histogram == (1, 0, 1)
+        assert found.acceptance_rate is found.draft_efficiency is None
+        assert found.acceptance_by_position == ()
+
+    def test_without_times(self, tmp_path):
+        found = derive.summarise(self.lacking(tmp_path, "draft_ns"))
+        assert found.round_time is None
+        assert found.acceptance_rate == pytest.approx(2 / 4)
+
+    def test_without_forwards_nothing_is_said_to_settle_late(self, tmp_path):
+        found = self.lacking(tmp_path, "target_forwards", "draft_forwards")
+        assert not found.settles_late
+        assert derive.mal(found) == 2.0
+
+    def test_without_rounds(self, tmp_path):
+        values = {**row(METHOD, "a", 0, plain_rounds(3)), "rounds": None, "host_ns": None}
+        lacking = measured(tmp_path, values)
+        assert lacking.rows["verification_rounds"].isna().all()
+        found = derive.summarise(lacking)
+        assert found.mal is found.mal_request is found.host_share is None
+        assert found.acceptance_histogram == ()
+        assert found.tokens_per_second == pytest.approx(200)
+
+    def test_one_unknown_round_makes_the_measurement_unknown_and_not_the_others(self, tmp_path):
+        known, unknown = draft_rounds([4, 0]), draft_rounds([1, 1])
+        unknown[1] = {**unknown[1], "accepted": None}
+        found = measured(
+            tmp_path,
+            row(METHOD, "a", 0, known),
+            {**row(METHOD, "b", 0, draft_rounds([1, 1])), "rounds": unknown},
+        )
+        assert derive.accepted_per_round(found) == pytest.approx(2.0)
+        assert derive.mal(found) == pytest.approx((5 + 1 + 2 + 2) / 4)
+
+
+def test_counts_are_those_of_the_chosen_measurements(tmp_path):
+    found = measured(
+        tmp_path,
+        row(METHOD, "a", 0, draft_rounds([4, 0])),
+        row(METHOD, "b", 0, draft_rounds([3, 3, 3])),
+        row(METHOD, "c", 0, draft_rounds([1])),
+    )
+    some = found.take(pd.Index([2, 0]))
+    assert derive.acceptance_histogram(some) == (1, 1, 0, 0, 1)
+    assert derive.acceptance_by_position(some) == pytest.approx((2 / 3, 1 / 2, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("field", ["accepted", "emitted", "target_ns"])
+def test_a_number_below_0_is_refused(tmp_path, field):
+    rounds = [a_round(1), {**a_round(2, 4, 1), field: -5}]
+    with pytest.raises(ResultsError, match=f"'{field}' is -5"):
+        measured(tmp_path, row(METHOD, "a", 0, rounds))
+
+
+def test_a_draft_beyond_belief_is_refused(tmp_path):
+    with pytest.raises(ResultsError, match="damaged"):
+        measured(tmp_path, row(METHOD, "a", 0, [a_round(1), a_round(2, 2**30, 2**30)]))

@@ -22,7 +22,8 @@ from tests.unit.runner import toy
 
 
 def rows_of(result):
-    return store.read_parquet(result.path).rows
+    found = store.read_parquet(result.path)
+    return found.rows.assign(**found.outputs[["output_ids", "output_text"]])
 
 
 def test_every_arm_sample_and_repeat_is_a_row(tmp_path):
@@ -194,7 +195,7 @@ def test_without_a_baseline_only_the_method_runs(tmp_path):
 def test_the_numeric_bound_looks_at_different_samples(tmp_path, monkeypatch):
     prompts = []
     monkeypatch.setattr(
-        "specbench.runner.job.numeric_bound",
+        "specbench.runner.judging.numeric_bound",
         lambda models, prompt, answer: prompts.append(tuple(prompt)) or 0.0,
     )
     run_job(toy.config(tmp_path))

@@ -13,6 +13,7 @@ import random
 import select
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ class Child:
             prepare()
             run_job(config)
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
 
@@ -116,16 +119,19 @@ def test_a_hundred_kills_at_random_moments(tmp_path):
     chance = random.Random(0)
     safe: dict[tuple[Any, ...], float] = {}
     kills = ends = 0
+    window, child_measured = 0.05, True
     while kills < KILLS:
         child = Child(config)
         # short enough for a hundred, long enough for some to measure; a slow machine waits longer
-        if child.kill_after(chance.uniform(0.0, 0.05 + 0.02 * (kills > 80))):
+        window *= 1.0 if child_measured else 1.04
+        if child.kill_after(chance.uniform(0.0, window)):
             ends += 1
             assert child.safe or ends > 1
             break
         kills += 1
         assert not set(child.safe) & set(safe), "what was safe is measured again"
         safe |= child.safe
+        child_measured = bool(child.safe)
         journals = list(config.results_dir.rglob("*.jsonl"))
         if safe:
             assert len(journals) == 1, "the journal of what was measured is gone"

@@ -33,7 +33,8 @@ def pictures_of(result):
 
 def test_every_sample_and_arm_has_one_picture_of_its_own_tokens(tmp_path):
     result = run_job(toy_image.config(tmp_path))
-    rows = store.read_parquet(result.path).rows
+    found = store.read_parquet(result.path)
+    rows = found.rows.assign(output_ids=found.outputs["output_ids"])
     first = rows[rows["repeat"] == 0]
     assert rows[rows["repeat"] == 1]["picture"].isna().all()
     assert len(pictures_of(result)) == len(first) == 8
@@ -130,7 +131,7 @@ def test_a_finished_job_gets_further_measures_without_measuring_again(tmp_path):
     config = toy_image.config(tmp_path, metric=(metric(Brightness),))
     first = run_job(config)
     plain = store.read_parquet(first.path)
-    assert Brightness.scored == 8 and plain.metadata.corpus == {}
+    assert Brightness.scored == 8 and plain.metadata.corpus == {} and len(plain.rows)
     more = run_job(replace(config, metric=(metric(Brightness), metric(Contrast))))
     assert more.reused and more.path == first.path
     assert Brightness.scored == 8  # an equal measure is not asked twice
@@ -210,14 +211,14 @@ def test_a_failed_sample_has_no_picture_and_is_left_out_of_both_arms(tmp_path, m
 
 def test_pictures_of_one_prompt_differ_and_keep_the_first_ones_id(tmp_path):
     config = toy_image.config(tmp_path, task=toy_image.task(tmp_path, images=3))
-    rows = store.read_parquet(run_job(config).path).rows
+    rows = store.read_parquet(run_job(config).path).outputs
     plain = rows[(rows["arm"] == "baseline") & (rows["repeat"] == 0)]
     assert plain["sample_id"].tolist()[:5] == [
         "pictures/0", "pictures/1", "pictures/2", "pictures/3", "pictures/0#1",
     ]  # fmt: skip
     assert len({tuple(ids[0]) for ids in plain["output_ids"]}) > 6
     one = store.read_parquet(run_job(toy_image.config(tmp_path / "one")).path)
-    alone = one.rows[(one.rows["arm"] == "baseline") & (one.rows["repeat"] == 0)]
+    alone = one.outputs[(one.outputs["arm"] == "baseline") & (one.outputs["repeat"] == 0)]
     assert [list(ids[0]) for ids in alone["output_ids"]] == [
         list(ids[0]) for ids in plain["output_ids"][:4]
     ]

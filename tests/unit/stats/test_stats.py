@@ -122,10 +122,22 @@ class TestNoiseFloor:
         times = size * np.array([1 / 101.1, 1 / 94.1]) * generator.normal(1, 0.005, (80, 2))
         assert 1.07 < noise_floor(times) < 1.09
 
-    def test_processes_are_not_set_against_each_other_where_repeats_can_be(self):
+    def test_several_processes_are_set_against_each_other(self):
+        """A second run is another process: what moves a whole process belongs to the floor."""
         times = np.array([[1.0, 1.0, 2.0, 2.0]] * 10)
-        assert noise_floor(times, [0, 0, 1, 1]) == pytest.approx(1.0)
-        assert noise_floor(times[:, [0, 2]], [0, 1]) == pytest.approx(2.0)
+        assert noise_floor(times, [0, 0, 1, 1]) == pytest.approx(2.0)
+        assert noise_floor(times, [0, 1, 0, 1]) == pytest.approx(2.0)
+        assert noise_floor(times[:, :2], [0, 1]) == pytest.approx(1.0)
+
+    def test_repeats_of_one_process_do_not_dilute_what_moves_processes(self):
+        times = np.ones((5, 60))
+        times[:, 0] = 2.0
+        assert noise_floor(times, [0] + [1] * 59) == pytest.approx(2.0)
+
+    def test_processes_of_different_draws_leave_the_repeats_of_each(self):
+        times = np.array([[1.0, 1.0, 2.0, 2.0]] * 10)
+        draws = np.array([[0, 0, 1, 1]] * 10)
+        assert noise_floor(times, [0, 0, 1, 1], draws=draws) == pytest.approx(1.0)
 
     def test_two_draws_are_never_set_against_each_other(self):
         times = np.array([[1.0, 2.0, 1.0]] * 10)

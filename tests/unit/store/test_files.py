@@ -95,6 +95,43 @@ class TestWriting:
             write(tmp_path / "job.parquet", [{**failed_row("method", "a", 0), "sample_id": None}])
 
 
+class TestLaziness:
+    def test_rows_leave_what_was_generated_in_the_file(self, tmp_path):
+        result = read_parquet(write(tmp_path / "job.parquet"))
+        assert not {"output_ids", "output_text", "rounds"} & set(result.rows.columns)
+        assert result.outputs["output_ids"][0][0].tolist() == [1] * 9
+        assert list(result.rows["verification_emitted"]) == [8]
+
+    def test_only_the_columns_that_are_asked_for_are_read(self, tmp_path):
+        result = read_parquet(write(tmp_path / "job.parquet"))
+        table = result.read(["arm", "rounds"], fields=["accepted"])
+        assert table.column_names == ["arm", "rounds"]
+        assert table["rounds"].to_pylist() == [[{"accepted": n} for n in (0, 2, 4)]]
+
+    def test_a_file_that_was_replaced_is_refused(self, tmp_path):
+        path = write(tmp_path / "job.parquet")
+        result = read_parquet(path)
+        write(path, [row("method", "other", 0, draft_rounds([1]))])
+        for column in ("rows", "rounds", "outputs", "table", "ledger"):
+            with pytest.raises(ResultsError, match="changed while it was being read"):
+                getattr(result, column)
+
+    def test_a_file_that_was_removed_is_refused(self, tmp_path):
+        path = write(tmp_path / "job.parquet")
+        result = read_parquet(path)
+        path.unlink()
+        with pytest.raises(ResultsError, match=r"job\.parquet"):
+            result.rows  # noqa: B018
+
+    def test_columns_of_an_older_file_are_upgraded_one_by_one(self, tmp_path):
+        path = write(tmp_path / "job.parquet")
+        rewrite(path, lambda values: values.update(schema_version=1))
+        old = pq.read_table(path).drop_columns(["offer_visits", "picture", "quality"])
+        pq.write_table(old, path)
+        table = read_parquet(path).read(["picture", "new_tokens"])
+        assert table.to_pylist() == [{"picture": None, "new_tokens": 9}]
+
+
 class TestBadFiles:
     @pytest.mark.parametrize(
         ("content", "reason"),

@@ -240,3 +240,15 @@ def test_a_journal_whose_rows_all_stand_in_a_file_is_deleted(tmp_path):
         assert not drop_written(tmp_path, "job", rows), "a run holds it"
     assert drop_written(tmp_path, "job", rows)
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_note_stands_with_the_first_measurement_of_its_process(tmp_path):
+    with opened(tmp_path) as journal:
+        journal.note(1, {"machine": {"load_average": 0.5}})
+        assert journal.path.read_text().count("\n") == 1 and journal.notes == []
+        journal.append(measurement("a"))
+        journal.append(measurement("b"))
+        written = journal.notes
+    with opened(tmp_path) as journal:
+        assert journal.notes == written == [{"process": 1, "machine": {"load_average": 0.5}}]
+        assert len(journal.rows) == 2

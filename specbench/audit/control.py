@@ -1,0 +1,110 @@
+"""A decoder that is wrong on purpose, so that an audit which finds nothing means something.
+
+A test that has never failed may be blind. The control decodes plainly, but draws a stated share
+of its tokens from a wrong law. It is sampled and weighed as the audited decoder is, with as many
+samples; where it passes, the audited decoder's pass says nothing, and the audit is inconclusive.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from specbench.audit.sampled import FALSE_ALARM, Evidence
+from specbench.audit.verdict import Check, Kind, Outcome
+from specbench.clock import Clock
+from specbench.decoding.base import Decoder, Tally, room
+from specbench.decoding.ledger import Count, Generation
+from specbench.decoding.request import Request
+from specbench.law import History, draw
+from specbench.models.pair import ModelPair
+from specbench.rng import Purpose
+
+SHARE = 0.3
+"""Share of the control's tokens that come from the wrong law."""
+
+DRAFT = "the draft's law"
+STALE = "the law one position earlier"
+
+
+class Mixed(Decoder):
+    """Plain decoding whose law is mixed with a wrong one behind the first token.
+
+    The wrong law is that of the draft model, as of drafts that are accepted without a test, or
+    the target's own law one position earlier, as of a table of laws that was not shifted. It is
+    cut to what the target allows, so that only its probabilities are wrong.
+
+    Args:
+        share: Probability that a token is drawn from the wrong law.
+        drafts: Whether the wrong law is the draft model's.
+    """
+
+    def __init__(self, share: float = SHARE, drafts: bool = False) -> None:
+        self._share = share
+        self._drafts = drafts
+        self.needs = frozenset({"draft"}) if drafts else frozenset()
+
+    @property
+    def wrong_law(self) -> str:
+        """The wrong law in words."""
+        return DRAFT if self._drafts else STALE
+
+    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
+        """Continue one prompt, wrongly."""
+        capacity = room(models, request)
+        clock.start()
+        cache = models.target_cache(capacity)
+        draft_cache = models.draft_cache(capacity) if self._drafts else None
+        fed = torch.tensor([request.prompt], device=models.target.device)
+        history = History(request.law, fed, models.target.vocab_size)
+        tally = Tally(request, clock)
+        stale = None
+        while tally.cut is None:
+            position = len(request.prompt) + len(tally.tokens)
+            seen = history.now()
+            logits = models.target.forward(fed, cache, last=1)[:, -1]
+            law = request.law.probabilities(logits, seen)
+            wrong = stale if tally.tokens else None
+            if draft_cache is not None and models.draft is not None:
+                drafted = models.draft.forward(fed, draft_cache, last=1)[:, -1]
+                wrong = request.law.probabilities(drafted, seen) if tally.tokens else None
+            stale = law
+            if wrong is not None:
+                wrong = wrong * (law > 0)
+                if request.streams.uniform(position, Purpose.ACCEPT) < self._share * (
+                    float(wrong.sum()) > 0
+                ):
+                    law = wrong
+            token = draw(law, request.streams.uniform(position, Purpose.SAMPLE))
+            history.commit(token[:, None])
+            tally.add([int(token)], Count(0, 0, 1, 0, 1, fed.shape[1]))
+            fed = token[:, None]
+        return tally.finish()
+
+
+def control_check(evidence: Evidence, control: Mixed, name: str) -> Check:
+    """Return the check that says whether the control was found, and how often it would be.
+
+    Args:
+        evidence: Of the control, with as many samples as the audited decoder.
+        control: The control.
+        name: The target's law in words.
+    """
+    caught = evidence.found()
+    return Check(
+        name=name,
+        kind=Kind.NEGATIVE_CONTROL,
+        outcome=Outcome.PASS if caught else Outcome.INCONCLUSIVE,
+        statistic=evidence.value,
+        bound=-math.log(FALSE_ALARM),
+        p_value=min(1.0, math.exp(-evidence.value)),
+        samples=len(evidence.terms),
+        false_alarm=FALSE_ALARM,
+        power=evidence.power(),
+        detail=(
+            f"{SHARE:.0%} of tokens from {control.wrong_law}: "
+            + ("found; " if caught else "not found, take more --samples; ")
+            + evidence.strongest()
+        ),
+    )

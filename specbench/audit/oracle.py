@@ -1,0 +1,111 @@
+"""Token identity with plain decoding above temperature 0, under one table of noise.
+
+Every position has one random number for good, and plain decoding turns it into the token of that
+position. A verifier that accepts exactly the drafts which plain decoding would have drawn must
+emit plain decoding's tokens, whatever drafts it is shown and however many. Any other difference
+is an error around the random choices: a stale cache, a wrong mask or position, a law of the wrong
+node, a draft that is tested against the wrong column. Laws cannot see such an error more sharply:
+one wrong token is enough.
+
+The audit puts that verifier in the place of a method's own:
+
+- in the Jacobi family (SJD, MC-SJD, GSD), the acceptance rule `oracle`, with the method's window,
+  coupling and initial guess;
+- in draft-verify methods, `SampleMatch`, with the method's drafter, topology and length;
+- Jacobi decoding and lookahead are such decoders themselves.
+
+What the method's own rule does with its random numbers, only the sampled law test can see.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from specbench.audit.fidelity import Fidelity, Grade, numeric_bound, target_logits
+from specbench.decoding.base import Decoder
+from specbench.decoding.draft_verify import DraftVerify
+from specbench.decoding.loops.jacobi import Jacobi
+from specbench.decoding.loops.lookahead import Lookahead
+from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
+from specbench.decoding.request import Request
+from specbench.decoding.verifiers.sample_match import SampleMatch
+from specbench.law import History
+from specbench.models.pair import ModelPair
+from specbench.rng import Purpose
+from specbench.schema.build import instantiate, locate
+
+
+def oracle_of(node: Mapping[str, Any]) -> Decoder | None:
+    """Return a method's decoder with the oracle as its acceptance rule.
+
+    Args:
+        node: The method's `decoder` node.
+
+    Returns:
+        The decoder, or None where it has no rule that could be replaced.
+
+    Raises:
+        ConfigError: If the node cannot be built.
+    """
+    target = locate(str(node["_target_"]))
+    if not isinstance(target, type):
+        return None
+    if issubclass(target, SpeculativeJacobi) and target.__init__ is SpeculativeJacobi.__init__:
+        oracle: Decoder = instantiate({**node, "acceptance": "oracle"})
+        return oracle
+    if issubclass(target, Jacobi | Lookahead):
+        coupled: Decoder = instantiate(node)
+        return coupled
+    if issubclass(target, DraftVerify):
+        decoder: DraftVerify = instantiate(node)
+        decoder.verifier = SampleMatch()
+        return decoder
+    return None
+
+
+def judge_coupled(
+    models: ModelPair, request: Request, reference: tuple[int, ...], output: tuple[int, ...]
+) -> Fidelity:
+    """Grade an output that shares plain decoding's random numbers.
+
+    Both tokens at the first difference come from one number by inverting the cumulative law. They
+    tie where that number lies so close to the other token's stretch that the rounding of logits,
+    measured on this text, may have moved the border across it.
+
+    Args:
+        models: The pair that made both.
+        request: What was asked; its law is not greedy.
+        reference: Plain decoding's tokens.
+        output: The decoder's.
+
+    Returns:
+        The verdict; its gap is a probability.
+    """
+    if reference == output:
+        return Fidelity(Grade.IDENTICAL)
+    precise = models.target.dtype in (torch.float32, torch.float64)
+    severe = Grade.WRONG if precise else Grade.DIVERGED
+    shared = zip(reference, output, strict=False)
+    place = next((i for i, (a, b) in enumerate(shared) if a != b), None)
+    if place is None:
+        return Fidelity(severe, min(len(reference), len(output)))
+    bound = numeric_bound(models, request.prompt, reference)
+    context = [*request.prompt, *reference[:place]]
+    logits = target_logits(models, context)
+    fed = torch.tensor([context], device=logits.device)
+    history = History(request.law, fed, logits.shape[-1])
+    law = request.law.probabilities(logits, history.now())[0].double()
+    ends = law.cumsum(0)
+    number = request.streams.uniform(len(context), Purpose.SAMPLE) * float(ends[-1])
+    token = output[place]
+    end = float(ends[token])
+    start = end - float(law[token])
+    gap = max(start - number, number - end, 0.0)
+    moved = math.expm1(2 * bound / request.law.temperature)
+    if request.law.top_k or (request.law.top_p or 1) < 1:  # a token at the cut's edge may swap
+        moved += float(law[law > 0].min())
+    return Fidelity(Grade.TIE if gap <= moved else severe, place, gap)

@@ -1,0 +1,90 @@
+"""Why two papers' numbers for the same runs differ: every published definition, side by side.
+
+One name stands for many numbers. Each definition here is computed from the same rounds and the
+same pairs as the comparison's own, so that what is left between two of them is the definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from specbench.compare.build import sections_of
+from specbench.compare.comparability import check_allow, check_comparable
+from specbench.compare.definitions import TOPICS, Definition, Subject
+from specbench.compare.pool import pair, pools_of
+from specbench.errors import ResultsError, UsageError, did_you_mean
+from specbench.schema.result import METHOD
+from specbench.store import ResultSet
+
+__all__ = ["TOPICS", "Definition", "ExplainedRow", "Explanation", "explain"]
+
+
+class ExplainedRow(NamedTuple):
+    """One method's value of every definition.
+
+    Attributes:
+        section: A task, "task / category", or "overall".
+        label: How tables name the method.
+        values: One value for each definition, None where it is not defined or not recorded.
+    """
+
+    section: str
+    label: str
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Every definition of one name, for every method.
+
+    Attributes:
+        topic: "mal" or "speedup".
+        definitions: The definitions, specbench's own first.
+        rows: The methods of each section.
+        banners: One sentence for each difference that the user allowed.
+    """
+
+    topic: str
+    definitions: tuple[Definition, ...]
+    rows: tuple[ExplainedRow, ...]
+    banners: tuple[str, ...]
+
+
+def explain(
+    results: Sequence[ResultSet], topic: str, by: str = "task", allow: Iterable[str] = ()
+) -> Explanation:
+    """Compute every published definition of a name from the same measurements.
+
+    Args:
+        results: The files.
+        topic: A key of `TOPICS`.
+        by: As for `compare`.
+        allow: As for `compare`.
+
+    Raises:
+        UsageError: If there is no such topic, grouping or allowance.
+        NotComparable: If the files were measured under different rulers.
+        ResultsError: If there is no file.
+    """
+    if topic not in TOPICS:
+        raise UsageError(
+            f"Cannot explain '{topic}'",
+            f"what can be explained: {', '.join(TOPICS)}",
+            did_you_mean(topic, TOPICS),
+        )
+    if not results:
+        raise ResultsError("There is nothing to explain", "no result file was given")
+    differing, banners = check_comparable(results, check_allow(allow))
+    pools = pools_of(results, differing)
+    rows = []
+    for section, chosen in sections_of(pools, by):
+        for pool in chosen:
+            pairs = pair(pool) if pool.baseline is not None else None
+            measured = pairs.method if pairs else pool.arm(METHOD)
+            subject = Subject(measured, pairs)
+            values = tuple(read(subject) for _, read in TOPICS[topic])
+            rows.append(ExplainedRow(section, pool.label, values))
+    definitions = tuple(definition for definition, _ in TOPICS[topic])
+    return Explanation(topic, definitions, tuple(rows), banners)

@@ -1,0 +1,254 @@
+"""Audit a method on a real model: identity, oracle, sampled law, and the control of the last.
+
+`specbench.audit` holds the checks; here the models of a configuration are loaded for them, once
+in the run's own type and, where outputs differ, once in the next wider one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from specbench.audit.control import Mixed, control_check
+from specbench.audit.identity import Arm, Judge, compare_tokens, identity_check, judge_greedy
+from specbench.audit.oracle import judge_coupled, oracle_of
+from specbench.audit.sampled import POSITIONS, SAMPLES, Plan, check_of, sample_law
+from specbench.audit.verdict import Check, Kind, Outcome
+from specbench.calibration import find_calibrations
+from specbench.clock import clock_for
+from specbench.decoding.base import Decoder
+from specbench.decoding.request import Request
+from specbench.errors import SpecbenchError
+from specbench.law import Law
+from specbench.models.pair import ModelPair
+from specbench.runner.measure import Bench
+from specbench.runner.setup import load_models, target_law
+from specbench.schema.build import instantiate
+from specbench.schema.config import RunConfig
+from specbench.tasks.base import Sample
+from specbench.tasks.config import TaskConfig
+from specbench.tasks.load import load_task
+from specbench.tasks.prompting import for_tokenizer
+
+_WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
+_GREEDY_TOKENS = 128
+"""Tokens of an identity check where the configuration names no limit."""
+
+
+@dataclass
+class Effort:
+    """How much an audit on a real model does.
+
+    Attributes:
+        samples: Generations of the sampled law test, and of its control.
+        positions: Tokens of each of them.
+        prompts: Prompts of all checks, spread over the task; None takes all of them.
+        tokens: Tokens of an identity check, where the configuration names no limit.
+        progress: Told what is done next.
+        controls: The controls of earlier audits, which another method's audit may use again.
+    """
+
+    samples: int = SAMPLES
+    positions: int = POSITIONS
+    prompts: int | None = 8
+    tokens: int = _GREEDY_TOKENS
+    progress: Callable[[str], None] = lambda name: None
+    controls: dict[str, Check] = field(default_factory=dict)
+
+    @classmethod
+    def short(cls) -> Effort:
+        """Return the effort of the short form."""
+        return cls(samples=200, prompts=4, tokens=48)
+
+
+def audit_on_model(config: RunConfig, effort: Effort) -> list[Check]:
+    """Check what a real model can say of a method.
+
+    Args:
+        config: The method, the model, the task that prompts it, and the sampling law. At
+            temperature 0 the sampled checks are made at temperature 1.
+        effort: How much is done.
+
+    Returns:
+        The checks. One that the method refuses, or that lacks a calibration or a datastore, is
+        skipped with the reason; one in which the decoder crashes has failed.
+
+    Raises:
+        SpecbenchError: If the model or the task cannot be loaded.
+    """
+    if config.timing.threads is not None:
+        torch.set_num_threads(config.timing.threads)
+    audit = _Audit(config, effort)
+    return list(audit.checks())
+
+
+class _Audit:
+    """One method on one model.
+
+    Args:
+        config: The validated configuration.
+        effort: How much is done.
+    """
+
+    def __init__(self, config: RunConfig, effort: Effort) -> None:
+        self._config = config
+        self._effort = effort
+        needs = instantiate(config.method.decoder).needs
+        self._needs: frozenset[str] = needs
+        self._models = load_models(config, needs)
+        task = load_task(TaskConfig.from_dict(config.task))
+        self._task = for_tokenizer(task, self._models.tokenizer)
+        own = target_law(config)
+        self._sampling = replace(own, temperature=1.0) if own.greedy else own
+        self._greedy = replace(own, temperature=0.0, top_k=None, top_p=None)
+        self._wide: ModelPair | None = None
+
+    def checks(self) -> Iterator[Check]:
+        """Yield the checks."""
+        node = self._config.method.decoder
+        exactness = self._config.method.exactness
+        yield self._guarded(Kind.GREEDY_IDENTITY, self._greedy, self._identity)
+        if exactness == "greedy":
+            why = "nothing is promised above temperature 0"
+            for kind in (Kind.ORACLE, Kind.SAMPLED_LAW):
+                yield Check(self._name(kind, self._sampling), kind, Outcome.SKIPPED, detail=why)
+            return
+        if oracle_of(node) is not None:
+            yield self._guarded(Kind.ORACLE, self._sampling, self._oracle)
+        checks = self._sampled()
+        yield self._guarded(Kind.SAMPLED_LAW, self._sampling, lambda: next(checks))
+        yield from checks
+
+    def _identity(self) -> Check:
+        build = _builder(self._config)
+        promised = self._config.method.exactness in ("exact", "greedy")
+        return self._compare(self._greedy, build, judge_greedy, Kind.GREEDY_IDENTITY, promised)
+
+    def _oracle(self) -> Check:
+        def build() -> Decoder:
+            decoder = oracle_of(self._config.method.decoder)
+            assert decoder is not None
+            return decoder
+
+        return self._compare(self._sampling, build, judge_coupled, Kind.ORACLE, True)
+
+    def _compare(
+        self, law: Law, build: Callable[[], Decoder], judged: Judge, kind: Kind, promised: bool
+    ) -> Check:
+        name = self._name(kind, law)
+        arm = self._arm(build(), self._models, law)
+        tried = []
+
+        def widened() -> Arm | None:
+            models = self._wider()
+            if models is None:
+                return None
+            tried.append(models)
+            return self._arm(build(), models, law)
+
+        requests = self._requests(law)
+        grades = compare_tokens(arm, requests, judged, widened)
+        return identity_check(grades, name, kind, promised, wider=bool(tried))
+
+    def _sampled(self) -> Iterator[Check]:
+        law, effort = self._sampling, self._effort
+        faithful = self._config.method.exactness == "exact"
+        decoder = _builder(self._config)()
+        arm = self._arm(decoder, self._models, law)
+        drafts = "draft" in self._needs and self._models.draft is not None
+        prompts = [request.prompt for request in self._requests(law)]
+        seed = self._config.sampling.seed
+        plan = Plan(prompts, law, effort.samples, effort.positions, seed)
+        evidence = sample_law(arm.decoder, self._models, plan, drafts=drafts)
+        name = self._name(Kind.SAMPLED_LAW, law)
+        check = check_of(evidence, name, faithful)
+        if not faithful or check.outcome is Outcome.FAIL:
+            yield check
+            return
+        control = self._control(plan, drafts)
+        if control.outcome is not Outcome.PASS:
+            check = replace(check, outcome=Outcome.INCONCLUSIVE)
+        yield replace(check, power=control.power)
+        yield control
+
+    def _control(self, plan: Plan, drafts: bool) -> Check:
+        """Return the check of the biased decoder, made once for all methods that share it."""
+        key = repr((self._config.model, self._config.task, plan, drafts))
+        known = self._effort.controls
+        if key not in known:
+            name = self._name(Kind.NEGATIVE_CONTROL, plan.law)
+            control = Mixed(drafts=drafts)
+            evidence = sample_law(control, self._models, plan, drafts=drafts, whole=True)
+            known[key] = control_check(evidence, control, name)
+        return known[key]
+
+    def _arm(self, decoder: Decoder, models: ModelPair, law: Law) -> Arm:
+        decoder.check(law)
+        models.bind(law)
+        find_calibrations(self._config, decoder, models, law)
+        decoder.prepare(models)
+        return Arm(decoder, models)
+
+    def _wider(self) -> ModelPair | None:
+        """Return the models in the next wider type, or None where there is none or no room."""
+        dtype = _WIDER.get(str(self._models.target.dtype).removeprefix("torch."))
+        if dtype is None:
+            return None
+        if self._wide is None:
+            self._effort.progress(f"loading {self._models.name} in {dtype}")
+            config = replace(self._config, model=replace(self._config.model, dtype=dtype))
+            try:
+                self._wide = load_models(config, self._needs)
+            except (SpecbenchError, MemoryError, torch.OutOfMemoryError):
+                return None
+        return self._wide
+
+    def _requests(self, law: Law) -> list[Request]:
+        """Return the requests of the identity checks."""
+        seed, limit = self._config.sampling.seed, self._config.max_new_tokens
+        clock = clock_for(self._models.target.device)
+        bench = Bench(self._models, self._task, law, seed, limit, clock)
+        requests = [bench.request(sample, 0, bench.prompt(sample)) for sample in self._samples()]
+        if limit is not None:
+            return requests
+        most = self._effort.tokens
+        return [replace(r, max_new_tokens=min(r.max_new_tokens, most)) for r in requests]
+
+    def _samples(self) -> Sequence[Sample]:
+        """Return the samples that prompt the checks, spread over the task."""
+        samples, wanted = self._task.samples, self._effort.prompts
+        if wanted is None or wanted >= len(samples):
+            return samples
+        return [samples[index * len(samples) // wanted] for index in range(wanted)]
+
+    def _guarded(self, kind: Kind, law: Law, make: Callable[[], Check]) -> Check:
+        """Return a check, or one that says why it could not be made."""
+        name = self._name(kind, law)
+        self._effort.progress(name)
+        try:
+            return make()
+        except SpecbenchError as error:
+            words = ": ".join(part for part in (error.what, error.why, error.fix) if part)
+            return Check(name, kind, Outcome.SKIPPED, detail=words)
+        except Exception as error:
+            words = f"the decoder stopped: {type(error).__name__}: {error}"
+            return Check(name, kind, Outcome.FAIL, detail=" ".join(words.split()))
+
+    def _name(self, kind: Kind, law: Law) -> str:
+        words = {
+            Kind.GREEDY_IDENTITY: "greedy identity",
+            Kind.ORACLE: "oracle",
+            Kind.SAMPLED_LAW: "sampled law",
+            Kind.NEGATIVE_CONTROL: "control",
+        }
+        return f"{words[kind]}, {self._models.name}, {law.describe()}"
+
+
+def _builder(config: RunConfig) -> Callable[[], Decoder]:
+    def build() -> Decoder:
+        decoder: Decoder = instantiate(config.method.decoder)
+        return decoder
+
+    return build
