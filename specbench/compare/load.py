@@ -96,6 +96,7 @@ def load(results: Sequence[ResultSet], marks: Sequence[Mapping[str, int]]) -> Lo
         data[name] = _column(name, [file.columns.pop(name) for file in files])
     for name in LEDGER_COLUMNS:
         data[name] = np.concatenate([file.sums[name] for file in files])
+    data["verification_emitted"] = _emitted(data)
     for name in marks[0]:
         data[name] = np.repeat([mark[name] for mark in marks], sizes)
     table = Table.of(pd.DataFrame(data, copy=False))
@@ -119,6 +120,20 @@ def _read(result: ResultSet) -> _File:
     ledger = result.ledger
     columns = {name: table.column(name) for name in COLUMNS}
     return _File(columns, ledger.sums, ledger.drafts)
+
+
+def _emitted(data: Mapping[str, object]) -> np.ndarray:
+    """Return the tokens of the verification rounds, also where no round records its own.
+
+    Some imported files know how many steps a turn took and not what each emitted: their rounds
+    emitted what the prefills did not.
+    """
+    recorded, tokens, of_prefills = (
+        np.asarray(data[name], dtype=float)
+        for name in ("verification_emitted", "new_tokens", "prefill_emitted")
+    )
+    rest = tokens - of_prefills
+    return np.where(np.isnan(recorded) & (rest >= 0), rest, recorded)
 
 
 def _column(name: str, parts: Sequence[pa.ChunkedArray]) -> object:

@@ -199,10 +199,14 @@ def _collect(folder: Path) -> list[JobOutcome]:
 
 
 def _call_hydra(request: HostRequest, flags: Sequence[str] = (), extra: Sequence[str] = ()) -> None:
-    """Call `hydra.main` with a command line of flags first and overrides after them."""
+    """Call `hydra.main` with a command line of flags first and overrides after them.
+
+    The subcommand is part of the program's name: Hydra would take it for an override, and a result
+    file records these words.
+    """
     if request.config_dir is not None:
         flags = [*flags, "--config-dir", str(request.config_dir)]
-    arguments = [RUN_COMMAND, *flags, *extra, *request.overrides]
+    arguments = ["specbench run", *flags, *extra, *request.overrides]
     before = sys.argv
     sys.argv = arguments
     os.environ["HYDRA_FULL_ERROR"] = "1"

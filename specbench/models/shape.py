@@ -73,16 +73,19 @@ def sizes_of(model: Any) -> Sizes | None:
     return sizes if isinstance(sizes, Sizes) else None
 
 
-def described(models: ModelPair) -> dict[str, dict[str, Any]]:
+def described(models: ModelPair) -> dict[str, Any]:
     """Return the provenance of each checkpoint with the sizes of the model that was made of it.
 
     The sizes follow from the checkpoint, so that a job's identity has no need of them.
     """
-    about = {role: dict(found) for role, found in models.provenance.items()}
+    about = {
+        role: dict(found) if isinstance(found, Mapping) else found
+        for role, found in models.provenance.items()
+    }
     named = {"target": models.target, "draft": models.draft}
     named |= {f"draft_{number}": model for number, model in enumerate(models.more_drafts, start=2)}
     for role, model in named.items():
         sizes = sizes_of(model)
-        if sizes is not None and role in about:
+        if sizes is not None and isinstance(about.get(role), dict):
             about[role].update(sizes.record())
     return about

@@ -251,7 +251,10 @@ def _profile(label: str, members: Sequence[ResultSet]) -> Profile | str:
     model = _mapping(metadata.config, "model")
     names = {"target": str(model.get("target") or metadata.model), "draft": model.get("draft")}
     models = {
-        role: recorded_model(metadata, role, str(name)) for role, name in names.items() if name
+        role: found
+        for role, name in names.items()
+        for member in reversed(members)
+        if (found := recorded_model(member.metadata, role, str(name))) is not None
     }
     return Profile(
         label=label,
@@ -272,7 +275,7 @@ def _profile(label: str, members: Sequence[ResultSet]) -> Profile | str:
         cost=_cost(timed[BASELINE], timed[METHOD]),
         notes=tuple(notes),
         dtype=metadata.dtype,
-        models={role: found for role, found in models.items() if found is not None},
+        models=models,
         totals=timed[METHOD].totals,
         baseline_totals=timed[BASELINE].totals,
     )

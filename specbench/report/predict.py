@@ -134,6 +134,8 @@ def about(prediction: Prediction) -> str:
 def paying(prediction: Prediction) -> str:
     """Return one sentence on the batch sizes at which a method is faster than plain decoding."""
     limit, lost = prediction.largest_batch, prediction.stops_paying
+    if lost == 1:
+        return "At batch 1 no draft length pays."
     if lost is not None:
         return f"It stops paying at batch {lost:,}" + (f"; {limit:,} would fit." if limit else ".")
     if limit:

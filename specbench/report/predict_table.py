@@ -125,13 +125,17 @@ def _details(prediction: Prediction, width: int) -> list[RenderableType]:
             f"{batch.best.tokens_per_second:,.0f}",
             f"{batch.plain_tokens_per_second:,.0f}",
             batch.best.bound,
-            Text(f"{batch.memory_bytes / 1e9:.0f} GB", "" if batch.fits else "bold red"),
+            Text(_gigabytes(batch.memory_bytes), "" if batch.fits else "bold red"),
         )
     parts: list[RenderableType] = [Constrain(title, min(width, _WIDEST)), table]
     parts.extend(_chart(prediction.batches[0]))
     parts.append(_wrapped(paying(prediction), width))
     parts.extend(_wrapped(f"{note[:1].upper()}{note[1:]}.", width) for note in prediction.notes)
     return [*parts, Text()]
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.{0 if size >= 1e10 else 1}f} GB"
 
 
 def _chart(batch: BatchPrediction) -> list[RenderableType]:
@@ -166,7 +170,8 @@ def _checked(report: CheckReport, width: int) -> RenderableType:
             table.add_row(*cells, *map(Text, check_cells(item)))
         parts.extend([table, Text()])
     parts.append(_wrapped(summary(report.check), width))
-    parts.append(_wrapped(CHECK_LEGEND, width, "dim"))
+    if report.settings:
+        parts.append(_wrapped(CHECK_LEGEND, width, "dim"))
     parts.extend(_wrapped(text, width, "dim") for text in reasons(report.unpredicted))
     parts.extend(_limits(report, width))
     return Group(*parts)

@@ -16,12 +16,6 @@ import torch
 import specbench
 from specbench.secrets import scrub_command
 
-RUN_COMMAND = "specbench run"
-"""Name of the program while Hydra reads a run's command line.
-
-Hydra would take the subcommand for an override, so that it stands in the program's name.
-"""
-
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core")
 
 
@@ -45,10 +39,14 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def command_line(words: Sequence[str]) -> list[str]:
-    """Return the words of a command without secrets and without what a sweep adds to them."""
-    if words and words[0] == RUN_COMMAND:
-        words = [*RUN_COMMAND.split(), *words[1:]]
-    return scrub_command([word for word in words if not word.startswith("hydra.sweep.dir=")])
+    """Return the words of a command without secrets and without what a sweep adds to them.
+
+    While Hydra reads a run's words, the program's name holds the subcommand, which Hydra would
+    take for an override (`specbench.hosting`).
+    """
+    program = words[0].split() if words and words[0].startswith("specbench ") else words[:1]
+    typed = [word for word in words[1:] if not word.startswith("hydra.sweep.dir=")]
+    return scrub_command([*program, *typed])
 
 
 def device_name(device: torch.device) -> str:

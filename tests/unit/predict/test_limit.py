@@ -11,21 +11,29 @@ from specbench.predict.limit import shares_of
 from specbench.predict.profile import profiles_of
 from specbench.predict.resolve import pair_of
 from specbench.schema.hardware import Hardware
+from specbench.schema.result import MethodInfo
 from specbench.schema.shape import Shape
 from specbench.store import ResultSet
-from tests.unit.compare.factory import a_round, draft_rounds, metadata, plain_rounds, result_set, row
+from tests.unit.compare.factory import (
+    a_round,
+    draft_rounds,
+    metadata,
+    plain_rounds,
+    result_set,
+    row,
+)
 from tests.unit.predict.worlds import SMALL, device
 
 TINY = Shape("tiny", "Tiny", 4, 1, 1, 1, 4, 4, 10, tied=True)
 # SMALL multiplies 360 weights, TINY 4 * 16 + 3 * 16 + 40 = 152
 
 
-def about(shape: Shape, itemsize: int = 2, **changes: Any) -> dict[str, Any]:
+def about(model: Shape, itemsize: int = 2, **changes: Any) -> dict[str, Any]:
     values = {
-        "parameters": shape.parameters,
-        "weight_bytes": shape.parameters * itemsize,
-        "cache_bytes_per_token": shape.cache_values * itemsize,
-        "shape": shape.record(),
+        "parameters": model.parameters,
+        "weight_bytes": model.parameters * itemsize,
+        "cache_bytes_per_token": model.cache_values * itemsize,
+        "shape": model.record(),
     }
     return {**values, **changes}
 
@@ -56,7 +64,12 @@ def test_a_recorded_pair_needs_no_entry(tmp_path: Path) -> None:
 def test_a_file_that_says_more_speaks_for_those_that_say_less(tmp_path: Path) -> None:
     other = {"method": {"name": "svip", "needs": ["draft"], "parameters": {}, "decoder": {}}}
     other["model"] = {"target": "somebody/target", "draft": "somebody/draft"}
-    files = [job(tmp_path, "a"), job(tmp_path, "b", {}, config=other)]
+    files = [
+        job(tmp_path, "a"),
+        job(tmp_path, "b", {}),
+        job(tmp_path, "c", {}, method=MethodInfo("svip"), config=other),
+    ]
+    assert len(profiles_of(files).profiles) == 2
     for order in (files, files[::-1]):
         assert pair_of(profiles_of(order).profiles, None, None)[0].record() == SMALL.record()
 

@@ -26,9 +26,7 @@ from tests.unit.predict.worlds import rounds_of
 
 def file(folder: Path, name: str, seed: int) -> ResultSet:
     proposed, accepted = rounds_of(seed, count=60)
-    drafts = [
-        a_round(int(a) + 1, int(p), int(a)) for p, a in zip(proposed, accepted, strict=True)
-    ]
+    drafts = [a_round(int(a) + 1, int(p), int(a)) for p, a in zip(proposed, accepted, strict=True)]
     rows = [
         row("baseline", "s", 0, plain_rounds(8)),
         row("method", "s", 0, [a_round(1), *drafts[:30]]),

@@ -46,7 +46,7 @@ def text_results(folder: Path, samples: int = 12) -> list[ResultSet]:
         provenance = {
             "specbench": "0.1.0",
             "git": {"revision": "abc123", "dirty": True},
-            "command": ["specbench", "--multirun", "method=a b"],
+            "command": ["specbench", "run", "--multirun", "method=a b"],
         }
         about = metadata(method, parameters=parameters, provenance=provenance)
         written.append(result_set(folder, rows, about, f"job{number}"))
