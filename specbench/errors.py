@@ -22,10 +22,10 @@ class SpecbenchError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.fix = fix
+        super().__init__(printable(what))
+        self.what = printable(what)
+        self.why = printable(why)
+        self.fix = printable(fix)
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.why, self.fix) if part)
@@ -80,6 +80,15 @@ class JobsFailed(SpecbenchError):
     """Some measurements of a run failed; the finished ones are kept."""
 
     exit_code = 1
+
+
+def printable(text: str) -> str:
+    """Return text that any stream of UTF-8 takes.
+
+    Half of a surrogate pair, which JSON can spell and which stands for a byte of a file name that
+    is not text, becomes its escape.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:

@@ -144,20 +144,20 @@ _COLUMNS: dict[str, _Columns] = {
     ],
     "hardware": [
         ("Name", _key("name")),
+        ("Also", _aliases),
         ("Title", _key("title")),
         ("TB/s", lambda entry: _tera(entry.get("bandwidth"))),
         ("BF16 TFLOP/s", lambda entry: _tera((entry.get("flops") or {}).get("bfloat16"))),
         ("GB", lambda entry: f"{entry['memory_bytes'] / 1e9:g}"),
-        ("Also", _aliases),
     ],
     "shapes": [
         ("Name", _key("name")),
+        ("Also", _aliases),
         ("Title", _key("title")),
         ("Layers", _key("layers")),
         ("Hidden", _key("hidden_size")),
         ("Heads", lambda entry: f"{entry['heads']}/{entry['key_value_heads']}"),
         ("Vocabulary", _key("vocabulary")),
-        ("Also", _aliases),
     ],
 }
 

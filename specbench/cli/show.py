@@ -47,7 +47,10 @@ def show(
     if kind not in KINDS:
         near = did_you_mean(kind, KINDS)
         raise UsageError(f"Cannot show a '{kind}'", f"there are: {', '.join(KINDS)}", near)
-    entry = catalog.load(kind, name, [config_dir] if config_dir else [])
+    folders = [config_dir] if config_dir else []
+    if kind in ("hardware", "shape"):
+        name = _named(kind, name, folders)
+    entry = catalog.load(kind, name, folders)
     if sample:
         if kind != "task":
             raise UsageError(f"A {kind} has no samples", "--sample shows those of a task")
@@ -70,6 +73,19 @@ def show(
             _print_fields(_model_facts(entry))
             _print_section("Keys")
         _print_fields(entry, skip=("name", "title", "summary", "definition", "loader._target_"))
+
+
+def _named(kind: str, name: str, folders: list[Path]) -> str:
+    """Return the entry that has a name or an alias, in any case."""
+    names = catalog.names(kind, folders)
+    words = {
+        str(word).lower(): entry
+        for entry in names
+        for word in (entry, *(catalog.load(kind, entry, folders).get("aliases") or ()))
+    }
+    if name.lower() not in words:
+        raise catalog.unknown_entry(kind, name, list(words))
+    return words[name.lower()]
 
 
 def _print_heading(entry: Mapping[str, Any], name: str) -> None:

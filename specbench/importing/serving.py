@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from specbench.errors import ResultsError
 from specbench.importing import reading
@@ -89,27 +89,33 @@ def read_runs(document: Document, format_name: str, skip_bad: bool = False) -> S
     runs, skipped = reading.read_each(document, lambda record: _run(record, notes), skip_bad)
     if skipped:
         notes.add(reading.left_out(skipped))
-    first = document.records[0].values
+    models = list(dict.fromkeys(run.model for run in runs))
+    if len(models) > 1:
+        raise ResultsError(
+            f"'{document.path}' holds runs of several models",
+            f"the runs of one file are repeats of one another, and these asked "
+            f"{', '.join(map(reading.shown, models[:4]))}",
+            "Give a file for each model.",
+        )
     answers = tuple(
-        replace(answer, repeat=repeat) for repeat, run in enumerate(runs) for answer in run
+        replace(answer, repeat=repeat) for repeat, run in enumerate(runs) for answer in run.answers
     )
     notes.add(
         "A request's time runs to its last token: its time to first token and the gaps after it"
     )
     if any(_concurrent(record.values) for record in document.records):
         notes.add(_SHARED)
-    model = reading.text_or(first, "model_id") if isinstance(first.get("model_id"), str) else ""
     single = () if len(runs) > 1 else ("There is one run: no noise floor.",)
     return Source(
         path=document.path,
         sha256=document.sha256,
         format=format_name,
-        label=Label(model=model.rstrip("/").rpartition("/")[2] or None),
+        label=Label(model=models[0].rstrip("/").rpartition("/")[2] or None),
         answers=answers,
         plain=None,
         odd=notes.sentences(),
         unknown=(*single, *_UNKNOWN, "When each request began is not recorded as a date."),
-        totals=_totals(first),
+        totals=_totals(runs[0].values),
     )
 
 
@@ -139,7 +145,7 @@ def read_aiperf(document: Document, format_name: str, skip_bad: bool = False) ->
         if turns != list(range(len(turns))):
             raise ResultsError(
                 f"'{document.path}' holds a broken session",
-                f"session {session} has the turns {turns}",
+                f"session {session} has the turns {reading.shown(turns)}",
                 "Export the whole run; every session needs each of its turns once.",
             )
         conversation = members[0][1]
@@ -163,7 +169,15 @@ def read_aiperf(document: Document, format_name: str, skip_bad: bool = False) ->
     )
 
 
-def _run(record: Record, notes: Notes) -> list[Answer]:
+class _Run(NamedTuple):
+    """One run of a benchmark client: what it asked which model, and all that it wrote."""
+
+    answers: tuple[Answer, ...]
+    model: str
+    values: Mapping[str, Any]
+
+
+def _run(record: Record, notes: Notes) -> _Run:
     values = record.values
     inputs = reading.listed(values, "input_lens")
     count = len(inputs)
@@ -178,10 +192,13 @@ def _run(record: Record, notes: Notes) -> list[Answer]:
         if "generated_texts" in values
         else [None] * count
     )
-    return [
+    model = values.get("model_id")
+    answers = tuple(
         _of_run(at, inputs[at], outputs[at], ttfts[at], gaps[at], errors[at], texts[at], notes)
         for at in range(count)
-    ]
+    )
+    name = reading.as_text(model, "'model_id'") if isinstance(model, str) else ""
+    return _Run(answers, name, values)
 
 
 def _of_run(

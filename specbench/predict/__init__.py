@@ -22,6 +22,7 @@ from specbench.predict.speedup import (
     Question,
     predict,
 )
+from specbench.predict.synthetic import RoundSeconds, roofline_seconds, synthetic_speedup
 from specbench.predict.warn import warnings_of
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Profile",
     "Question",
     "Roofline",
+    "RoundSeconds",
     "RoundWork",
     "Share",
     "check_predictions",
@@ -43,8 +45,10 @@ __all__ = [
     "predict",
     "profiles_of",
     "roofline_fraction",
+    "roofline_seconds",
     "shape_named",
     "shares_of",
+    "synthetic_speedup",
     "walltime_factor",
     "warnings_of",
 ]

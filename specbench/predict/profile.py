@@ -318,8 +318,8 @@ def _cost(plain: Tally, tally: Tally) -> RoundCost | None:
     return RoundCost(
         draft=tally.mean("draft_ns") / unit,
         target=tally.mean("target_ns") / unit,
-        host=tally.mean("host_ns") / unit,
-        plain_host=(plain.mean("host_ns") + plain.mean("draft_ns")) / unit,
+        host=(tally.mean("host_ns") + tally.mean("sampling_ns")) / unit,
+        plain_host=sum(plain.mean(f"{part}_ns") for part in ("draft", "host", "sampling")) / unit,
         observed_speedup=spent / gained,
         plain_seconds=unit / 1e9,
     )

@@ -31,11 +31,12 @@ def hardware_named(name: str, folders: Sequence[Path] = ()) -> Hardware:
     Raises:
         ConfigError: If there is no such entry; names the nearest.
     """
-    wanted = name.lower()
-    for hardware in hardware_entries(folders):
-        if wanted in (hardware.name, *hardware.aliases):
+    entries = hardware_entries(folders)
+    for hardware in entries:
+        if _is(name, hardware):
             return hardware
-    raise catalog.unknown_entry("hardware", name, catalog.names("hardware", folders))
+    options = [word for entry in entries for word in (entry.name, *entry.aliases)]
+    raise catalog.unknown_entry("hardware", name, options)
 
 
 def hardware_entries(folders: Sequence[Path] = ()) -> list[Hardware]:
@@ -62,7 +63,7 @@ def shape_named(name: str, role: Role = "target", folders: Sequence[Path] = ()) 
     """
     shapes = _shapes(folders)
     for shape in shapes:
-        if name.lower() in (shape.name, *shape.aliases) or name in shape.checkpoints:
+        if _is(name, shape) or name in shape.checkpoints:
             return shape
     if name in catalog.names("model", folders):
         return _of_entry(name, role, folders)
@@ -74,7 +75,13 @@ def shape_named(name: str, role: Role = "target", folders: Sequence[Path] = ()) 
     if path.is_file():
         return _from_file(path, name)
     options = [word for shape in shapes for word in (shape.name, *shape.aliases)]
-    raise catalog.unknown_entry("shape", name, [*options, *catalog.names("model", folders)])
+    options = list(dict.fromkeys([*options, *catalog.names("model", folders)]))
+    raise catalog.unknown_entry("shape", name, options)
+
+
+def _is(name: str, entry: Hardware | Shape) -> bool:
+    """Return whether a word is an entry's id or one of its aliases, in any case."""
+    return name.lower() in {word.lower() for word in (entry.name, *entry.aliases)}
 
 
 def pair_of(

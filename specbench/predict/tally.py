@@ -26,6 +26,7 @@ _MEANS = (
     "draft_ns",
     "target_ns",
     "host_ns",
+    "sampling_ns",
 )
 _FIELDS = ("turn", "proposed", "accepted", *_MEANS)
 _COLUMNS = ("total_ns", "decode_ns", "target_forwards", "draft_forwards")

@@ -86,8 +86,8 @@ def _memory(
         return []
     return [
         f"{device.name} cannot hold {', '.join(tight)} at {question.context} tokens of context "
-        f"({usable / _GIGA:.0f} GB are taken to be usable): those rows show what would be, if it "
-        "could."
+        f"({usable / _GIGA:.0f} GB are taken to be usable): the figures there say what would be, "
+        "if it could."
     ]
 
 

@@ -91,7 +91,8 @@ def _overview(report: Report, width: int) -> list[RenderableType]:
     left_out = shown[len(places) - 4 :]
     if not left_out:
         return [table]
-    return [table, _wrapped(f"Left out for want of width: batch {', '.join(left_out)}.", width)]
+    hint = f"Left out for want of width: batch {', '.join(left_out)}."
+    return [table, _wrapped(f"{hint} See it with --batch {','.join(left_out)}.", width)]
 
 
 def _total_width(header: Sequence[str], rows: Sequence[Sequence[Text]], places: list[int]) -> int:

@@ -42,13 +42,10 @@ def load(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
         folders: Folders beside the project's own, searched first.
 
     Raises:
-        ConfigError: If there is no such entry, or its file is not a YAML mapping.
+        ConfigError: If there is no such entry, its file is not a YAML mapping, or what it builds
+            on is not a list of entries or leads back to itself.
     """
-    for folder in (*folders, conf_dir()):
-        path = folder / group / f"{name}.yaml"
-        if path.is_file():
-            return _read(path, group, folders)
-    raise unknown_entry(group, name, names(group, folders))
+    return _load(group, name, folders, ())
 
 
 def plural(group: str) -> str:
@@ -66,19 +63,49 @@ def unknown_entry(group: str, name: str, options: Sequence[str]) -> ConfigError:
     )
 
 
-def _read(path: Path, group: str, folders: Sequence[Path]) -> dict[str, Any]:
+def _load(
+    group: str, name: str, folders: Sequence[Path], children: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return an entry; `children` are those that build on it."""
+    if name in children:
+        raise ConfigError(
+            f"The {group} '{name}' builds on itself",
+            " -> ".join((*children, name)),
+            "Take one of them out of the list 'defaults'.",
+        )
+    for folder in (*folders, conf_dir()):
+        path = folder / group / f"{name}.yaml"
+        if path.is_file():
+            node = _read(path)
+            merged: dict[str, Any] = {}
+            for parent in _parents(node, path):
+                merged = _merge(merged, _load(group, parent, folders, (*children, name)))
+            return _merge(merged, {key: node[key] for key in node if key != "defaults"})
+    raise unknown_entry(group, name, names(group, folders))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         node = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"Cannot read '{path}'", error.strerror or str(error)) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"'{path}' is not YAML", " ".join(str(error).split())) from error
     if not isinstance(node, Mapping):
         raise ConfigError(f"'{path}' holds no keys", "an entry is a mapping of keys to values")
-    own = {str(key): value for key, value in node.items() if key != "defaults"}
-    parents = [item for item in node.get("defaults", ()) if item != "_self_"]
-    merged: dict[str, Any] = {}
-    for parent in parents:
-        merged = _merge(merged, load(group, str(parent), folders))
-    return _merge(merged, own)
+    return {str(key): value for key, value in node.items()}
+
+
+def _parents(node: Mapping[str, Any], path: Path) -> list[str]:
+    """Return the entries that a node builds on, in the order in which they are merged."""
+    parents = node.get("defaults", [])
+    if not isinstance(parents, list) or not all(isinstance(each, str) for each in parents):
+        raise ConfigError(
+            f"'defaults' of '{path}' is no list of names",
+            "an entry builds on others of its group by their ids",
+            "Write defaults: [ID, _self_].",
+        )
+    return [parent for parent in parents if parent != "_self_"]
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,16 @@ A key that nobody reads is an error too, with the nearest key that exists.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from specbench.errors import ConfigError, nearest
+
+_LONGEST_SHOWN = 100
+"""Characters of a value that an error shows."""
+
+_LARGEST = sys.float_info.max
 
 MISSING = "???"
 """The marker that a configuration file uses for a value that the user must give."""
@@ -100,9 +106,15 @@ class Reader:
         return value
 
     def integer(
-        self, key: str, default: int | None = None, *, minimum: int, null: bool = False
+        self,
+        key: str,
+        default: int | None = None,
+        *,
+        minimum: int,
+        maximum: int | None = None,
+        null: bool = False,
     ) -> Any:
-        """Return a whole number that is at least `minimum`, or None where `null` allows it.
+        """Return a whole number from `minimum` to `maximum`, or None where `null` allows it.
 
         Raises:
             ConfigError: If the value is something else.
@@ -110,9 +122,12 @@ class Reader:
         value = self.get(key, default)
         if value is None and null:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            allowed = f"a whole number of at least {minimum}" + (" or null" if null else "")
-            raise self.error(key, value, allowed)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or value < minimum or (maximum is not None and value > maximum):
+            allowed = f"a whole number of at least {minimum}"
+            if maximum is not None:
+                allowed += f" and at most {maximum}"
+            raise self.error(key, value, allowed + (" or null" if null else ""))
         return value
 
     def number(
@@ -144,7 +159,7 @@ class Reader:
         plain = isinstance(value, (int, float)) and not isinstance(value, bool)
         inside = (
             plain
-            and math.isfinite(value)
+            and -_LARGEST <= value <= _LARGEST
             and (value > minimum if above else value >= minimum)
             and value <= maximum
         )
@@ -207,4 +222,9 @@ def _shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"'{value}'" if isinstance(value, str) else str(value)
+    text = str(value)
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    if len(text) > _LONGEST_SHOWN:
+        text = f"{text[: _LONGEST_SHOWN - 3]}..."
+    return f"'{text}'" if isinstance(value, str) else text

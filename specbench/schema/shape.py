@@ -13,6 +13,9 @@ from typing import Any
 from specbench.errors import ConfigError
 from specbench.schema.reading import Reader
 
+LARGEST_SIZE = 10**9
+"""Size beyond which a configuration is not believed."""
+
 _SIZES = (
     "hidden_size",
     "layers",
@@ -78,7 +81,7 @@ class Shape:
             ConfigError: If a key is unknown, missing or of a wrong value.
         """
         reader = Reader(values, path, _KEYS)
-        sizes = {name: reader.integer(name, minimum=1) for name in _SIZES}
+        sizes = {name: reader.integer(name, minimum=1, maximum=LARGEST_SIZE) for name in _SIZES}
         return cls(
             name=reader.text("name"),
             title=reader.text("title"),
@@ -109,8 +112,8 @@ class Shape:
         if experts:
             raise ConfigError(
                 f"'{name}' is a mixture of experts",
-                f"its configuration has {experts}={values[experts]}; how many experts a draft "
-                "wakes is not in a result file",
+                f"its configuration has {experts}={str(values[experts])[:60]}; how many experts a "
+                "draft wakes is not in a result file",
                 "Name a dense model with --target or --draft.",
             )
         sizes: dict[str, Any] = {
@@ -134,7 +137,7 @@ class Shape:
             ConfigError: If a size is missing, or of a wrong value.
         """
         reader = Reader(values, "shape", (*_SIZES, "tied"))
-        sizes = {size: reader.integer(size, minimum=1) for size in _SIZES}
+        sizes = {size: reader.integer(size, minimum=1, maximum=LARGEST_SIZE) for size in _SIZES}
         return cls(name, name, **sizes, tied=reader.boolean("tied", False))
 
     def record(self) -> dict[str, int | bool]:
@@ -166,10 +169,10 @@ def _size(values: Mapping[str, Any], key: str, name: str, default: int | None = 
     value = values.get(key)
     if value is None:
         value = default
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
         raise ConfigError(
             f"The configuration of '{name}' has no usable {key}",
-            f"it is {value!r}; the cost of a forward follows from it",
+            f"it is {repr(value)[:60]}; the cost of a forward follows from it",
             "Give the config.json of a decoder-only transformer.",
         )
     return value

@@ -173,7 +173,10 @@ def test_hardware_and_shapes_are_listed_and_shown(specbench: Call, kind: str, na
     listed = json.loads(specbench("list", plural, "--json").stdout)
     assert name in [entry["name"] for entry in listed]
     assert specbench("list", plural).exit_code == 0
+    alias = {"hardware": "H100", "shape": "8b"}[kind]
     assert name in specbench("show", kind, name).stdout
+    assert specbench("show", kind, alias).stdout == specbench("show", kind, name).stdout
+    assert f"Did you mean '{alias.lower()}'?" in specbench("show", kind, f"{alias}0").stderr
 
 
 def test_the_command_loads_nothing_heavy(files: list[str]) -> None:

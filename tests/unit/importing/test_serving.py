@@ -42,6 +42,23 @@ def test_a_request_takes_its_first_token_and_the_gaps_after_it(tmp_path: Path) -
     assert source.plain is None
 
 
+def test_a_run_that_is_left_out_says_nothing_of_the_others(tmp_path: Path) -> None:
+    bad = vllm_run(model_id="other/model", input_lens=[])
+    source = read(tmp_path, bad, vllm_run(), skip_bad=True)
+    assert source.label.model == "Llama-3.1-8B-Instruct"
+    assert len(source.answers) == 3
+
+
+def test_a_name_that_cannot_be_written_is_a_bad_line(tmp_path: Path) -> None:
+    bad = vllm_run(model_id="model \ud800")
+    assert "line 1, cannot be imported" in why(tmp_path, bad)
+    assert len(read(tmp_path, bad, vllm_run(), skip_bad=True).answers) == 3
+
+
+def test_runs_of_several_models_are_no_repeats(tmp_path: Path) -> None:
+    assert "several models" in why(tmp_path, vllm_run(), vllm_run(model_id="other"))
+
+
 def test_runs_of_one_file_are_repeats(tmp_path: Path) -> None:
     source = read(tmp_path, vllm_run(), vllm_run(gap=0.02))
     assert [answer.repeat for answer in source.answers] == [0, 0, 0, 1, 1, 1]

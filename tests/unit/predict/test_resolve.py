@@ -59,6 +59,22 @@ def test_aliases_and_case() -> None:
     assert shape_named("Qwen/Qwen3-8B").name == "qwen3_8b"
 
 
+def test_an_entry_of_ones_own_may_have_capitals(tmp_path: Path) -> None:
+    values = {**catalog.load("hardware", "l40s"), "name": "MyCard", "aliases": ["Lab"]}
+    (tmp_path / "hardware").mkdir()
+    (tmp_path / "hardware" / "MyCard.yaml").write_text(json.dumps(values))
+    for word in ("MyCard", "mycard", "lab"):
+        assert hardware_named(word, [tmp_path]).name == "MyCard"
+
+
+@pytest.mark.parametrize("size", [10**9 + 1, 10**400])
+def test_a_size_beyond_belief_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**CONFIG, "vocab_size": size}))
+    with pytest.raises(ConfigError, match="no usable vocab_size"):
+        shape_named(str(path))
+
+
 def test_a_model_entry_means_its_target_or_its_draft() -> None:
     assert shape_named("llama31_8b").name == "llama_8b"
     assert shape_named("llama31_8b", "draft").name == "llama_1b"
