@@ -3,7 +3,8 @@
 Simulates runs whose truth is known and prints, for several kinds of noise and shapes of a run, the
 share of 95% intervals that hold the true ratio, the share of A/A runs (plain decoding against
 itself) that a comparison calls better or worse, and the share of runs that find a 5% slowdown. The
-two verdicts take a fifth of the trials.
+two verdicts take a fifth of the trials; a tenth of them judges ten rows together and
+counts the comparisons in which any is called.
 
     python -m benchmarks.coverage [--trials 1000] [--seed 0] [--samples 80]
 """
@@ -19,12 +20,15 @@ import numpy as np
 
 from specbench.compare.build import verdict
 from specbench.compare.comparison import BETTER, WORSE, Speedup
-from specbench.stats import CONFIDENCE, FloatArray, holm, noise_floor, paired_ratio
+from specbench.stats import CONFIDENCE, FloatArray, PooledPasses, holm, noise_floor, paired_ratio
 from specbench.stats.ratio import log_ratio
 
 RESAMPLES = 200
 
-SHAPES = ((1, 1), (3, 1), (5, 1), (3, 2), (1, 3), (3, 3), (5, 3), (3, 5))
+FAMILY = 10
+"""Rows that are judged together to see whether any is called."""
+
+SHAPES = ((1, 1), (2, 1), (3, 1), (5, 1), (3, 2), (1, 3), (3, 3), (5, 3), (3, 5))
 """Repeats and processes of the simulated runs."""
 
 
@@ -101,10 +105,16 @@ def simulate(
 
 def judged(runs: list[Times]) -> list[str]:
     """Return the verdicts of methods that are compared together."""
-    ratios = [paired_ratio(*run, resamples=RESAMPLES) for run in runs]
-    adjusted = holm([ratio.p_value for ratio in ratios if ratio and ratio.p_value is not None])
+    measured = [log_ratio(*run, resamples=RESAMPLES) for run in runs]
+    together = PooledPasses.of([each.components for each in measured if each])
+    p_values = [
+        together.p_value(each.value, each.components)
+        for each in measured
+        if each and each.components
+    ]
     verdicts = []
-    for run, ratio, p_value in zip(runs, ratios, adjusted, strict=True):
+    for run, each, p_value in zip(runs, measured, holm(p_values), strict=True):
+        ratio = paired_ratio(*run, measured=each)
         assert ratio is not None
         floor = noise_floor(run.baseline, run.process, resamples=RESAMPLES)
         verdicts.append(
@@ -164,17 +174,23 @@ def called(
 
 def table(samples: int, trials: int, seed: int) -> Iterator[str]:
     """Yield the lines of a Markdown table."""
-    yield "| noise | repeats | processes | coverage | half-width | A/A called | 5% slower found |"
-    yield "|---|---:|---:|---:|---:|---:|---:|"
+    yield (
+        "| noise | repeats | processes | coverage | half-width | A/A called "
+        f"| in {FAMILY} rows | 5% slower found |"
+    )
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for noise in NOISES.values():
         for repeats, processes in SHAPES:
             held, width = coverage(noise, samples, repeats, processes, trials, seed)
             fewer = (samples, repeats, processes, max(1, trials // 5), seed)
             alarms = called(noise, 1.0, *fewer)
             found = called(noise, 1 / 1.05, *fewer)
+            rows = (samples, repeats, processes, max(1, trials // FAMILY), seed, FAMILY)
+            family = called(noise, 1.0, *rows)
             yield (
                 f"| {noise.title} | {repeats} | {processes} | {100 * held:.1f}% | "
-                f"{100 * width:.1f}% | {100 * alarms:.1f}% | {100 * found:.0f}% |"
+                f"{100 * width:.1f}% | {100 * alarms:.1f}% | {100 * family:.0f}% | "
+                f"{100 * found:.0f}% |"
             )
 
 

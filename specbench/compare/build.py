@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -28,7 +29,13 @@ from specbench.compare.speedup import (
     verdict,
     with_verdicts,
 )
-from specbench.compare.warn import row_warnings, set_warnings, source_warnings
+from specbench.compare.warn import (
+    bound_warnings,
+    device_warnings,
+    row_warnings,
+    set_warnings,
+    source_warnings,
+)
 from specbench.errors import ResultsError, UsageError, did_you_mean
 from specbench.schema.result import BASELINE, METHOD
 from specbench.stats import (
@@ -91,8 +98,10 @@ def compare(
         banners=banners,
         warnings=(
             *copies,
-            *set_warnings(pools, adjusted),
+            *bound_warnings(unique),
+            *set_warnings(pools, adjusted, setting.imported),
             *row_warnings(adjusted, setting.imported),
+            *device_warnings(unique),
             *source_warnings(unique),
         ),
         files=tuple(result.path.name for result in unique),
@@ -101,12 +110,15 @@ def compare(
 
 def _without_copies(results: Sequence[ResultSet]) -> tuple[list[ResultSet], list[str]]:
     """Drop files that hold the same measurements as an earlier one: they are no second run."""
+    runs = Counter(_run_of(result) for result in results)
     kept: dict[tuple[str, str, float], ResultSet] = {}
     warnings = []
-    for result in results:
-        started = np.asarray(result.read(["started_unix"]).column(0))
-        first = float(started.min()) if len(started) else float("nan")
-        key = (result.metadata.job_id, result.metadata.method.name, first)
+    for number, result in enumerate(results):
+        first = float(number)
+        if runs[_run_of(result)] > 1:
+            started = np.asarray(result.read(["started_unix"]).column(0))
+            first = float(started.min()) if len(started) else float("nan")
+        key = (*_run_of(result), first)
         if key in kept:
             warnings.append(
                 f"'{result.path.name}' holds the same run as '{kept[key].path.name}' and was "
@@ -115,6 +127,10 @@ def _without_copies(results: Sequence[ResultSet]) -> tuple[list[ResultSet], list
         else:
             kept[key] = result
     return list(kept.values()), warnings
+
+
+def _run_of(result: ResultSet) -> tuple[str, str]:
+    return result.metadata.job_id, result.metadata.method.name
 
 
 def sections_of(pools: Sequence[Pool], by: str) -> list[tuple[str, list[Pool]]]:

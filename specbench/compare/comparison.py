@@ -9,7 +9,7 @@ from typing import NamedTuple
 from specbench.compare.derive import ArmSummary
 from specbench.compare.quality import CorpusFigure, QualityFigure
 from specbench.schema.result import MethodInfo
-from specbench.stats import Estimate, Interval
+from specbench.stats import Components, Estimate, Interval
 
 OVERALL = "overall"
 """Name of the section that pools every task."""
@@ -30,7 +30,8 @@ class Speedup(NamedTuple):
         value: Above 1, the method is faster.
         interval: 95% interval, None with fewer than two samples.
         p_value: Two-sided, before adjustment for the number of rows.
-        adjusted_p_value: After Holm's adjustment within the comparison.
+        adjusted_p_value: After Holm's adjustment within the comparison, of the p-value by what all
+            rows show of how passes move (`stats.together`).
         noise_floor: Ratio of the baseline to itself that this run cannot tell from 1; None with
             fewer than two repeats.
         detectable: Smallest ratio above 1 that a run of this size and noise would have called
@@ -38,6 +39,7 @@ class Speedup(NamedTuple):
         samples_needed: Samples of this kind that would find the observed ratio with that chance;
             None where the interval excludes 1 already, or where no number helps.
         verdict: "better", "worse", "same" or "inconclusive".
+        variance: What moves the logarithm of the ratio; None with fewer than two samples.
     """
 
     value: float
@@ -48,6 +50,7 @@ class Speedup(NamedTuple):
     verdict: str
     detectable: float | None = None
     samples_needed: int | None = None
+    variance: Components | None = None
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ _MAL: tuple[tuple[Definition, Reader], ...] = (
             "mal",
             "pooled over rounds",
             "tokens kept over verification rounds, bonus included, all requests together",
-            "specbench's MAL; Spec-Bench's mean accepted tokens and REST's, the mean of all "
-            "entries of accept_lengths.",
+            "specbench's MAL; Spec-Bench's mean accepted tokens, REST's and SWIFT's, the mean of "
+            "all entries of accept_lengths.",
         ),
         _of_method(derive.mal),
     ),
@@ -153,7 +153,8 @@ _MAL: tuple[tuple[Definition, Reader], ...] = (
             "mean over requests",
             "the same for each request, then the mean: a short answer counts as much as a long one",
             "Clients that average what a server reports for each response, such as AIPerf's "
-            "per-request acceptance.",
+            "per-request acceptance; specdec_bench, with which SPEED-Bench is run, averages over "
+            "turns.",
         ),
         _of_method(derive.mal_request),
     ),
@@ -171,8 +172,8 @@ _MAL: tuple[tuple[Definition, Reader], ...] = (
             "tokens_over_rounds",
             "all tokens / all rounds",
             "all new tokens over all rounds, each turn's prefill included in both",
-            "Papers on parallel decoding, as the compression ratio of decoding steps (Lookahead "
-            "Decoding).",
+            "TensorRT-LLM: generated tokens over decoding iterations of a request; papers on "
+            "parallel decoding, as the compression ratio of decoding steps (Lookahead Decoding).",
         ),
         _of_method(_per_round_and_prefill),
     ),
@@ -274,7 +275,8 @@ _SPEEDUP: tuple[tuple[Definition, Reader], ...] = (
             "mean of tokens/s",
             "mean over samples of tokens per second, the method's mean over the baseline's",
             "Spec-Bench and EAGLE (evaluation/speed.py), which count the baseline's tokens by "
-            "tokenising its text again and the method's by its ids.",
+            "tokenising its text again and the method's by its ids; SWIFT, which counts both by "
+            "ids.",
         ),
         _of_pairs(lambda pairs: _value(mean_rate_speedup(pairs))),
     ),

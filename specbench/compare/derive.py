@@ -28,11 +28,16 @@ _FIDELITY_ORDER = ("wrong", "diverged", "tie", "identical")
 
 
 class RoundTime(NamedTuple):
-    """Mean time of one verification round by kind of work, in milliseconds."""
+    """Mean time of one verification round by kind of work, in milliseconds.
+
+    `sampling` is what a device spends between the target and the round's end; None where no
+    device was timed, and `host` holds it.
+    """
 
     draft: float
     target: float
     host: float
+    sampling: float | None = None
 
 
 class FidelityCounts(NamedTuple):
@@ -136,18 +141,22 @@ def ttft_ms(measured: Measurements) -> float | None:
 
 
 def host_share(measured: Measurements) -> float | None:
-    """Share of the total time that is neither the target's nor the drafter's, pooled."""
+    """Share of the total time that is neither the target's nor the drafter's, pooled.
+
+    With a device clock it is the share in which the device had nothing to do for the round.
+    """
     return measured.total("host_ns", "total_ns")
 
 
 def round_time(measured: Measurements) -> RoundTime | None:
-    """Mean milliseconds of a verification round, split into draft, target and host."""
-    parts = [
+    """Mean milliseconds of a verification round, split into draft, target, host and sampling."""
+    draft, target, host, sampling = (
         measured.total(f"verification_{part}_ns", "verification_rounds")
         for part in RoundTime._fields
-    ]
-    known = [part / 1e6 for part in parts if part is not None]
-    return RoundTime(*known) if len(known) == len(parts) else None
+    )
+    if draft is None or target is None or host is None:
+        return None
+    return RoundTime(draft / 1e6, target / 1e6, host / 1e6, sampling / 1e6 if sampling else None)
 
 
 def peak_memory_bytes(measured: Measurements) -> int | None:
@@ -197,16 +206,19 @@ def node_acceptance_ceiling(measured: Measurements) -> float | None:
 def predicted_speedup(method: Measurements, baseline: Measurements) -> float | None:
     """Decode speedup that acceptance and cost predict, if the host's work were free.
 
-    A verification round of the method yields `mal` tokens for its mean draft and target time; the
-    baseline pays its mean target time for each token (Leviathan, Kalman, Matias, "Fast Inference
-    from Transformers via Speculative Decoding", 2023, Theorem 3.8, with measured costs).
+    A verification round of the method yields `mal` tokens for its mean draft and target time, with
+    a device's sampling; the baseline pays that of its round for each token (Leviathan, Kalman,
+    Matias, "Fast Inference from Transformers via Speculative Decoding", 2023, Theorem 3.8, with
+    measured costs).
     """
     length, plain_length = mal(method), mal(baseline)
     cost, plain_cost = round_time(method), round_time(baseline)
     if length is None or plain_length is None or cost is None or plain_cost is None:
         return None
-    per_token = ratio(cost.draft + cost.target, length)
-    plain_per_token = ratio(plain_cost.target + plain_cost.draft, plain_length)
+    per_token = ratio(cost.draft + cost.target + (cost.sampling or 0.0), length)
+    plain_per_token = ratio(
+        plain_cost.target + plain_cost.draft + (plain_cost.sampling or 0.0), plain_length
+    )
     if per_token is None or plain_per_token is None:
         return None
     return ratio(plain_per_token, per_token)
@@ -239,7 +251,7 @@ class ArmSummary:
         tokens_per_second_decode: After the first token of each turn.
         ttft_ms: Median time to first token, milliseconds.
         host_share: Host time over total time.
-        round_time: Milliseconds of a verification round: draft, target, host.
+        round_time: Milliseconds of a verification round: draft, target, host, sampling.
         peak_memory_bytes: Peak device memory, else resident memory.
         mean_new_tokens: New tokens per measurement.
         fidelity: Samples by fidelity against the baseline arm.

@@ -116,8 +116,7 @@ def load(results: Sequence[ResultSet], marks: Sequence[Mapping[str, int]]) -> Lo
 
 
 def _read(result: ResultSet) -> _File:
-    table = result.read(COLUMNS, dictionaries=True)
-    ledger = result.ledger
+    table, ledger = result.with_ledger(COLUMNS, dictionaries=True)
     columns = {name: table.column(name) for name in COLUMNS}
     return _File(columns, ledger.sums, ledger.drafts)
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from specbench.compare.table import Table, codes_of
 from specbench.store import DraftCounts, Drafts
 
+_MOST_KEPT = 100_000  # measurements of an arm beyond which no column of it is held twice
+
 
 @dataclass(frozen=True)
 class Measurements:
@@ -40,10 +42,22 @@ class Measurements:
         """The arm's rows as a DataFrame; text columns may be categorical."""
         return self.table.frame if self.places is None else self.table.frame.iloc[self.places]
 
+    @cached_property
+    def _taken(self) -> dict[str, NDArray[Any]]:
+        """Columns that were asked for already: most quantities read the same few."""
+        return {}
+
     def raw(self, column: str) -> NDArray[Any]:
         """Return one column: numbers, or the numbers of names."""
         values = self.table.arrays[column]
-        return values if self.places is None else values[self.places]
+        if self.places is None:
+            return values
+        if column in self._taken:
+            return self._taken[column]
+        taken: NDArray[Any] = values[self.places]
+        if len(taken) <= _MOST_KEPT:
+            self._taken[column] = taken
+        return taken
 
     def values(self, column: str) -> NDArray[np.float64]:
         """Return one column of numbers; NaN where a value is not known."""

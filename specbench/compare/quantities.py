@@ -76,7 +76,7 @@ def _ratio(
     )
 
 
-_MODEL_TIME = ("verification_draft_ns", "verification_target_ns")
+_MODEL_TIME = ("verification_draft_ns", "verification_target_ns", "verification_sampling_ns")
 _ROUND_TIME = (*_MODEL_TIME, "verification_host_ns")
 _PREDICTED = (
     Total(_MODEL_TIME, 1, BASELINE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +24,14 @@ from specbench.compare.pool import Pairs, PassTimes
 from specbench.compare.table import codes_of
 from specbench.stats import (
     DEFAULT_RESAMPLES,
+    POWER,
     Estimate,
     FloatArray,
     Interval,
+    PooledPasses,
     detectable_ratio,
     holm,
+    log_ratio,
     mean_ratio,
     noise_floor,
     paired_ratio,
@@ -75,7 +79,9 @@ def speedup_of(pairs: Pairs, column: str, effort: Effort) -> Speedup | None:
     if not len(pairs.method):
         return None
     times = pairs.times(column)
-    ratio = paired_ratio(times.baseline, times.method, times.process, effort.resamples)
+    arrays = (times.baseline, times.method, times.process)
+    measured = log_ratio(*arrays, effort.resamples)
+    ratio = paired_ratio(*arrays, measured=measured) if measured else None
     if ratio is None:
         return None
     floor = _floor(times, effort.resamples)
@@ -86,14 +92,14 @@ def speedup_of(pairs: Pairs, column: str, effort: Effort) -> Speedup | None:
         adjusted_p_value=None,
         noise_floor=floor,
         verdict=INCONCLUSIVE,
+        variance=measured.components if measured else None,
     )
     if ratio.interval is None or floor is None:
         return found
-    arrays = (times.baseline, times.method, times.process, floor, effort.rows)
-    smallest = detectable_ratio(*arrays, resamples=effort.resamples)
+    smallest = detectable_ratio(*arrays, floor, effort.rows, measured=measured)
     needed = None
     if not ratio.interval.excludes(1.0):
-        needed = samples_for_ratio(ratio.value, *arrays, resamples=effort.resamples)
+        needed = samples_for_ratio(ratio.value, *arrays, floor, effort.rows, measured=measured)
     return found._replace(detectable=smallest, samples_needed=needed)
 
 
@@ -172,17 +178,36 @@ def _rates(arm: Measurements) -> FloatArray:
 
 
 def _adjust(speedups: Sequence[Speedup | None]) -> list[Speedup | None]:
-    tested = [s.p_value for s in speedups if s is not None and s.p_value is not None]
-    adjusted = iter(holm(tested))
+    """Judge the speedups of all rows together; without a p-value one is not tested."""
+    tested = [s for s in speedups if s is not None and s.p_value is not None]
+    together = PooledPasses.of([speedup.variance for speedup in tested])
+    adjusted = iter(holm([_p_value(speedup, together) for speedup in tested]))
     out: list[Speedup | None] = []
     for speedup in speedups:
         if speedup is None:
             out.append(None)
             continue
         value = next(adjusted) if speedup.p_value is not None else None
-        speedup = speedup._replace(adjusted_p_value=value)
+        detectable = _detectable(speedup, together, len(tested))
+        speedup = speedup._replace(adjusted_p_value=value, detectable=detectable)
         out.append(speedup._replace(verdict=verdict(speedup)))
     return out
+
+
+def _p_value(speedup: Speedup, together: PooledPasses) -> float:
+    assert speedup.p_value is not None
+    if speedup.variance is None:
+        return speedup.p_value
+    return together.p_value(math.log(speedup.value), speedup.variance)
+
+
+def _detectable(speedup: Speedup, together: PooledPasses, rows: int) -> float | None:
+    """Return the smallest ratio that is found, where all rows together say how passes move."""
+    if speedup.detectable is None or speedup.variance is None:
+        return speedup.detectable
+    bound = together.bound(1 - ALPHA / rows / 2, speedup.variance)
+    error = math.sqrt(speedup.variance.total)
+    return max(speedup.detectable, math.exp(bound + NormalDist().inv_cdf(POWER) * error))
 
 
 def _floor(times: PassTimes, resamples: int) -> float | None:

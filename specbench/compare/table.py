@@ -88,10 +88,13 @@ def codes_of(columns: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Number the different combinations of some columns from 0, in the order first seen."""
     joined: NDArray[np.int64] | None = None
     for column in columns:
+        low, high = int(column.min(initial=_LARGEST)), int(column.max(initial=-_LARGEST))
+        if low >= high:
+            joined = np.zeros(len(column), dtype=np.int64) if joined is None else joined
+            continue
         if joined is None:
             joined = pd.factorize(column)[0]
             continue
-        low, high = int(column.min(initial=0)), int(column.max(initial=0))
         if (high - low + 1) * (int(joined.max(initial=0)) + 1) >= _LARGEST:
             column, low = pd.factorize(column)[0], 0
             high = int(column.max(initial=0))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from specbench.compare.comparison import INCONCLUSIVE, ComparisonRow, Speedup
 from specbench.compare.pool import Pool, pair
+from specbench.schema.families import UPPER_BOUND
 from specbench.store import ResultSet
 
 FEW_SAMPLES = 10
@@ -14,16 +16,44 @@ FEW_SAMPLES = 10
 LENGTH_TOLERANCE = 0.02
 """Relative difference in new tokens that a ratio of total times should not hide."""
 
+LARGEST_DETECTABLE = 10.0
+"""Detectable speedups above this are not told apart: next to nothing could have been found."""
 
-def set_warnings(pools: Sequence[Pool], rows: Sequence[ComparisonRow]) -> list[str]:
-    """Return warnings about the files and about how the methods' measurements overlap."""
+
+class _Remark(NamedTuple):
+    """What there is to say of one row, so that rows of which the like is said share a line.
+
+    Attributes:
+        alone: The sentence where it is said of one row, or of several in the same words.
+        shared: The sentence for several rows, with {rows} where they are listed; empty where the
+            words are always the same.
+        detail: What stands behind a row's name in that list.
+    """
+
+    alone: str
+    shared: str = ""
+    detail: str = ""
+
+
+def set_warnings(
+    pools: Sequence[Pool], rows: Sequence[ComparisonRow], imported: bool = False
+) -> list[str]:
+    """Return warnings about the files and about how the methods' measurements overlap.
+
+    Args:
+        pools: The methods' measurements.
+        rows: The rows.
+        imported: Whether they come from published files.
+    """
     warnings = []
+    alone = [pool.label for pool in pools if pool.baseline is None]
+    if alone:
+        advice = "import it with --baseline FILE" if imported else "run it with baseline=ar"
+        warnings.append(
+            f"{', '.join(alone)}: measured without a baseline, so no speedup; {advice}."
+        )
     for pool in pools:
         if pool.baseline is None:
-            warnings.append(
-                f"{pool.label}: measured without a baseline, so no speedup; run it with "
-                "baseline=ar."
-            )
             continue
         unpaired = pair(pool).unpaired
         if unpaired:
@@ -41,97 +71,184 @@ def set_warnings(pools: Sequence[Pool], rows: Sequence[ComparisonRow]) -> list[s
     return warnings
 
 
-def source_warnings(results: Sequence[ResultSet]) -> list[str]:
-    """Return what imported files do not record, and what of them was read otherwise."""
+def device_warnings(results: Sequence[ResultSet]) -> list[str]:
+    """Return what a GPU was found to do beside its work, which makes times doubtful.
+
+    One line for each finding, with the methods whose runs it disturbed.
+    """
     found: dict[str, list[str]] = {}
     for result in results:
-        source = result.metadata.source
-        kinds = (("unknown", "not known from its source"), ("odd", "read otherwise than written"))
-        for kind, heading in kinds:
-            if sentences := source.get(kind):
-                text = f"{heading}: {' '.join(str(sentence) for sentence in sentences)}"
-                found.setdefault(text, []).append(result.metadata.method.name)
-    return [f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in found.items()]
+        state = result.metadata.provenance.get("device_state")
+        doubts = state.get("warnings") if isinstance(state, Mapping) else None
+        for doubt in doubts if isinstance(doubts, list) else ():
+            found.setdefault(str(doubt), []).append(result.metadata.method.name)
+    return [
+        f"{', '.join(dict.fromkeys(names))}: doubtful times, the device was not at rest: {doubt}."
+        for doubt, names in found.items()
+    ]
+
+
+def bound_warnings(results: Sequence[ResultSet]) -> list[str]:
+    """Return a warning about instruments whose speedup is a ceiling and no method's."""
+    names = [
+        result.metadata.method.name
+        for result in results
+        if _family(result.metadata.config.get("method")) == UPPER_BOUND
+    ]
+    if not names:
+        return []
+    return [
+        f"{', '.join(dict.fromkeys(names))}: an upper bound and no method; the drafts repeat a "
+        "plain decoding that was made before the clock started."
+    ]
+
+
+def _family(method: object) -> object:
+    return method.get("family") if isinstance(method, Mapping) else None
+
+
+def source_warnings(results: Sequence[ResultSet]) -> list[str]:
+    """Return what imported files do not record, and what of them was read otherwise.
+
+    One line for each sentence, with the methods that it is said of.
+    """
+    found: dict[str, list[str]] = {}
+    for kind in ("unknown", "odd"):
+        for result in results:
+            for sentence in result.metadata.source.get(kind, ()):
+                found.setdefault(str(sentence), []).append(result.metadata.method.name)
+    return [
+        f"{', '.join(dict.fromkeys(names))} (source): {sentence}"
+        for sentence, names in found.items()
+    ]
 
 
 def row_warnings(rows: Sequence[ComparisonRow], imported: bool = False) -> list[str]:
-    """Return warnings about single rows; one that several rows share is said once.
+    """Return warnings about single rows; those of one kind share a line.
 
     Args:
         rows: The rows.
         imported: Whether they come from published files, which no advice can measure again.
     """
-    found: dict[str, list[ComparisonRow]] = {}
+    found: dict[str, list[tuple[ComparisonRow, _Remark]]] = {}
     for row in rows:
         if row.is_baseline:
             continue
-        for warning in _of_row(row, imported):
-            found.setdefault(warning, []).append(row)
+        for remark in _of_row(row, imported):
+            found.setdefault(remark.shared or remark.alone, []).append((row, remark))
     sections = {row.section for row in rows}
-    return [f"{_names(about, sections)}: {warning}" for warning, about in found.items()]
+    return [_line(said, sections) for said in found.values()]
 
 
-def _of_row(row: ComparisonRow, imported: bool) -> list[str]:
-    warnings = []
+def _line(said: Sequence[tuple[ComparisonRow, _Remark]], sections: Collection[str]) -> str:
+    """Return one line for all rows of which the like is said."""
+    groups: dict[_Remark, list[ComparisonRow]] = {}
+    for row, remark in said:
+        groups.setdefault(remark, []).append(row)
+    if len(groups) == 1:
+        (remark, about), *_ = groups.items()
+        names = _names(about, sections)
+        listed = any(" on " in name for name in names)
+        return f"{('; ' if listed else ', ').join(names)}: {remark.alone}"
+    names = [
+        f"{name} {remark.detail}"
+        for remark, about in groups.items()
+        for name in _names(about, sections)
+    ]
+    return said[0][1].shared.format(rows=", ".join(names))
+
+
+def _of_row(row: ComparisonRow, imported: bool) -> list[_Remark]:
+    remarks = []
     if row.failed:
-        warnings.append(
-            f"{_count(row.failed, 'sample')} with failed measurements, left out in both arms; the "
-            "result file's error column says why."
+        failed = _count(row.failed, "sample")
+        remarks.append(
+            _Remark(
+                f"{failed} with failed measurements, left out in both arms; the result file's "
+                "error column says why.",
+                "failed measurements of {rows}, left out in both arms; the result file's error "
+                "column says why.",
+                f"({failed})",
+            )
         )
     speedup = row.speedup_e2e
     if speedup is not None:
         if speedup.interval is None:
-            warnings.append("one sample has no interval; measure more with task.limit.")
+            remarks.append(_Remark("one sample has no interval; measure more with task.limit."))
         elif row.samples < FEW_SAMPLES:
-            warnings.append(
-                f"only {_count(row.samples, 'sample')}; raise task.limit for a narrower interval."
+            remarks.append(
+                _Remark(
+                    f"only {_count(row.samples, 'sample')}; raise task.limit for a narrower "
+                    "interval.",
+                    "few samples of {rows}; raise task.limit for narrower intervals.",
+                    f"({row.samples})",
+                )
             )
         if speedup.noise_floor is None:
             advice = "" if imported else "; measure with timing.repeats=3"
-            warnings.append(f"one repeat gives no noise floor, so no verdict{advice}.")
+            remarks.append(_Remark(f"one repeat gives no noise floor, so no verdict{advice}."))
         elif speedup.verdict == INCONCLUSIVE:
-            warnings.append(_inconclusive(speedup))
+            remarks.append(_inconclusive(speedup))
     if row.tokens_ratio is not None and abs(row.tokens_ratio - 1) > LENGTH_TOLERANCE:
-        warnings.append(
-            f"it wrote {row.tokens_ratio - 1:+.0%} tokens against the baseline, which the ratio "
-            "of times includes; read tokens/s beside it."
+        more = f"{row.tokens_ratio - 1:+.0%}"
+        remarks.append(
+            _Remark(
+                f"it wrote {more} tokens against the baseline, which the ratio of times includes; "
+                "read tokens/s beside it.",
+                "other numbers of tokens than the baseline's: {rows}; the ratio of times includes "
+                "that, read tokens/s beside it.",
+                more,
+            )
         )
     fidelity = row.quantities.fidelity
     if fidelity is not None and row.method.exactness != "lossy":
         wrong = fidelity.wrong + fidelity.diverged
         if wrong:
-            warnings.append(
-                f"{wrong} of {fidelity.total} outputs differ from the baseline's by more than a "
-                f"numeric tie, and the method claims to be {row.method.exactness}."
+            claim = f"claims to be {row.method.exactness}"
+            remarks.append(
+                _Remark(
+                    f"{wrong} of {fidelity.total} outputs differ from the baseline's by more than "
+                    f"a numeric tie, and the method {claim}.",
+                    "outputs that differ from the baseline's by more than a numeric tie: {rows}.",
+                    f"({wrong} of {fidelity.total}, and {claim})",
+                )
             )
     if row.method.exactness == "lossy" and not (row.score or row.quality or row.corpus):
-        warnings.append("a lossy method without a score: its cost in quality is not known.")
+        remarks.append(_Remark("a lossy method without a score: its cost in quality is not known."))
     for name, figure in row.corpus.items():
         below = figure.floor is not None and abs(figure.difference or 0.0) <= figure.floor
         if figure.difference is not None and below:
-            warnings.append(
-                f"its {name} differs from the baseline's by less than the floor of "
-                f"{figure.floor:.3g}, the value of as many real pictures (n={figure.n}); more "
-                "samples lower it."
+            remarks.append(
+                _Remark(
+                    f"its {name} differs from the baseline's by less than the floor of "
+                    f"{figure.floor:.3g}, the value of as many real pictures (n={figure.n}); more "
+                    "samples lower it."
+                )
             )
-    return warnings
+    return remarks
 
 
-def _inconclusive(speedup: Speedup) -> str:
+def _inconclusive(speedup: Speedup) -> _Remark:
     """Return what a run that could not tell could have told, and what would help."""
     assert speedup.noise_floor is not None
     below = _below(speedup.value, speedup.noise_floor)
     what = "the speedup is below the noise floor" if below else "no verdict"
-    if speedup.detectable is None or speedup.detectable > 10:
-        return f"{what}; measure more samples or repeats."
-    able = f"this run could have told {speedup.detectable:.3g}x from 1"
-    if speedup.samples_needed is not None and not below:
-        return (
-            f"{what}: {able}; for {speedup.value:.3g}x measure about "
-            f"{_rounded(speedup.samples_needed)} samples."
-        )
+    many = "speedups below the noise floor" if below else "no verdict"
     help_ = "more repeats, processes or a quieter machine" if below else "more samples or repeats"
-    return f"{what}: {able}; measure {help_}."
+    shared = f"{many}: {{rows}}; in brackets what the run could have told from 1; measure {help_}."
+    if speedup.detectable is None or speedup.detectable > LARGEST_DETECTABLE:
+        over = f"(over {LARGEST_DETECTABLE:.0f}x)"
+        return _Remark(f"{what}; measure more samples or repeats.", shared, over)
+    able = f"{speedup.detectable:.3g}x"
+    told = f"{what}: this run could have told {able} from 1"
+    if speedup.samples_needed is not None and not below:
+        needed = f"{_rounded(speedup.samples_needed)} samples"
+        return _Remark(
+            f"{told}; for {speedup.value:.3g}x measure about {needed}.",
+            shared,
+            f"({able}, or {speedup.value:.3g}x with {needed})",
+        )
+    return _Remark(f"{told}; measure {help_}.", shared, f"({able})")
 
 
 def _rounded(number: int) -> int:
@@ -148,13 +265,12 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _names(about: Sequence[ComparisonRow], sections: Collection[str]) -> str:
+def _names(about: Sequence[ComparisonRow], sections: Collection[str]) -> list[str]:
     """Return the rows' labels, with the sections that are meant where not all are."""
     places: dict[str, list[str]] = {}
     for row in about:
         places.setdefault(row.label, []).append(row.section)
-    names = [
+    return [
         label if len(named) == len(sections) else f"{label} on {', '.join(named)}"
         for label, named in places.items()
     ]
-    return "; ".join(names)

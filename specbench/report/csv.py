@@ -26,6 +26,11 @@ _SPEEDUP = (
     "verdict",
     "detectable",
     "samples_needed",
+    "variance_samples",
+    "variance_passes",
+    "variance_cells",
+    "variance_sample_count",
+    "variance_pass_count",
 )
 _PARTS: dict[str, tuple[str, ...]] = {
     "speedup_e2e": _SPEEDUP,
@@ -35,7 +40,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "score": _ESTIMATE,
     "score_difference": _ESTIMATE,
     "pass_at_k": tuple(str(k) for k in PASS_AT),
-    "quantities_round_time": ("draft", "target", "host"),
+    "quantities_round_time": ("draft", "target", "host", "sampling"),
     "quantities_fidelity": ("identical", "tie", "diverged", "wrong"),
 }
 _METHOD = ("name", "title", "exactness", "knob", "paper", "modality")

@@ -43,18 +43,22 @@ class SpeedupMark(NamedTuple):
 
 
 class TimeSplit(NamedTuple):
-    """Milliseconds per emitted token after the first, by kind of work."""
+    """Milliseconds per emitted token after the first, by kind of work.
+
+    `sampling` is 0 where no device was timed: the host's time holds it.
+    """
 
     label: str
     exactness: str
     draft: float
     target: float
     host: float
+    sampling: float = 0.0
 
     @property
     def total(self) -> float:
         """Milliseconds per token."""
-        return self.draft + self.target + self.host
+        return self.draft + self.target + self.host + self.sampling
 
 
 class LengthHistogram(NamedTuple):
@@ -191,9 +195,15 @@ def time_splits(rows: Iterable[ComparisonRow]) -> list[TimeSplit]:
         time, length = row.quantities.round_time, row.quantities.mal
         if time is None or not length:
             continue
-        parts = (part / length for part in time)
+        parts = ((part or 0.0) / length for part in time)
         splits.append(TimeSplit(row.label, class_of(row), *parts))
     return splits
+
+
+def work_of(splits: Sequence[TimeSplit]) -> tuple[str, ...]:
+    """Return the kinds of work that time splits tell apart, in the order of a round."""
+    sampled = any(split.sampling for split in splits)
+    return ("draft", "target", "sampling", "host") if sampled else ("draft", "target", "host")
 
 
 def histograms(rows: Iterable[ComparisonRow]) -> list[LengthHistogram]:

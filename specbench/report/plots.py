@@ -27,7 +27,7 @@ MOST_LINES = 8
 
 COLORS = {"exact": "#0072B2", "greedy": "#009E73", "lossy": "#D55E00", "unknown": "#595F69"}
 MARKERS = {"exact": "o", "greedy": "s", "lossy": "^", "unknown": "D"}
-PARTS = {"draft": "#E69F00", "target": "#0072B2", "host": "#9AA0A8"}
+PARTS = {"draft": "#E69F00", "target": "#0072B2", "sampling": "#CC79A7", "host": "#9AA0A8"}
 _CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _DASHES = ("-", "--", "-.", ":")
 
@@ -185,7 +185,8 @@ def _time(splits: Sequence[figures.TimeSplit]) -> Figure | None:
     figure, axes = _figure(SINGLE if len(splits) <= 12 else DOUBLE, 0.6 + 0.17 * len(splits))
     places = list(range(len(splits)))[::-1]
     start = [0.0] * len(splits)
-    for part, color in PARTS.items():
+    for part in figures.work_of(splits):
+        color = PARTS[part]
         values = [getattr(split, part) for split in splits]
         axes.barh(places, values, 0.7, left=start, color=color, label=part)
         start = [low + value for low, value in zip(start, values, strict=True)]
@@ -193,7 +194,7 @@ def _time(splits: Sequence[figures.TimeSplit]) -> Figure | None:
     axes.set_ylim(-0.7, len(splits) - 0.3)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("milliseconds per token")
-    axes.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1))
+    axes.legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
     return figure
 
 

@@ -21,6 +21,7 @@ WIDEST_TEXT = 100
 _GAP = 2
 _NARROWEST_LABEL = 16
 _WIDEST_LABEL = 40
+_SPARED = 8  # columns from this rank on are left out rather than that a label is broken
 
 
 class _Column(NamedTuple):
@@ -137,9 +138,11 @@ def _fitting(
     while True:
         others = sum(natural[column.title] + _GAP for column in kept) - natural["method"] - _GAP
         free = width - others - 1
-        if free >= min(label, _NARROWEST_LABEL) or not any(column.rank for column in kept):
+        last = max(kept, key=lambda column: column.rank)
+        needed = label if last.rank >= _SPARED else min(label, _NARROWEST_LABEL)
+        if free >= needed or not last.rank:
             break
-        kept.remove(max(kept, key=lambda column: column.rank))
+        kept.remove(last)
     natural["method"] = max(min(label, free), min(label, _NARROWEST_LABEL))
     return kept, natural
 

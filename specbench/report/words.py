@@ -19,6 +19,7 @@ from specbench.compare.comparison import (
     Speedup,
 )
 from specbench.compare.quality import CorpusFigure, QualityFigure
+from specbench.compare.warn import LARGEST_DETECTABLE
 from specbench.stats import Estimate
 
 NOTHING = "–"
@@ -55,12 +56,15 @@ _MEANINGS = {
     "pooled tok/s": "pooled tok/s: the same with all tokens over all time.",
     "detectable": "detectable: smallest speedup that this run would have found 4 times in 5.",
     "predicted": "predicted: decode speedup from acceptance and cost alone.",
-    "host": "host: share of the time outside of both models.",
+    "host": (
+        "host: share of the time outside of both models; of a GPU, that in which it had no work."
+    ),
     "NFE": "NFE: target forwards of one picture.",
     "tok/NFE": "tok/NFE: tokens per target forward, the step compression.",
     "pass@k": "pass@k: chance that one of k draws passes, estimated without bias.",
 }
 
+_CLASSES = ("exact", "greedy", "lossy")
 
 IMAGE_COLUMNS = ("NFE", "tok/NFE")
 """Columns that tables of pictures have in the place of `TEXT_COLUMNS`."""
@@ -86,6 +90,8 @@ def legend(columns: Iterable[str], rows: Sequence[ComparisonRow] = ()) -> str:
     """
     titles = list(columns)
     sentences = [_MEANINGS[title] for title in titles if title in _MEANINGS]
+    if any(row.method.exactness not in _CLASSES for row in rows):
+        sentences.insert("class" in titles, "unknown: its source does not state the class.")
     for name in metrics_of(rows):
         if name in titles:
             sentences.append(f"{name}: {_metric_meaning(name, rows)}")
@@ -165,8 +171,8 @@ def estimate(value: Estimate | None) -> str:
 
 def detectable(value: Speedup | None) -> str:
     """Return the smallest speedup that would have been found, such as "1.04x"."""
-    if value is not None and value.detectable is not None and value.detectable > 10:
-        return "over 10x"
+    if value is not None and (value.detectable or 0.0) > LARGEST_DETECTABLE:
+        return f"over {LARGEST_DETECTABLE:.0f}x"
     return ratio(value.detectable) if value is not None else NOTHING
 
 

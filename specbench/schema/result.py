@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from specbench.secrets import scrub
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Integer version of the columns below. Every change adds an upgrade step."""
 
 BASELINE = "baseline"
@@ -45,6 +46,7 @@ ROUND_TYPE = pa.struct(
         ("draft_ns", pa.int64()),  # nanoseconds in the drafter
         ("target_ns", pa.int64()),  # nanoseconds in the target's forward
         ("host_ns", pa.int64()),  # nanoseconds in everything else
+        ("sampling_ns", pa.int64()),  # on a device, between the target and the round's end
     ]
 )
 
@@ -70,10 +72,11 @@ RESULT_SCHEMA = pa.schema(
         pa.field("ttft_ns", pa.int64()),  # wall time to the first token of the first turn
         pa.field("prefill_ns", pa.int64()),  # wall time to each turn's first token, summed
         pa.field("decode_ns", pa.int64()),  # total_ns - prefill_ns
-        pa.field("device_ns", pa.int64()),  # device time by CUDA events; null on CPU
+        pa.field("device_ns", pa.int64()),  # CUDA events, first to last, idle time included
         pa.field("draft_ns", pa.int64()),  # sums over the rounds and the prefill
         pa.field("target_ns", pa.int64()),
         pa.field("host_ns", pa.int64()),
+        pa.field("sampling_ns", pa.int64()),  # null where the host computes: part of host_ns
         pa.field("target_forwards", pa.int32()),  # prefills included
         pa.field("target_tokens", pa.int32()),
         pa.field("draft_forwards", pa.int32()),
@@ -141,7 +144,8 @@ class FileMetadata:
         scorer: Mapping of scorer name to its version.
         dtype: Compute dtype, such as "float32".
         device: Device name.
-        engine: Which engine ran the target: "lean", "transformers" or "table".
+        engine: Which engine ran the target: "lean" (operation by operation), "lean graph",
+            "lean compile", "transformers" or "table".
         temperature: Temperature of the target law; None where it is not known (imports).
         timing: Repeats, warm-up and clock of the run.
         config: The resolved configuration, secrets removed.
@@ -274,10 +278,39 @@ def _with_source(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
     return table, {**metadata, "source": {}}
 
 
+def _with_sampling_time(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
+    """Add the time that nobody measured apart, for a measurement and for each of its rounds."""
+    if "rounds" in table.column_names:
+        place = table.column_names.index("rounds")
+        rounds = _with_unknown_field(table.column(place), ROUND_TYPE.field("sampling_ns"))
+        table = table.set_column(place, "rounds", rounds)
+    return _with_unknown(table, "sampling_ns"), metadata
+
+
+def _with_unknown_field(column: pa.ChunkedArray, field_: pa.Field) -> pa.ChunkedArray:
+    """Add a field of which nothing is known to a column of lists of structs."""
+    kind = column.type
+    if not pa.types.is_list(kind) or not pa.types.is_struct(kind.value_type):
+        return column  # no rounds: the reader says so
+    if kind.value_type.get_field_index(field_.name) >= 0:
+        return column
+    lists = column.combine_chunks()
+    flat = pc.list_flatten(lists)
+    fields_ = [*kind.value_type, field_]
+    parts = [flat.field(number) for number in range(flat.type.num_fields)]
+    structs = pa.StructArray.from_arrays(
+        [*parts, pa.nulls(len(flat), field_.type)], fields=fields_, mask=flat.is_null()
+    )
+    ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(lists), 0))
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+    return pa.chunked_array([pa.ListArray.from_arrays(offsets, structs, mask=lists.is_null())])
+
+
 UPGRADES: dict[int, Callable[[pa.Table, dict[str, Any]], Upgraded]] = {
     1: _with_offers,
     2: _with_pictures,
     3: _with_source,
+    4: _with_sampling_time,
 }
 """Step that turns a file of version `key` into version `key + 1`."""
 

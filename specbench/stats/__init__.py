@@ -18,7 +18,14 @@ from specbench.stats.estimate import (
 )
 from specbench.stats.noise import noise_floor
 from specbench.stats.power import POWER, detectable_ratio, samples_for_ratio
-from specbench.stats.ratio import mean_ratio, paired_ratio, paired_total_ratio, ratio_of_totals
+from specbench.stats.ratio import (
+    LogRatio,
+    log_ratio,
+    mean_ratio,
+    paired_ratio,
+    paired_total_ratio,
+    ratio_of_totals,
+)
 from specbench.stats.student import student_quantile, student_tail
 from specbench.stats.summary import (
     holm,
@@ -27,16 +34,22 @@ from specbench.stats.summary import (
     paired_difference,
     pass_at_k,
 )
+from specbench.stats.together import PooledPasses
+from specbench.stats.variance import Components
 
 __all__ = [
     "CONFIDENCE",
+    "Components",
     "DEFAULT_RESAMPLES",
     "POWER",
     "Estimate",
     "FloatArray",
     "Interval",
+    "LogRatio",
+    "PooledPasses",
     "detectable_ratio",
     "holm",
+    "log_ratio",
     "mad_outliers",
     "mean_interval",
     "mean_ratio",

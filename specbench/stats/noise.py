@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from specbench.stats.estimate import CONFIDENCE, DEFAULT_RESAMPLES
-from specbench.stats.resampling import resample_counts
+from specbench.stats.estimate import CONFIDENCE, DEFAULT_RESAMPLES, FloatArray
+from specbench.stats.resampling import resample_counts, resample_each
 
 _MOST_PAIRS = 200
 
@@ -46,7 +46,6 @@ def noise_floor(
     times = np.asarray(baseline, dtype=float)
     drawn = np.zeros(times.shape) if draws is None else np.asarray(draws, dtype=float)
     label = np.zeros(times.shape[1], int) if process is None else np.asarray(process)
-    generator = np.random.default_rng(seed)
     measured = np.isfinite(times)
     used = [
         (i, j, common)
@@ -55,16 +54,21 @@ def noise_floor(
     ]
     between = [(i, j, common) for i, j, common in used if label[i] != label[j]]
     pairs = between or used
+    if not pairs:
+        return None
+    share = max(1, math.ceil(resamples / min(len(pairs), _MOST_PAIRS)))
+    drawn_counts: Iterable[FloatArray]
     if len(pairs) > _MOST_PAIRS:
-        pairs = [pairs[k] for k in generator.choice(len(pairs), _MOST_PAIRS, replace=False)]
+        generator = np.random.default_rng(seed)
+        chosen = generator.choice(len(pairs), _MOST_PAIRS, replace=False)
+        pairs = [pairs[k] for k in chosen]
+        drawn_counts = (resample_counts(generator, int(c.sum()), share) for *_, c in pairs)
+    else:
+        drawn_counts = resample_each([int(c.sum()) for *_, c in pairs], share, seed)
     distances = []
-    for i, j, common in pairs:
-        columns = times[common][:, [i, j]]
-        share = max(1, math.ceil(resamples / len(pairs)))
-        totals = resample_counts(generator, len(columns), share) @ columns
+    for (i, j, common), counts in zip(pairs, drawn_counts, strict=True):
+        totals = counts @ times[common][:, [i, j]]
         totals = totals[(totals > 0).all(axis=1)]
         distances.append(np.abs(np.log(totals[:, 0] / totals[:, 1])))
-    if not distances:
-        return None
     pooled = np.concatenate(distances)
     return float(np.exp(np.quantile(pooled, CONFIDENCE))) if pooled.size else None

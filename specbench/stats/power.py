@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from specbench.stats.estimate import CONFIDENCE, DEFAULT_RESAMPLES
-from specbench.stats.ratio import log_ratio
+from specbench.stats.ratio import LogRatio, log_ratio
 from specbench.stats.student import student_quantile
 from specbench.stats.variance import Components
 
@@ -30,6 +30,7 @@ def detectable_ratio(
     comparisons: int = 1,
     power: float = POWER,
     resamples: int = DEFAULT_RESAMPLES,
+    measured: LogRatio | None = None,
 ) -> float | None:
     """Return the smallest ratio above 1 that a run of this size and noise would call better.
 
@@ -50,12 +51,13 @@ def detectable_ratio(
             to each as a level divided by their number.
         power: Chance of finding the effect.
         resamples: Number of bootstrap resamples.
+        measured: What `log_ratio` returned for the same arguments, where it is at hand.
 
     Returns:
         The ratio, or None where no effect would be called better: with fewer than two samples,
         or without a noise floor.
     """
-    measured = log_ratio(baseline, method, process, resamples)
+    measured = measured or log_ratio(baseline, method, process, resamples)
     parts = measured.components if measured else None
     if measured is None or parts is None or noise_floor is None:
         return None
@@ -71,6 +73,7 @@ def samples_for_ratio(
     comparisons: int = 1,
     power: float = POWER,
     resamples: int = DEFAULT_RESAMPLES,
+    measured: LogRatio | None = None,
 ) -> int | None:
     """Return how many samples of this kind would find an effect, with as many passes as here.
 
@@ -83,13 +86,14 @@ def samples_for_ratio(
         comparisons: How many speedups are judged together.
         power: Chance of finding the effect.
         resamples: Number of bootstrap resamples.
+        measured: What `log_ratio` returned for the same arguments, where it is at hand.
 
     Returns:
         The number, at least 2; None where no number helps, because the effect lies inside of the
         noise floor or of what moves whole passes, as far as few of them can tell: then a quieter
         machine, more repeats or more processes do.
     """
-    measured = log_ratio(baseline, method, process, resamples)
+    measured = measured or log_ratio(baseline, method, process, resamples)
     parts = measured.components if measured else None
     if measured is None or parts is None or noise_floor is None:
         return None

@@ -17,7 +17,7 @@ from specbench.stats.estimate import (
     Interval,
     paired_arrays,
 )
-from specbench.stats.resampling import resample_counts, resample_passes
+from specbench.stats.resampling import resample_table
 from specbench.stats.student import student_quantile, two_sided
 from specbench.stats.variance import (
     Components,
@@ -27,8 +27,6 @@ from specbench.stats.variance import (
 
 LINEAR_SAMPLES = 1000
 """Above this many samples a log ratio is linear in them, and is not resampled."""
-
-_CHUNK = 250  # resamples at a time: the counts of 500 samples then stay in the cache
 
 
 class LogRatio(NamedTuple):
@@ -51,6 +49,7 @@ def paired_ratio(
     process: Sequence[int] | None = None,
     resamples: int = DEFAULT_RESAMPLES,
     seed: int = 0,
+    measured: LogRatio | None = None,
 ) -> Estimate | None:
     """Return total baseline time over total method time, with a hierarchical interval.
 
@@ -69,12 +68,13 @@ def paired_ratio(
         process: Process of each pass; None means one process.
         resamples: Number of bootstrap resamples.
         seed: Seed of the resampling.
+        measured: What `log_ratio` returned for the same arguments, where it is at hand.
 
     Returns:
         The ratio (above 1: the method is faster), or None without any complete pair. With one
         sample there is a value but no interval.
     """
-    measured = log_ratio(baseline, method, process, resamples, seed)
+    measured = measured or log_ratio(baseline, method, process, resamples, seed)
     if measured is None:
         return None
     value, parts, samples = measured
@@ -230,12 +230,8 @@ def _drawn_log_ratios(
     seed: int,
 ) -> FloatArray:
     """Return the log ratio of totals of each resample that drew anything in both arms."""
-    generator = np.random.default_rng(seed)
     drawn = []
-    for start in range(0, resamples, _CHUNK):
-        count = min(_CHUNK, resamples - start)
-        of_samples = resample_counts(generator, len(baseline), count)
-        of_passes = resample_passes(generator, label, count)
+    for of_samples, of_passes in resample_table(len(baseline), label, resamples, seed):
         totals_baseline = ((of_samples @ baseline) * of_passes).sum(axis=1)
         totals_method = ((of_samples @ method) * of_passes).sum(axis=1)
         usable = (totals_baseline > 0) & (totals_method > 0)

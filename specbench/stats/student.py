@@ -27,10 +27,20 @@ def student_quantile(probability: float, degrees: float) -> float:
 
 
 def student_tail(statistic: float, degrees: float) -> float:
-    """Return the two-sided p-value of a t statistic; non-whole degrees are rounded down."""
+    """Return the two-sided p-value of a t statistic.
+
+    Between whole degrees of freedom its logarithm is interpolated in the reciprocal of the
+    degrees, as the quantile's is.
+    """
     if degrees > 200:
         return 2 * NormalDist().cdf(-abs(statistic))
-    return max(0.0, 1.0 - _student_central(abs(statistic), max(1, math.floor(degrees))))
+    below = max(1, math.floor(degrees))
+    low = max(0.0, 1.0 - _student_central(abs(statistic), below))
+    if degrees <= below or low == 0:
+        return low
+    high = max(0.0, 1.0 - _student_central(abs(statistic), below + 1))
+    share = (1 / below - 1 / degrees) / (1 / below - 1 / (below + 1))
+    return low * math.pow(high / low, share)
 
 
 @lru_cache(maxsize=4096)

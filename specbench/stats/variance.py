@@ -78,7 +78,8 @@ class Components(NamedTuple):
         spread = of_samples + of_passes
         if spread <= 0:
             return float(max(1, self.sample_count - 1))
-        return max(1.0, max(self.total, self.passes) ** 2 / spread)
+        fewest = max(1, min(self.sample_count, max(2, self.pass_count)) - 1)
+        return max(fewest, max(self.total, self.passes) ** 2 / spread)
 
     def bound(self, probability: float) -> float:
         """Return the distance from no effect that only noise exceeds with 1 - `probability`.

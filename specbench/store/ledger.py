@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -40,8 +41,11 @@ LEDGER_FIELDS = (
     "draft_ns",
     "target_ns",
     "host_ns",
+    "sampling_ns",
 )
 """Fields of a round that a ledger reads."""
+
+_MOST_KINDS = 4096  # beyond, the pairs that occur are numbered instead of all that could
 
 _LIMITS = {
     "accepted": LONGEST_PATH,
@@ -50,6 +54,7 @@ _LIMITS = {
     "draft_ns": LONGEST_ROUND_NS,
     "target_ns": LONGEST_ROUND_NS,
     "host_ns": LONGEST_ROUND_NS,
+    "sampling_ns": LONGEST_ROUND_NS,
 }
 
 LEDGER_COLUMNS = (
@@ -63,6 +68,7 @@ LEDGER_COLUMNS = (
     "verification_draft_ns",
     "verification_target_ns",
     "verification_host_ns",
+    "verification_sampling_ns",
     "drafting_rounds",
     "drafting_emitted",
     "prefill_forwards",
@@ -74,7 +80,8 @@ LEDGER_COLUMNS = (
 `_accepted`, `_nodes`, `_ns`: their sums of the field of that name. `_tested`: draft tokens of the
 longest proposed path that were put to the test: the accepted ones and, where not the whole path
 was accepted, one more. `drafting_rounds`, `drafting_emitted`: verification rounds that proposed
-anything, and what they emitted. `prefill_forwards`, `prefill_emitted`: target and draft forwards
+anything, and what they emitted. `verification_sampling_ns` is 0 where it was not recorded: the
+host's time holds it there. `prefill_forwards`, `prefill_emitted`: target and draft forwards
 of the turns' first rounds, and the tokens that they emitted.
 """
 
@@ -97,16 +104,19 @@ class DraftCounts(NamedTuple):
 class FileDrafts(NamedTuple):
     """What each verification round of one file accepted and proposed, flat.
 
+    Rounds of one kind accepted as many draft tokens as each other, and proposed as many.
+
     Attributes:
         lengths: Verification rounds of each measurement.
-        accepted: Accepted draft tokens of every round, measurement after measurement, in the
-            smallest integer type that holds them; `UNKNOWN` where not recorded.
-        proposed: Draft tokens on the longest proposed path, likewise.
+        kinds: Kind of every round, measurement after measurement, in a small integer type.
+        accepted: Accepted draft tokens of each kind; `UNKNOWN` where not recorded.
+        proposed: Draft tokens on the longest proposed path of each kind, likewise.
     """
 
     lengths: IntArray
-    accepted: NDArray[np.signedinteger]
-    proposed: NDArray[np.signedinteger]
+    kinds: NDArray[np.unsignedinteger]
+    accepted: IntArray
+    proposed: IntArray
 
 
 @dataclass(frozen=True)
@@ -117,11 +127,6 @@ class Drafts:
     """
 
     files: tuple[FileDrafts, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of ids."""
-        return sum(len(file.lengths) for file in self.files)
 
     def count(self, ids: NDArray[np.integer]) -> DraftCounts:
         """Count the verification rounds of some measurements.
@@ -139,16 +144,19 @@ class Drafts:
             _total([part.kept for part in counts]),
         )
 
+    @cached_property
+    def starts(self) -> IntArray:
+        """The first id of each file, and one past the last file's ids."""
+        return np.cumsum([0, *(len(file.lengths) for file in self.files)])
+
     def _chosen(self, ids: NDArray[np.integer]) -> Iterator[tuple[FileDrafts, NDArray[np.bool_]]]:
         ordered = np.sort(ids)
-        starts = np.cumsum([0, *(len(file.lengths) for file in self.files)])
-        edges = np.searchsorted(ordered, starts)
-        for number, file in enumerate(self.files):
-            own = ordered[edges[number] : edges[number + 1]] - starts[number]
-            if len(own):
-                chosen = np.zeros(len(file.lengths), dtype=bool)
-                chosen[own] = True
-                yield file, chosen
+        edges = np.searchsorted(ordered, self.starts)
+        for number in np.flatnonzero(np.diff(edges)):
+            file = self.files[number]
+            chosen = np.zeros(len(file.lengths), dtype=bool)
+            chosen[ordered[edges[number] : edges[number + 1]] - self.starts[number]] = True
+            yield file, chosen
 
 
 def joined(drafts: Sequence[Drafts]) -> Drafts:
@@ -184,36 +192,32 @@ def ledger_of(rounds: pa.ChunkedArray) -> Ledger:
     known = np.asarray(column.is_valid())
     flat = _struct(pc.list_flatten(column))
     fields = {name: _Field.of(flat, name) for name in LEDGER_FIELDS}
-    first = turn_starts(lengths, fields["turn"].values)
-    later = ~first
+    first = turn_starts(lengths, fields["turn"].values.astype(np.int64, copy=False))
     accepted, proposed = fields["accepted"], fields["proposed"]
     for name, limit in _LIMITS.items():
         largest = fields[name].values.max(initial=0)
         if largest > limit:
             raise ValueError(f"a round's '{name}' is {largest}")
-    tested = _Field(
-        accepted.values + (accepted.values < proposed.values),
-        _either(accepted.unknown, proposed.unknown),
-    )
-    forwards = _Field(
-        fields["target_forwards"].values + fields["draft_forwards"].values,
-        _either(fields["target_forwards"].unknown, fields["draft_forwards"].unknown),
-    )
-    totals = _Totals(lengths, known)
-    sums = {"verification_rounds": totals.of(_Field(later.astype(np.int64), None), later)}
-    sums["turns"] = totals.of(_Field(first.astype(np.int64), None), first)
+    undecided = _either(accepted.unknown, proposed.unknown)
+    tested = _Field(accepted.values + (accepted.values < proposed.values), undecided)
+    totals = _Totals(lengths, known, first)
+    sums = {"turns": totals.of_prefills(_Field(first, None))}
+    sums["verification_rounds"] = np.where(known, lengths, np.nan) - sums["turns"]
     for name in ("emitted", "proposed", "accepted", "nodes", "draft_ns", "target_ns", "host_ns"):
-        sums[f"verification_{name}"] = totals.of(fields[name], later)
-    sums["verification_tested"] = totals.of(tested, later)
-    drafting = (proposed.values > 0).astype(np.int64)
-    sums["drafting_rounds"] = totals.of(_Field(drafting, proposed.unknown), later)
+        sums[f"verification_{name}"] = totals.of_verifications(fields[name])
+    sampling = fields["sampling_ns"]._replace(unknown=None)
+    sums["verification_sampling_ns"] = totals.of_verifications(sampling)
+    sums["verification_tested"] = totals.of_verifications(tested)
+    drafting = proposed.values > 0
+    sums["drafting_rounds"] = totals.of_verifications(_Field(drafting, proposed.unknown))
     emitted = fields["emitted"]
     unknown = _either(emitted.unknown, proposed.unknown)
-    sums["drafting_emitted"] = totals.of(_Field(emitted.values * drafting, unknown), later)
-    sums["prefill_forwards"] = totals.of(forwards, first)
-    sums["prefill_emitted"] = totals.of(emitted, first)
+    sums["drafting_emitted"] = totals.of_verifications(_Field(emitted.values * drafting, unknown))
+    forwards = [totals.of_prefills(fields[f"{model}_forwards"]) for model in ("target", "draft")]
+    sums["prefill_forwards"] = forwards[0] + forwards[1]
+    sums["prefill_emitted"] = totals.of_prefills(emitted)
     counts = np.nan_to_num(sums["verification_rounds"]).astype(np.int64)
-    drafts = FileDrafts(counts, accepted.small(later), proposed.small(later))
+    drafts = FileDrafts(counts, *_kinds(accepted.marked(~first), proposed.marked(~first)))
     return Ledger({name: sums[name] for name in LEDGER_COLUMNS}, Drafts((drafts,)))
 
 
@@ -234,7 +238,7 @@ def turn_starts(lengths: IntArray, turns: NDArray[np.integer]) -> NDArray[np.boo
 class _Field(NamedTuple):
     """One field of all rounds: 0 where it is unknown."""
 
-    values: IntArray
+    values: NDArray[np.signedinteger | np.bool_]
     unknown: NDArray[np.bool_] | None
 
     @classmethod
@@ -244,40 +248,82 @@ class _Field(NamedTuple):
         if array.null_count:
             unknown = np.asarray(array.is_null())
             array = pc.fill_null(array, 0)
-        values = np.asarray(array).astype(np.int64, copy=False)
+        values = np.asarray(array)
         if values.min(initial=0) < 0:
             raise ValueError(f"a round's '{name}' is {values.min()}")
         return cls(values, unknown)
 
-    def small(self, chosen: NDArray[np.bool_]) -> NDArray[np.signedinteger]:
-        """Return the chosen values in the smallest signed type, `UNKNOWN` where not recorded."""
+    def marked(self, chosen: NDArray[np.bool_]) -> NDArray[np.signedinteger]:
+        """Return the chosen values, `UNKNOWN` where they were not recorded."""
         values = self.values[chosen]
         if self.unknown is not None:
             values[self.unknown[chosen]] = UNKNOWN
-        return values.astype(np.min_scalar_type(-1 - int(values.max(initial=0))))
+        return values  # type: ignore[return-value]
+
+
+def _kinds(
+    accepted: NDArray[np.signedinteger], proposed: NDArray[np.signedinteger]
+) -> tuple[NDArray[np.unsignedinteger], IntArray, IntArray]:
+    """Number the pairs of two fields; return each round's number and the fields of each."""
+    width = int(proposed.max(initial=0)) + 2
+    largest = (int(accepted.max(initial=0)) + 2) * width
+    if largest <= _MOST_KINDS:
+        kinds = ((accepted + 1) * width + (proposed + 1)).astype(np.min_scalar_type(largest))
+        number = np.arange(largest)
+        return kinds, number // width - 1, number % width - 1
+    joined = (accepted.astype(np.int64) + 1) * width + (proposed + 1)
+    found, kinds = np.unique(joined, return_inverse=True)
+    kinds = kinds.astype(np.min_scalar_type(len(found)))
+    return kinds, found // width - 1, found % width - 1
 
 
 class _Totals:
-    """Sums of fields over the rounds of each measurement."""
+    """Sums of fields over the rounds of each measurement, those of prefills apart."""
 
-    def __init__(self, lengths: IntArray, known: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, lengths: IntArray, known: NDArray[np.bool_], first: NDArray[np.bool_]
+    ) -> None:
         self._missing = ~known
-        self._filled = np.flatnonzero(lengths)
-        self._starts = (np.cumsum(lengths) - lengths)[self._filled]
-        self._size = len(lengths)
+        self._first = np.flatnonzero(first)
+        self._filled = lengths > 0
+        self._longest = int(lengths.max(initial=0))
+        starts = (np.cumsum(lengths) - lengths)[self._filled]
+        self._starts = starts
+        self._first_starts = np.searchsorted(self._first, starts)
 
-    def of(self, field: _Field, chosen: NDArray[np.bool_]) -> SumArray:
-        """Sum the chosen rounds; a measurement without rounds, or with an unknown one, is NaN."""
-        total = self._sum(np.where(chosen, field.values, 0))
+    def of_prefills(self, field: _Field) -> SumArray:
+        """Sum the turns' first rounds; a measurement without rounds, or an unknown one, is NaN."""
+        unknown = None if field.unknown is None else self._prefills(field.unknown)
+        return self._known(self._prefills(field.values), unknown)
+
+    def of_verifications(self, field: _Field) -> SumArray:
+        """Sum the other rounds likewise."""
+        total = self._all(field.values) - self._prefills(field.values)
+        unknown = None
         if field.unknown is not None:
-            total[self._sum((field.unknown & chosen).astype(np.int64)) > 0] = np.nan
-        total[self._missing] = np.nan
-        return total
+            unknown = self._all(field.unknown) - self._prefills(field.unknown)
+        return self._known(total, unknown)
 
-    def _sum(self, values: IntArray) -> SumArray:
-        total = np.zeros(self._size)
-        if len(self._filled):
-            total[self._filled] = np.add.reduceat(values, self._starts)
+    def _all(self, values: NDArray[np.generic]) -> IntArray:
+        return self._sum(values, self._starts, self._longest)
+
+    def _prefills(self, values: NDArray[np.generic]) -> IntArray:
+        return self._sum(values[self._first], self._first_starts, self._longest)
+
+    @staticmethod
+    def _sum(values: NDArray[np.generic], starts: IntArray, longest: int) -> IntArray:
+        """Sum in 32 bits where that is sure to hold the sums: it is twice as fast."""
+        if not len(starts):
+            return np.zeros(0, dtype=np.int64)
+        wide = values.dtype.itemsize > 4 or int(values.max()) * longest >= 2**31
+        kind = np.int64 if wide else np.int32
+        return np.add.reduceat(values, starts, dtype=kind).astype(np.int64, copy=False)
+
+    def _known(self, sums: IntArray, unknown: IntArray | None) -> SumArray:
+        """Return the sums of the measurements with rounds at their places among all."""
+        total = np.zeros(len(self._filled))
+        total[self._filled] = sums if unknown is None else np.where(unknown > 0, np.nan, sums)
+        total[self._missing] = np.nan
         return total
 
 
@@ -298,26 +344,28 @@ def _either(
 
 def _draft_counts(file: FileDrafts, chosen: NDArray[np.bool_]) -> DraftCounts:
     """Count the rounds of one file's chosen measurements."""
-    accepted, proposed = file.accepted, file.proposed
-    if not chosen.all():
-        rounds = np.repeat(chosen, file.lengths)
-        accepted, proposed = accepted[rounds], proposed[rounds]
-    known = accepted != UNKNOWN
-    if not known.all():
-        accepted, proposed = accepted[known], proposed[known]
-    histogram = np.bincount(accepted)
+    kinds = file.kinds if chosen.all() else file.kinds[np.repeat(chosen, file.lengths)]
+    rounds = np.bincount(kinds, minlength=len(file.accepted))
+    known = (file.accepted != UNKNOWN) & (rounds > 0)
+    accepted, proposed, rounds = file.accepted[known], file.proposed[known], rounds[known]
+    histogram = _counts(accepted, rounds)
     known = proposed != UNKNOWN
-    if not known.all():
-        accepted, proposed = accepted[known], proposed[known]
+    accepted, proposed, rounds = accepted[known], proposed[known], rounds[known]
     tested = np.minimum(accepted, proposed - 1) + 1
     kept = np.minimum(accepted, proposed)
-    return DraftCounts(histogram, _at_least(tested), _at_least(kept))
+    return DraftCounts(histogram, _at_least(tested, rounds), _at_least(kept, rounds))
 
 
-def _at_least(values: NDArray[np.signedinteger]) -> IntArray:
-    """Return how many values reach 1, 2, 3, ..."""
-    counts = np.bincount(values)
-    return np.asarray(counts[::-1].cumsum()[::-1][1:], dtype=np.int64)
+def _counts(values: IntArray, rounds: IntArray) -> IntArray:
+    """Return how many rounds have the value 0, 1, 2, ..."""
+    counts = np.zeros(int(values.max(initial=-1)) + 1, dtype=np.int64)
+    np.add.at(counts, values, rounds)
+    return counts
+
+
+def _at_least(values: IntArray, rounds: IntArray) -> IntArray:
+    """Return how many rounds reach 1, 2, 3, ..."""
+    return _counts(values, rounds)[::-1].cumsum()[::-1][1:]
 
 
 def _total(parts: Sequence[IntArray]) -> IntArray:

@@ -115,11 +115,7 @@ class ResultSet:
     @cached_property
     def ledger(self) -> Ledger:
         """What the verification rounds of each measurement add up to, in the order of `rows`."""
-        rounds = self.read(["rounds"], fields=LEDGER_FIELDS).column("rounds")
-        try:
-            return ledger_of(rounds)
-        except ValueError as error:
-            raise damaged(self.path, error) from error
+        return self.with_ledger([])[1]
 
     @cached_property
     def rounds(self) -> pd.DataFrame:
@@ -134,6 +130,25 @@ class ResultSet:
         frame["row"] = np.repeat(np.arange(len(lengths)), lengths)
         frame["first"] = turn_starts(lengths, frame["turn"].to_numpy())
         return frame
+
+    def with_ledger(
+        self, columns: Sequence[str], dictionaries: bool = False
+    ) -> tuple[pa.Table, Ledger]:
+        """Read some columns and the ledger in one go; nothing is kept.
+
+        Args:
+            columns: Names of `RESULT_SCHEMA` without the rounds.
+            dictionaries: As for `read`.
+
+        Raises:
+            ResultsError: As `read`, or if the rounds cannot be what they say.
+        """
+        table = self.read([*columns, "rounds"], LEDGER_FIELDS, dictionaries)
+        try:
+            ledger = ledger_of(table.column("rounds"))
+        except ValueError as error:
+            raise damaged(self.path, error) from error
+        return table.select(columns), ledger
 
     def read(
         self,
@@ -162,7 +177,7 @@ class ResultSet:
                         "Give the command again when nothing writes to the file.",
                     )
                 file = pq.ParquetFile(stream, read_dictionary=text, page_checksum_verification=True)
-                table = file.read(_leaves(file, columns, fields))
+                table = file.read(_leaves(file, columns, fields), use_threads=False)
             table, _ = upgrade(table, dict(self._written))
             table = table.select(columns)
             for name in text:
@@ -194,7 +209,8 @@ def read_parquet(path: Path) -> ResultSet:
             f"there is no step from its schema version {error}",
             "Run the job again.",
         ) from error
-    missing = [name for name in RESULT_SCHEMA.names if name not in empty.column_names]
+    present = set(empty.column_names)
+    missing = [name for name in RESULT_SCHEMA.names if name not in present]
     if missing:
         raise ResultsError(
             f"'{path}' is not a whole result file", f"it lacks the column '{missing[0]}'", NOT_OURS

@@ -14,6 +14,7 @@ from specbench.report.figures import (
     SpeedupMark,
     TimeSplit,
     clipped_ends,
+    work_of,
 )
 from specbench.report.html import svg
 from specbench.report.html.chart import WIDTH, Chart, Panel
@@ -27,8 +28,6 @@ _VALUE = 132.0
 _PANEL = (216.0, 140.0)
 _MOST_BARS = 12
 _MOST_POSITIONS = 16
-
-PARTS = (("draft", "part-draft"), ("target", "part-target"), ("host", "part-host"))
 
 _CLASS_KEYS = (
     ("exact: the target's law", "exact"),
@@ -142,6 +141,7 @@ def time_chart(splits: Sequence[TimeSplit]) -> Chart | None:
     height = _TOP + _ROW * len(splits) + 8
     body = [_grid(scale, height, "x", " ms")]
     lines = []
+    kinds = work_of(splits)
     for place, split in enumerate(splits):
         y = _TOP + _ROW * (place + 0.5)
         parts = [
@@ -149,16 +149,16 @@ def time_chart(splits: Sequence[TimeSplit]) -> Chart | None:
             svg.text(left, y + 4, svg.fitted(split.label, left), "end"),
         ]
         start = 0.0
-        for name, style in PARTS:
+        for name in kinds:
             value = getattr(split, name)
             x = scale(start)
-            parts.append(svg.rect(x, y - 8, scale(start + value) - x, 16, style))
+            parts.append(svg.rect(x, y - 8, scale(start + value) - x, 16, f"part-{name}"))
             start += value
         parts.append(svg.text(scale(start) + 6, y + 4, f"{split.total:.2f}", class_="value"))
-        shares = ", ".join(f"{name} {getattr(split, name):.2f}" for name, _ in PARTS)
+        shares = ", ".join(f"{name} {getattr(split, name):.2f}" for name in kinds)
         tip = f"{split.label}\n{split.total:.2f} ms per token: {shares}"
         body.append(svg.mark(split.label, split.exactness, tip, parts))
-        values = [split.draft, split.target, split.host, split.total]
+        values = [*(getattr(split, name) for name in kinds), split.total]
         numbers = [Cell(f"{value:.3f}", value) for value in values]
         lines.append(Line((Cell(split.label), *numbers), split.label, split.exactness))
     title = "Milliseconds per token, by kind of work"
@@ -166,15 +166,21 @@ def time_chart(splits: Sequence[TimeSplit]) -> Chart | None:
         f"Stacked bars of {len(splits)} arms: time in the draft, in the target, and in neither. "
         "The table below holds all values."
     )
-    columns = (Column("method", False), *(Column(name) for name, _ in PARTS), Column("all"))
+    note = "Host is whatever neither model takes."
+    if "sampling" in kinds:
+        note = (
+            "Sampling is the device's work between the target and the round's end; host is the "
+            "time in which the device had none."
+        )
+    columns = (Column("method", False), *(Column(name) for name in kinds), Column("all"))
     return Chart(
         "time",
         title,
         "Mean time of a verification round over the tokens that a round emits; prefill is left "
-        "out. Host is whatever neither model takes.",
+        f"out. {note}",
         (Panel(svg.drawing("time-chart", title, description, (WIDTH, height), body)),),
         Table("Milliseconds per token as numbers", columns, tuple(lines)),
-        tuple((name, style) for name, style in PARTS),
+        tuple((name, f"part-{name}") for name in kinds),
     )
 
 

@@ -40,7 +40,7 @@ def metadata(method: MethodInfo = TOKEN_SD, baseline: MethodInfo | None = AR, **
 
 
 def a_round(emitted: int, proposed: int = 0, accepted: int = 0, **changes: int) -> dict[str, int]:
-    """One round; its times are 1 ms draft per proposal round, 4 ms target, 1 ms host."""
+    """One round of a CPU: 1 ms draft where it proposes, 4 ms target, 1 ms host."""
     drafting = proposed > 0
     values = {
         "turn": 0,
@@ -55,6 +55,7 @@ def a_round(emitted: int, proposed: int = 0, accepted: int = 0, **changes: int) 
         "draft_ns": MILLISECOND if drafting else 0,
         "target_ns": 4 * MILLISECOND,
         "host_ns": MILLISECOND,
+        "sampling_ns": None,
     }
     return {**values, **changes}
 
@@ -77,12 +78,14 @@ def row(
     first = [next(entry for entry in rounds if entry["turn"] == turn) for turn in turns]
 
     def duration(entry: dict[str, int]) -> int:
-        return entry["draft_ns"] + entry["target_ns"] + entry["host_ns"]
+        times = (entry[f"{part}_ns"] or 0 for part in ("draft", "target", "host", "sampling"))
+        return sum(times)
 
     total = sum(duration(entry) for entry in rounds)
     prefill = sum(duration(entry) for entry in first)
     emitted = sum(entry["emitted"] for entry in rounds)
     summed = ("draft_ns", "target_ns", "host_ns", "target_forwards", "target_tokens")
+    sampling = [entry["sampling_ns"] for entry in rounds if entry["sampling_ns"] is not None]
     values: dict[str, Any] = {
         "arm": arm,
         "method": "ar" if arm == BASELINE else "token_sd",
@@ -105,6 +108,7 @@ def row(
         "prefill_ns": prefill,
         "decode_ns": total - prefill,
         **{name: sum(entry[name] for entry in rounds) for name in summed},
+        "sampling_ns": sum(sampling) if sampling else None,
         "draft_forwards": sum(entry["draft_forwards"] for entry in rounds),
         "draft_tokens": sum(entry["draft_tokens"] for entry in rounds),
         "peak_rss_bytes": 500 * 2**20,

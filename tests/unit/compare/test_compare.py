@@ -11,6 +11,7 @@ import pytest
 from specbench.compare import BETTER, INCONCLUSIVE, SAME, WORSE, Speedup, compare
 from specbench.compare.build import verdict
 from specbench.errors import NotComparable, ResultsError, UsageError
+from specbench.report import words
 from specbench.schema.result import BASELINE, METHOD, MethodInfo
 from specbench.stats import Interval
 from tests.unit.compare.factory import (
@@ -181,9 +182,42 @@ class TestImported:
         ]
         comparison = compare(sets)
         assert comparison.setting.imported
-        said = "token_sd, pld: not known from its source: The dtype is not recorded."
-        assert comparison.warnings.count(said) == 1
-        assert any("read otherwise than written: A key" in w for w in comparison.warnings)
+        for said in ("The dtype is not recorded.", "A key ends in a colon."):
+            assert comparison.warnings.count(f"token_sd, pld (source): {said}") == 1
+
+    def test_what_one_source_says_is_said_of_it_alone(self, tmp_path):
+        other = {**self.SOURCE, "unknown": ["The device is not recorded."]}
+        sets = [
+            result_set(
+                tmp_path,
+                simple_rows(repeats=1, started_unix=float(n)),
+                metadata(method, source=source),
+                method.name,
+            )
+            for n, (method, source) in enumerate(((TOKEN_SD, self.SOURCE), (PLD, other)))
+        ]
+        warnings = compare(sets).warnings
+        assert "token_sd (source): The dtype is not recorded." in warnings
+        assert "pld (source): The device is not recorded." in warnings
+        assert "token_sd, pld (source): A key ends in a colon." in warnings
+
+    def test_without_a_baseline_the_advice_is_to_import_one(self, tmp_path):
+        rows = [entry for entry in simple_rows() if entry["arm"] == "method"]
+        for source, advice in ((self.SOURCE, "--baseline FILE"), ({}, "baseline=ar")):
+            about = metadata(source=source, baseline=None)
+            (said,) = (
+                warning
+                for warning in compare([result_set(tmp_path, rows, about)]).warnings
+                if "without a baseline" in warning
+            )
+            assert advice in said
+
+    def test_a_class_that_is_not_stated_is_explained(self, tmp_path):
+        for exactness, explained in (("unknown", True), ("exact", False)):
+            about = metadata(MethodInfo("rest", exactness=exactness), source=self.SOURCE)
+            comparison = compare([result_set(tmp_path, simple_rows(), about)])
+            legend = words.legend(["method", "class"], comparison.rows)
+            assert ("unknown: its source does not state the class." in legend) == explained
 
     def test_no_advice_to_measure_again_what_was_published(self, tmp_path):
         rows = simple_rows(repeats=1)
@@ -254,6 +288,36 @@ class TestDetectable:
         assert f"{speedup.detectable:.3g}x from 1" in advice[0]
         if speedup.value > speedup.noise_floor:
             assert speedup.samples_needed > 8 and "measure about" in advice[0]
+
+    def test_undecided_rows_share_a_line(self, tmp_path):
+        names = ("pld", "rest", "svip")
+        generator = np.random.default_rng(1)
+        sets = [
+            result_set(
+                tmp_path,
+                [
+                    slowed(
+                        entry, generator.normal(1, 0.1) * (1.05 if entry["arm"] == METHOD else 1)
+                    )
+                    for entry in simple_rows(12, 3, 1.0, started_unix=float(n))
+                ],
+                metadata(MethodInfo(name)),
+                name,
+            )
+            for n, name in enumerate(names)
+        ]
+        comparison = compare(sets)
+        undecided = [
+            row.label
+            for row in comparison.rows
+            if row.speedup_e2e and row.speedup_e2e.verdict == INCONCLUSIVE
+        ]
+        assert sorted(undecided) == sorted(names)
+        lines = [w for w in comparison.warnings if "could have told" in w]
+        assert len(lines) <= 2
+        for found in comparison.rows[1:]:
+            told = f"{found.label} ({found.speedup_e2e.detectable:.3g}x"
+            assert any(told in line for line in lines)
 
     def test_a_decided_one_needs_no_more(self, tmp_path):
         speedup = only(self.noisy(tmp_path, 40, 2.0)).speedup_e2e

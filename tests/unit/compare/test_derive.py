@@ -11,6 +11,7 @@ from specbench.compare.table import Table
 from specbench.errors import ResultsError
 from specbench.schema.result import METHOD
 from tests.unit.compare.factory import (
+    MILLISECOND,
     a_round,
     draft_rounds,
     metadata,
@@ -22,6 +23,7 @@ from tests.unit.compare.factory import (
 
 
 def measured(folder, *rows) -> Measurements:
+    folder.mkdir(exist_ok=True)
     result = result_set(folder, list(rows), metadata())
     return Measurements(Table.of(result.rows), result.ledger.drafts)
 
@@ -110,10 +112,22 @@ def test_rates_and_times(tmp_path):
     assert derive.tokens_per_second(one) == pytest.approx(7 / 0.034)
     assert derive.tokens_per_second_decode(one) == pytest.approx(6 / 0.024)
     assert derive.ttft_ms(one) == pytest.approx(10.0)
-    assert derive.round_time(one) == pytest.approx((1.0, 4.0, 1.0))
+    assert derive.round_time(one)[:3] == pytest.approx((1.0, 4.0, 1.0))
+    assert derive.round_time(one).sampling is None
     assert derive.host_share(one) == pytest.approx(3 / 34)
     assert derive.peak_memory_bytes(one) == 500 * 2**20
     assert derive.mean_new_tokens(one) == 7
+
+
+def test_sampling_on_a_device_is_a_time_of_its_own(tmp_path):
+    """It costs as the models do: a prediction that left it out would promise too much."""
+    plain = [a_round(1, sampling_ns=MILLISECOND) for _ in range(5)]
+    fast = [a_round(1), a_round(4, 3, 3, sampling_ns=5 * MILLISECOND)]
+    baseline = measured(tmp_path / "plain", row(METHOD, "a", 0, plain))
+    method = measured(tmp_path / "fast", row(METHOD, "a", 0, fast))
+    assert derive.round_time(method) == pytest.approx((1.0, 4.0, 1.0, 5.0))
+    assert derive.host_share(baseline) == pytest.approx(1 / 6)
+    assert derive.predicted_speedup(method, baseline) == pytest.approx((4 + 1) / ((1 + 4 + 5) / 4))
 
 
 def test_device_memory_goes_before_resident_memory(tmp_path):

@@ -14,7 +14,7 @@ from specbench.errors import NotComparable, ResultsError
 from specbench.report import figures, latex, plots
 from specbench.report.files import check_writable, write_bytes
 from specbench.report.html import gather, outputs, render, rows, svg
-from specbench.report.html.bars import speedup_chart
+from specbench.report.html.bars import speedup_chart, time_chart
 from specbench.report.html.content import Content
 from specbench.report.html.scatter import trade_chart
 from specbench.schema.result import MethodInfo
@@ -460,9 +460,19 @@ class TestCharts:
 
     def test_time_split_is_per_token(self, content):
         splits = {split.label: split for split in figures.time_splits(content.rows)}
-        assert splits["ar"][2:] == (0.0, 4.0, 1.0)
-        expected = [part / 3.25 for part in (1.0, 4.0, 1.0)]
+        assert splits["ar"][2:] == (0.0, 4.0, 1.0, 0.0)
+        expected = [part / 3.25 for part in (1.0, 4.0, 1.0, 0.0)]
         assert splits["token_sd (draft_length=4)"][2:] == pytest.approx(expected)
+
+    def test_sampling_is_drawn_where_a_device_was_timed(self, content):
+        plain = figures.time_splits(content.rows)
+        assert "sampling" not in str(time_chart(plain))
+        drawn = time_chart([*plain, figures.TimeSplit("gpu", "exact", 0.0, 4.0, 0.5, 0.25)])
+        assert drawn is not None and "part-sampling" in drawn.panels[0].drawing
+        assert drawn.table.lines[-1].cells[-1].sort == 4.75
+        assert [column.title for column in drawn.table.columns[1:-1]] == list(
+            figures.work_of([*plain, figures.TimeSplit("gpu", "exact", 0.0, 4.0, 0.5, 0.25)])
+        )
 
     def test_histogram_shares_sum_to_one(self, content):
         for found in figures.histograms(content.rows):

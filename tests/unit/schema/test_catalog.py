@@ -51,3 +51,23 @@ def test_a_file_that_is_not_yaml_is_named(folder: Path) -> None:
         catalog.load("method", "broken", [folder])
     with pytest.raises(ConfigError, match=r"empty\.yaml"):
         catalog.load("method", "empty", [folder])
+
+
+@pytest.mark.parametrize("written", ["3", "token_sd", "[3]", "[{token_sd: 1}]"])
+def test_what_an_entry_builds_on_is_a_list_of_names(folder: Path, written: str) -> None:
+    (folder / "method" / "mine.yaml").write_text(f"defaults: {written}\n")
+    with pytest.raises(ConfigError, match="no list of names"):
+        catalog.load("method", "mine", [folder])
+
+
+def test_entries_that_build_on_each_other_are_refused(folder: Path) -> None:
+    for name, parent in {"mine": "yours", "yours": "mine"}.items():
+        (folder / "method" / f"{name}.yaml").write_text(f"defaults: [{parent}]\n")
+    with pytest.raises(ConfigError, match="mine -> yours -> mine"):
+        catalog.load("method", "mine", [folder])
+
+
+def test_a_file_that_is_not_text_is_named(folder: Path) -> None:
+    (folder / "method" / "broken.yaml").write_bytes(b"\xff\x80")
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        catalog.load("method", "broken", [folder])

@@ -102,6 +102,39 @@ def test_a_file_without_a_source_was_measured_here() -> None:
     assert FileMetadata.from_dict(values).source == {}
 
 
+def without_sampling(field: pa.Field) -> pa.Field:
+    """Return a column as it was before version 5."""
+    if field.name != "rounds":
+        return field
+    parts = [part for part in result.ROUND_TYPE if part.name != "sampling_ns"]
+    return field.with_type(pa.list_(pa.struct(parts)))
+
+
+def test_a_file_without_sampling_times_has_unknown_ones() -> None:
+    schema = pa.schema(
+        [without_sampling(f) for f in result.RESULT_SCHEMA if f.name != "sampling_ns"]
+    )
+    rounds = [[{"turn": 0, "emitted": 1, "host_ns": 7}, {"turn": 0, "emitted": 2}], None, []]
+    old = pa.Table.from_pylist([{"arm": "method", "rounds": each} for each in rounds], schema)
+    values = {**json.loads(metadata().to_json()), "schema_version": 4}
+    for table in (old, pa.concat_tables([old, old]).slice(1, 3)):
+        new, values_now = upgrade(table, values)
+        assert values_now["schema_version"] == result.SCHEMA_VERSION
+        assert new.schema.field("rounds").type == result.RESULT_SCHEMA.field("rounds").type
+        assert new.column("sampling_ns").null_count == 3
+        before, after = table.column("rounds").to_pylist(), new.column("rounds").to_pylist()
+        for one, other in zip(before, after, strict=True):
+            assert (one is None) == (other is None)
+            assert [{**entry, "sampling_ns": None} for entry in one or []] == (other or [])
+
+
+def test_rounds_of_no_known_kind_are_left_to_the_reader() -> None:
+    values = {**json.loads(metadata().to_json()), "schema_version": 4}
+    for odd in (pa.array([1]), pa.array([[1]]), pa.array(["x"]), pa.nulls(1)):
+        table, _ = upgrade(pa.table({"rounds": odd}), values)
+        assert table.column("rounds").type == odd.type
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

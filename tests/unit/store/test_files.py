@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from specbench.errors import ResultsError
+from specbench.predict.tally import tallies_of
 from specbench.schema import result as schema
 from specbench.schema.result import METADATA_KEY, RESULT_SCHEMA
 from specbench.store import list_results, read_many, read_parquet, write_parquet
@@ -69,6 +70,19 @@ class TestRoundTrip:
 
 
 class TestWriting:
+    def test_times_are_stored_as_differences_and_all_else_by_dictionaries(self, tmp_path):
+        path = write(tmp_path / "x.parquet")
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        columns = [group.column(place) for place in range(group.num_columns)]
+        times = {c.path_in_schema for c in columns if "DELTA_BINARY_PACKED" in c.encodings}
+        assert times == {c.path_in_schema for c in columns if c.path_in_schema.endswith("_ns")}
+        assert "rounds.list.element.target_ns" in times
+        assert all(
+            "RLE_DICTIONARY" in column.encodings
+            for column in columns
+            if column.path_in_schema not in times and column.physical_type != "BOOLEAN"
+        )
+
     def test_nothing_but_the_file_is_left(self, tmp_path):
         write(tmp_path / "job.parquet")
         assert [path.name for path in tmp_path.iterdir()] == ["job.parquet"]
@@ -246,3 +260,29 @@ class TestListing:
     def test_no_folder_has_no_results(self, tmp_path):
         assert list_results(tmp_path / "none") == []
         shutil.rmtree(tmp_path)
+
+
+class TestOlderVersions:
+    def test_a_file_without_sampling_times_reads_as_it_did(self, tmp_path):
+        rows = [row("method", "a", 0, draft_rounds([2, 4])), failed_row("method", "b", 0)]
+        new = read_parquet(write(tmp_path / "new.parquet", rows))
+        fields = [field for field in schema.ROUND_TYPE if field.name != "sampling_ns"]
+        older = pa.list_(pa.struct(fields))
+        table = pq.read_table(new.path).drop_columns(["sampling_ns"])
+        place = table.column_names.index("rounds")
+        table = table.set_column(place, "rounds", table.column("rounds").cast(older))
+        pq.write_table(table, tmp_path / "old.parquet")
+        rewrite(tmp_path / "old.parquet", lambda values: values.update(schema_version=4))
+        old = read_parquet(tmp_path / "old.parquet")
+        assert old.rows.equals(new.rows) and old.rounds.equals(new.rounds)
+        assert old.table.equals(new.table)
+        assert old.ledger.sums["verification_sampling_ns"][0] == 0.0
+        assert tallies_of([old])["method"].mean("host_ns") == 1e6
+
+    def test_sampling_times_are_summed_over_verification_rounds(self, tmp_path):
+        rounds = [a_round(1, sampling_ns=9), a_round(1, sampling_ns=3), a_round(1, sampling_ns=4)]
+        rows = [row("method", "a", 0, rounds), failed_row("method", "b", 0)]
+        found = read_parquet(write(tmp_path / "job.parquet", rows)).rows
+        assert found["sampling_ns"][0] == 16
+        assert found["verification_sampling_ns"][0] == 7
+        assert found["verification_sampling_ns"].isna().tolist() == [False, True]
