@@ -21,13 +21,12 @@ from torch import Tensor
 SHARES = (0.95, 0.5, 0.2, 0.05)
 """Shares of tokens that a wrong law is taken to give."""
 
-_RAISED = (1.1, 1.3, 2.0)
+_CHANCES = (1.1, 1.3, 2.0, 0.7)
 
 LAWS = (
     "the target's law drawn from in place of the residual",
     "the draft's law drawn from in place of the residual",
-    *(f"drafts accepted with {chance:g} times the chance" for chance in _RAISED),
-    "drafts accepted with 0.7 times the chance",
+    *(f"drafts accepted with {chance:g} times the chance" for chance in _CHANCES),
     "drafts tested against the draft's law one position earlier",
     "drafts accepted without a test",
     "the law one position earlier",
@@ -43,6 +42,9 @@ PLANTED = {
     "drafts accepted with twice the chance": 4,
 }
 """Errors that the power of a test is stated for, and their places in `LAWS`."""
+
+PLANTED_SHARE = 0.75
+"""Share of tokens behind the first that a planted error gives: not every token is drafted."""
 
 
 class Context(NamedTuple):
@@ -81,10 +83,9 @@ def laws_of(context: Context) -> Tensor:
     missing = 1 - kept.sum(-1, keepdim=True)
     rest = _normed(p - q, p)
     laws = [kept + missing * p, kept + missing * q]
-    for chance in _RAISED:
+    for chance in _CHANCES:
         accepted = torch.minimum(chance * p, q)
         laws.append(accepted + (1 - accepted.sum(-1, keepdim=True)) * rest)
-    laws.append(0.7 * kept + (1 - 0.7 * kept.sum(-1, keepdim=True)) * rest)
     stale = earlier(q)
     passed = q * torch.where(stale > 0, p / stale, torch.ones_like(p)).clamp(max=1)
     laws.append(passed + (1 - passed.sum(-1, keepdim=True)) * _normed(p - stale, p))

@@ -1,8 +1,9 @@
 """A decoder that is wrong on purpose, so that an audit which finds nothing means something.
 
 A test that has never failed may be blind. The control decodes plainly, but draws a stated share
-of its tokens from a wrong law. It is sampled and weighed as the audited decoder is, with as many
-samples; where it passes, the audited decoder's pass says nothing, and the audit is inconclusive.
+of its tokens from a wrong law. It is sampled and weighed as the audited decoder is, with at most
+as many samples; where it passes, the audited decoder's pass says nothing, and the audit is
+inconclusive.
 """
 
 from __future__ import annotations
@@ -83,13 +84,14 @@ class Mixed(Decoder):
         return tally.finish()
 
 
-def control_check(evidence: Evidence, control: Mixed, name: str) -> Check:
+def control_check(evidence: Evidence, control: Mixed, name: str, samples: int) -> Check:
     """Return the check that says whether the control was found, and how often it would be.
 
     Args:
-        evidence: Of the control, with as many samples as the audited decoder.
+        evidence: Of the control.
         control: The control.
         name: The target's law in words.
+        samples: Generations of the audited decoder, the size that the power is stated for.
     """
     caught = evidence.found()
     return Check(
@@ -101,7 +103,7 @@ def control_check(evidence: Evidence, control: Mixed, name: str) -> Check:
         p_value=min(1.0, math.exp(-evidence.value)),
         samples=len(evidence.terms),
         false_alarm=FALSE_ALARM,
-        power=evidence.power(),
+        power=evidence.power(samples),
         detail=(
             f"{SHARE:.0%} of tokens from {control.wrong_law}: "
             + ("found; " if caught else "not found, take more --samples; ")

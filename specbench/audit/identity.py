@@ -130,5 +130,6 @@ def _graded(arm: Arm, request: Request, judged: Judge) -> Fidelity:
 
 def _tokens(arm: Arm, request: Request) -> tuple[int, ...]:
     arm.decoder.reset()
+    arm.models.settle(len(request.prompt) + request.max_new_tokens)
     clock = clock_for(arm.models.target.device)
     return tuple(arm.decoder.generate(arm.models, request, clock).tokens)

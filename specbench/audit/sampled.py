@@ -11,9 +11,9 @@ probability c with odds exp(k) times higher against one that follows the law,
 Where the law of an error is known it is weighed by its own likelihood ratio, the sharpest there
 is (`specbench.audit.alternatives`). Under the target's law the product of such ratios has mean 1,
 whatever the decoder drew before; so has the weighted mean of the products over sets, positions,
-k, and errors. It exceeds 1 / alpha with probability at
-most alpha (Markov's inequality): the false-alarm rate holds at every sample size and assumes no
-large-sample approximation (Shafer 2021, "Testing by betting", JRSS A 184; Ville 1939).
+k, and errors. It ever exceeds 1 / alpha with probability at most alpha (Ville's inequality, 1939):
+the false-alarm rate holds at every sample size and assumes no large-sample approximation (Shafer
+2021, "Testing by betting", JRSS A 184).
 
 Shapes: T positions, S sets, G counts (sets at every position and over all of them), K values of
 k, A laws of errors, W shares of tokens that follow them, M = G K + A W ratios in all.
@@ -44,7 +44,7 @@ FALSE_ALARM = 1e-4
 POSITIONS = 12
 """How many positions are tested: a prefill, a round of usual length and the begin of another."""
 
-SAMPLES = 400
+SAMPLES = 600
 
 _TILTS = tuple(sign * size for size in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6) for sign in (-1, 1))
 _RESAMPLES = 400
@@ -124,15 +124,17 @@ class Evidence:
         """Whether the law is refuted at a false-alarm rate."""
         return self.value >= -math.log(false_alarm)
 
-    def power(self, false_alarm: float = FALSE_ALARM, seed: int = 0) -> float:
-        """Return the share of samples of this size, drawn again from these, that refute the law."""
-        if self.impossible:
-            return 1.0
-        return self._power(self.terms, false_alarm, seed)
+    def power(self, size: int | None = None) -> float:
+        """Return the share of samples, drawn again from these, that refute the law.
 
-    def powers(self, false_alarm: float = FALSE_ALARM, seed: int = 0) -> dict[str, float]:
+        Args:
+            size: Generations of a sample; as many as there are where it is None.
+        """
+        return 1.0 if self.impossible else self._power(self.terms, size or len(self.terms))
+
+    def powers(self) -> dict[str, float]:
         """Return the same for every error that was planted."""
-        return {name: self._power(terms, false_alarm, seed) for name, terms in self.planted.items()}
+        return {name: self._power(terms, len(terms)) for name, terms in self.planted.items()}
 
     def strongest(self) -> str:
         """Say in words what speaks most against the law."""
@@ -164,17 +166,17 @@ class Evidence:
     def _padded(self, values: Tensor) -> Tensor:
         return torch.nn.functional.pad(values, (0, 0, 0, self.positions - len(values)))
 
-    def _power(self, terms: Sequence[Tensor], false_alarm: float, seed: int) -> float:
+    def _power(self, terms: Sequence[Tensor], size: int) -> float:
         stacked = torch.stack(list(terms))
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         counts = torch.ones(len(terms), dtype=torch.float64).multinomial(
-            _RESAMPLES * len(terms), replacement=True, generator=generator
+            _RESAMPLES * size, replacement=True, generator=generator
         )
         weights = torch.zeros(_RESAMPLES, len(terms), dtype=torch.float64)
-        rows = torch.arange(_RESAMPLES).repeat_interleave(len(terms))
+        rows = torch.arange(_RESAMPLES).repeat_interleave(size)
         weights.index_put_((rows, counts), torch.ones(1, dtype=torch.float64), accumulate=True)
         values = self._weighed(weights @ stacked)
-        return float((values >= -math.log(false_alarm)).double().mean())
+        return float((values >= -math.log(FALSE_ALARM)).double().mean())
 
     def _weighed(self, sums: Tensor) -> Tensor:
         """Return the log of the weighted mean of the products of ratios, [R], of [R, M]."""
@@ -230,6 +232,7 @@ def sample_law(
         if scorer is None or scorer.prompt != request.prompt:
             scorer = Scorer(models, request, drafts)
         decoder.reset()
+        models.settle(len(request.prompt) + request.max_new_tokens)
         tokens = decoder.generate(models, request, clock).tokens
         evidence.impossible = _misshapen(tokens, request, models.target.vocab_size)
         if not evidence.impossible:
@@ -261,6 +264,7 @@ def check_of(evidence: Evidence, name: str, faithful: bool) -> Check:
         p_value=min(1.0, math.exp(-evidence.value)),
         samples=len(evidence.terms),
         false_alarm=FALSE_ALARM,
+        powers=evidence.powers(),
         detail=evidence.strongest(),
     )
 

@@ -7,8 +7,8 @@ was drawn, and a power against a stated bias.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from specbench.schema.result import MethodInfo
@@ -63,6 +63,7 @@ class Check:
         power: Probability that the bias named in `detail` would have been found, or None.
         detail: What a reader needs beside the numbers.
         neutral: Whether the method's knob was turned to where it promises the target's law.
+        powers: Probability of finding other errors, by their names; empty where none was planted.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Check:
     power: float | None = None
     detail: str = ""
     neutral: bool = False
+    powers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

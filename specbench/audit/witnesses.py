@@ -20,7 +20,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.audit.alternatives import PLANTED, Context, earlier, laws_of, log_ratios
+from specbench.audit.alternatives import (
+    PLANTED,
+    PLANTED_SHARE,
+    Context,
+    earlier,
+    laws_of,
+    log_ratios,
+)
 from specbench.audit.fidelity import numeric_bound
 from specbench.decoding.request import Request
 from specbench.law import History, draw
@@ -79,8 +86,8 @@ class Scorer:
     ) -> tuple[Sets, list[Sets]]:
         """Return the sets of one generation, and those of the same with errors planted.
 
-        For a planted error every token behind the first is drawn anew from the error's law,
-        given the tokens that stand before it.
+        For a planted error three of four tokens behind the first, by chance, are drawn anew from
+        the error's law, given the tokens that stand before them.
 
         Args:
             tokens: The generation; at least one token.
@@ -99,9 +106,12 @@ class Scorer:
         sets = look.at(drawn, generator)
         errors = []
         for place in PLANTED.values() if planted else ():
-            numbers = torch.rand(len(tokens), generator=generator, dtype=torch.float64)
-            other = draw(look.laws[place], numbers.to(target.device))[:, None]
-            other[0] = drawn[0]
+            numbers = torch.rand(2, len(tokens), generator=generator, dtype=torch.float64)
+            numbers = numbers.to(target.device)
+            other = draw(look.laws[place], numbers[0])[:, None]
+            kept = numbers[1] >= PLANTED_SHARE
+            kept[0] = True
+            other = torch.where(kept[:, None], drawn, other)
             errors.append(look.at(other, generator))
         return sets._replace(impossible=self._forbidden(tokens, logits, target, drawn)), errors
 

@@ -46,8 +46,7 @@ def audit(
         int | None,
         typer.Option(
             min=20,
-            help="Generations of the sampled law test and of its control; 400, or 200 with "
-            "--quick.",
+            help="Generations of the sampled law test; 600, or 200 with --quick.",
             show_default=False,
         ),
     ] = None,
@@ -124,6 +123,7 @@ def _configs(
 ) -> list[RunConfig]:
     """Return a validated configuration for each method to audit."""
     from specbench import hosting
+    from specbench.schema.method import MethodConfig
 
     def compose(name: str | None) -> RunConfig:
         chosen = list(words) if name is None else [f"method={name}", *words]
@@ -137,8 +137,13 @@ def _configs(
     if not every:
         return [compose(None)]
     folders = [config_dir.resolve()] if config_dir is not None else []
+    names = catalog.names("method", folders)
+    if not on_model and not any(word.lstrip("+~").startswith("method") for word in words):
+        first = compose(names[0])  # tables look at nothing else of a configuration
+        methods = [MethodConfig.from_dict(hosting.load_method(name, folders)) for name in names]
+        return [replace(first, method=method) for method in methods]
     configs, refused = [], []
-    for name in catalog.names("method", folders):
+    for name in names:
         try:
             configs.append(compose(name))
         except ConfigError as error:
@@ -166,14 +171,28 @@ def _audited(config: RunConfig, effort: Effort, quick: bool, on_model: bool) -> 
 
     started = time.perf_counter()
     checks: list[Check] = []
-    checks += audit_on_tables(
-        config.method, quick=quick, progress=effort.progress, seed=config.sampling.seed
-    )
+    with _one_thread():  # tables are too small to be divided among threads
+        checks += audit_on_tables(
+            config.method, quick=quick, progress=effort.progress, seed=config.sampling.seed
+        )
     if on_model:
         checks += audit_on_model(config, effort)
     model = config.model.name if on_model else "tables"
     seconds = time.perf_counter() - started
     return AuditReport(config.method.info(), model, tuple(checks), seconds)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread of the processor."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -141,6 +141,20 @@ def _verdict(report: AuditReport) -> Text:
 
 
 def _advice(report: AuditReport) -> list[Text]:
+    """Return what the sampled law could have seen, and a warning where it saw too little."""
+    seen = [
+        Text(f"{check.samples} texts would have shown: {_powers(check)}.", "dim")
+        for check in report.checks
+        if check.powers and check.outcome is not Outcome.FAIL
+    ]
+    return [*seen, *_warnings(report)]
+
+
+def _powers(check: Check) -> str:
+    return ", ".join(f"{name} {power:.0%}" for name, power in check.powers.items())
+
+
+def _warnings(report: AuditReport) -> list[Text]:
     if any(check.outcome is Outcome.INCONCLUSIVE for check in report.checks):
         words = "Inconclusive is not exact: a check here could not have found an error."
         return [Text(words, "yellow")]

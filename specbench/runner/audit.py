@@ -33,6 +33,9 @@ from specbench.tasks.load import load_task
 from specbench.tasks.prompting import for_tokenizer
 
 _WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
+_CONTROL_SAMPLES = 100
+"""Generations of a control that is found by so few; its power is resampled from them."""
+
 _GREEDY_TOKENS = 128
 """Tokens of an identity check where the configuration names no limit."""
 
@@ -78,8 +81,11 @@ def audit_on_model(config: RunConfig, effort: Effort) -> list[Check]:
     Raises:
         SpecbenchError: If the model or the task cannot be loaded.
     """
-    if config.timing.threads is not None:
-        torch.set_num_threads(config.timing.threads)
+    threads = config.timing.threads
+    if threads is None and config.model.target.startswith("embedded:"):
+        threads = 1  # the embedded models are too small to be divided among threads
+    if threads is not None:
+        torch.set_num_threads(threads)
     audit = _Audit(config, effort)
     return list(audit.checks())
 
@@ -161,7 +167,9 @@ class _Audit:
         prompts = [request.prompt for request in self._requests(law)]
         seed = self._config.sampling.seed
         plan = Plan(prompts, law, effort.samples, effort.positions, seed)
-        evidence = sample_law(arm.decoder, self._models, plan, drafts=drafts)
+        evidence = sample_law(
+            arm.decoder, self._models, plan, drafts=drafts, planted=faithful and drafts
+        )
         name = self._name(Kind.SAMPLED_LAW, law)
         check = check_of(evidence, name, faithful)
         if not faithful or check.outcome is Outcome.FAIL:
@@ -180,8 +188,12 @@ class _Audit:
         if key not in known:
             name = self._name(Kind.NEGATIVE_CONTROL, plan.law)
             control = Mixed(drafts=drafts)
-            evidence = sample_law(control, self._models, plan, drafts=drafts, whole=True)
-            known[key] = control_check(evidence, control, name)
+            for samples in sorted({min(plan.samples, _CONTROL_SAMPLES), plan.samples}):
+                part = replace(plan, samples=samples)
+                evidence = sample_law(control, self._models, part, drafts=drafts, whole=True)
+                if evidence.found():
+                    break
+            known[key] = control_check(evidence, control, name, plan.samples)
         return known[key]
 
     def _arm(self, decoder: Decoder, models: ModelPair, law: Law) -> Arm:

@@ -116,6 +116,37 @@ def test_the_tables_fit_the_terminal(width):
     assert "25%" in text and "inconclusive" in text and "Inconclusive is not exact" in text
 
 
+def test_what_the_samples_would_have_shown_is_said_unless_they_failed():
+    from rich.console import Console
+
+    def shown(outcome):
+        law = Check("law", Kind.SAMPLED_LAW, outcome, samples=400, powers={"a residual": 0.93})
+        console = Console(width=100, record=True, file=io.StringIO())
+        console.print(audit_table.render(report("exact", law), 100))
+        return " ".join(console.export_text().split())
+
+    assert "400 texts would have shown: a residual 93%." in shown(Outcome.PASS)
+    assert "would have shown" not in shown(Outcome.FAIL)
+    law = Check("law", Kind.SAMPLED_LAW, Outcome.PASS, powers={"a residual": 0.93})
+    assert audit_table.to_dict(report("exact", law))["checks"][-1]["powers"] == {"a residual": 0.93}
+
+
+def test_all_reads_every_method_as_a_run_would(monkeypatch):
+    """Reading the files alone gives the methods that composing gives."""
+    from specbench import hosting
+    from specbench.cli import audit
+
+    quick = audit._configs(["sampling.seed=3"], True, False, None)
+    assert {config.sampling.seed for config in quick} == {3}
+    by_name = {config.method.name: config.method for config in quick}
+    for name in ("token_sd", "asap"):
+        ((_, config),) = hosting.compose_jobs(hosting.HostRequest((f"method={name}",)))
+        assert by_name[name] == config.method
+    monkeypatch.setattr(audit.catalog, "names", lambda kind, folders=(): ["token_sd"])
+    (changed,) = audit._configs(["method.draft_length=7"], True, False, None)
+    assert "7" in str(changed.method.decoder) and changed.method != by_name["token_sd"]
+
+
 def test_an_inconclusive_audit_is_ok_and_not_exact():
     found = report("exact", Check("law", Kind.SAMPLED_LAW, Outcome.INCONCLUSIVE))
     assert found.ok and found.verdict == "inconclusive"

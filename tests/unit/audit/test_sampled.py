@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from specbench.audit.alternatives import PLANTED, Context, laws_of, log_ratios
 from specbench.audit.control import Mixed, control_check
 from specbench.audit.sampled import FALSE_ALARM, Evidence, Plan, check_of, sample_law
 from specbench.audit.verdict import Outcome
@@ -109,18 +110,24 @@ def test_tokens_behind_the_end_of_the_text_are_impossible():
     assert "behind the end of the text" in found.impossible
 
 
-def draws(generator, bias, positions=3):
+def draws(generator, bias, positions=3, vocab=4):
+    """Sets of one random generation; with a bias towards hits and the draft's law."""
     chances = torch.rand(positions, len(NAMES), generator=generator, dtype=torch.float64)
     happened = torch.rand(chances.shape, generator=generator, dtype=torch.float64)
-    return Sets((happened < chances + bias).double(), chances)
+    laws = torch.rand(2, positions, vocab, generator=generator, dtype=torch.float64)
+    target, draft = laws / laws.sum(-1, keepdim=True)
+    wrong = laws_of(Context(target, draft))
+    drawn = ((1 - bias) * target + bias * draft).multinomial(1, generator=generator)
+    hits = (happened < chances + bias).double()
+    return Sets(hits, chances, log_ratios(wrong, target, drawn))
 
 
 def test_the_evidence_has_mean_one_under_the_law():
     generator = torch.Generator().manual_seed(0)
     values = []
-    for _ in range(150):
+    for _ in range(100):
         found = Evidence(3)
-        for _ in range(30):
+        for _ in range(15):
             found.add(draws(generator, 0.0))
         values.append(math.exp(found.value))
     assert max(values) < 1 / FALSE_ALARM
@@ -141,15 +148,38 @@ def test_power_grows_with_the_bias_and_is_small_without_one():
 @pytest.mark.parametrize("drafts", [True, False])
 def test_the_control_is_found_and_names_its_bias(drafts):
     control = Mixed(drafts=drafts)
-    found = evidence(control, samples=240, drafts=drafts, whole=True)
-    check = control_check(found, control, "")
+    found = evidence(control, samples=100, drafts=drafts, whole=True)
+    check = control_check(found, control, "", 240)
     assert check.outcome is Outcome.PASS and check.power > 0.8
     assert control.wrong_law in check.detail
 
 
 def test_a_control_without_bias_leaves_the_audit_inconclusive():
     control = Mixed(share=0.0)
-    found = evidence(control, samples=60, whole=True)
-    assert control_check(found, control, "").outcome is Outcome.INCONCLUSIVE
+    found = evidence(control, samples=60)
+    assert control_check(found, control, "", 60).outcome is Outcome.INCONCLUSIVE
     expected = generate(Autoregressive(), table_pair(vocab=5), Law(), count=20).tokens
     assert generate(control, table_pair(vocab=5), Law(), count=20).tokens == expected
+
+
+def test_planted_errors_are_found_as_often_as_wrong_decoders_are():
+    """What is stated for a correct decoder's own texts is what a wrong verifier meets."""
+    right = evidence(token_sd(3), samples=240, planted=True)
+    powers = right.powers()
+    assert set(powers) == set(PLANTED) and not right.found()
+    assert powers["the target's law in place of the residual"] > 0.9
+    assert powers["drafts accepted with twice the chance"] > 0.9
+    few = evidence(token_sd(3), samples=10, planted=True).powers()
+    assert max(few.values()) < 0.6 and few["drafts accepted with 1.1 times the chance"] < 0.1
+    for verifier in (ResidualOfTheTarget(), AcceptsTooMuch()):
+        assert evidence(token_sd(3, verifier), samples=240).found()
+
+
+def test_without_planting_no_power_is_stated():
+    assert evidence(token_sd(3), samples=5).powers() == {}
+    assert check_of(evidence(token_sd(3), samples=5), "", True).powers == {}
+
+
+def test_the_power_of_a_larger_sample_is_resampled_from_a_smaller_one():
+    found = evidence(Mixed(drafts=True), samples=60, whole=True)
+    assert found.power(5) < 0.5 < found.power(400)
