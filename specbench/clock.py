@@ -1,9 +1,10 @@
-"""Clocks that split a generation into draft, target and host time.
+"""Clocks that split a generation into draft, target, sampling and host time.
 
-A decoder calls `lap(segment)` where one kind of work ends and the next begins: the time since
-the last lap belongs to the segment that just ended. On a CUDA device a lap records an event and
-never waits for one; the events are resolved after the generation. The host's wall clock runs
-beside it, and their difference is the host's own share.
+A decoder calls `lap(segment)` where one kind of work ends and the next begins: the time since the
+last lap belongs to the segment that just ended. `mark()` closes a round; the first round of a
+generation is its prefill. On a CUDA device laps are events that nobody waits for. On a CPU there
+is one time line, and what is neither draft nor target is the host's: `Segment.SAMPLING` counts as
+host there, and a round's `sampling` is None.
 """
 
 from __future__ import annotations
@@ -11,17 +12,39 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 
 class Segment(IntEnum):
-    """What the time before a lap was spent on."""
+    """What the time before a lap was spent on.
+
+    DRAFT: proposing tokens. TARGET: the target's forwards. SAMPLING: what follows them on the
+    device, such as drawing, verification and acceptance. HOST: what a device does not do.
+    """
 
     DRAFT = 0
     TARGET = 1
     HOST = 2
+    SAMPLING = 3
+
+
+class Split(NamedTuple):
+    """Nanoseconds of one round by kind of work.
+
+    Attributes:
+        draft: In the drafter.
+        target: In the target's forwards.
+        host: In everything else.
+        sampling: On the device between the target and the end of the round; None where the host
+            computes and `host` holds it.
+    """
+
+    draft: int
+    target: int
+    host: int
+    sampling: int | None = None
 
 
 class Clock(Protocol):
@@ -30,18 +53,31 @@ class Clock(Protocol):
     def start(self) -> None:
         """Begin a generation."""
 
+    def launch(self) -> None:
+        """Say that work for a device is about to be enqueued.
+
+        Where the device has run out of work, the time since the last lap was the host's. Said by
+        whoever knows the moment, such as a model before it replays a captured graph.
+        """
+
     def lap(self, segment: Segment) -> None:
         """Give the time since the last lap to `segment`."""
 
+    def seal(self) -> None:
+        """Say that later laps belong to the next round, although this one is not closed yet.
+
+        For work that is enqueued before the host has learned what the open round emitted.
+        """
+
     def mark(self) -> None:
-        """Close a round: the laps since the last mark belong to it."""
+        """Close a round: the laps since the last one belong to it."""
 
     def stop(self) -> None:
         """End the generation; waits for the device."""
 
     @property
-    def rounds(self) -> list[tuple[int, int, int]]:
-        """Nanoseconds (draft, target, host) of every closed round."""
+    def rounds(self) -> list[Split]:
+        """The times of every closed round, until the next start."""
 
     @property
     def total_ns(self) -> int:
@@ -60,30 +96,36 @@ class CpuClock:
     """Wall clock of the host, for models that run on the CPU."""
 
     def __init__(self) -> None:
-        self._rounds: list[tuple[int, int, int]] = []
+        self._rounds: list[Split] = []
         self._ends: list[int] = []
 
     def start(self) -> None:
         """Begin a generation."""
         self._rounds = []
         self._ends = []
-        self._segments = [0, 0, 0]
+        self._segments = [0, 0, 0, 0]
         self._total = 0
         self._began = self._last = self._now()
 
+    def launch(self) -> None:
+        """Nothing: work is done when it is asked for."""
+
     def lap(self, segment: Segment) -> None:
-        """Give the time since the last lap to `segment`."""
+        """Give the time since the last lap to `segment`; sampling is the host's."""
         now = self._now()
         self._segments[segment] += now - self._last
         self._last = now
 
+    def seal(self) -> None:
+        """Nothing: no work runs ahead of the host."""
+
     def mark(self) -> None:
         """Close a round; time since the last lap goes to the host."""
         now = self._now()
-        draft, target, host = self._segments
-        self._rounds.append((draft, target, host + now - self._last))
+        draft, target, host, sampling = self._segments
+        self._rounds.append(Split(draft, target, host + sampling + now - self._last))
         self._ends.append(now - self._began)
-        self._segments = [0, 0, 0]
+        self._segments = [0, 0, 0, 0]
         self._last = now
 
     def stop(self) -> None:
@@ -94,8 +136,8 @@ class CpuClock:
         return time.perf_counter_ns()
 
     @property
-    def rounds(self) -> list[tuple[int, int, int]]:
-        """Nanoseconds (draft, target, host) of every closed round."""
+    def rounds(self) -> list[Split]:
+        """The times of every closed round; sampling is None."""
         return self._rounds
 
     @property
@@ -129,66 +171,204 @@ class FakeClock(CpuClock):
         return next(self._ticks)
 
 
-class CudaClock:
-    """CUDA events for device time beside the host's wall clock.
+class Event(Protocol):
+    """A point of the device's time that is known once the device has passed it."""
 
-    Laps are recorded as events on the current stream, so that a segment is charged with the
-    device time of the work that was enqueued in it. `host` is wall time minus device time of
-    the round, never below zero.
+    def record(self, stream: Any) -> None:
+        """Stand behind everything that the stream has been given so far."""
+
+    def elapsed_time(self, end_event: Any) -> float:
+        """Milliseconds from this event to a later one, both passed."""
+
+
+class Stream(Protocol):
+    """A queue of device work."""
+
+    def query(self) -> bool:
+        """Whether all of it is done; does not wait."""
+
+
+class Cuda(Protocol):
+    """What a `CudaClock` asks of CUDA; tests put a simulated device here."""
+
+    def stream(self) -> Stream:
+        """The stream that work goes to."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has nothing left to do."""
+
+    def event(self) -> Event:
+        """A new event."""
+
+    def capturing(self) -> bool:
+        """Whether work is being captured into a graph, when a stream must not be asked."""
+
+    def now(self) -> int:
+        """The host's time in nanoseconds."""
+
+
+class TorchCuda:
+    """CUDA through torch.
 
     Args:
-        device: The CUDA device to time.
+        device: The device to time.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def start(self) -> None:
-        """Begin a generation after the device has finished all earlier work."""
+    def stream(self) -> Stream:
+        """The device's current stream."""
+        stream: Stream = torch.cuda.current_stream(self._device)
+        return stream
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
         torch.cuda.synchronize(self._device)
-        self._events: list[tuple[Segment | None, torch.cuda.Event]] = []
+
+    def event(self) -> Event:
+        """A new event with a time."""
+        event: Event = torch.cuda.Event(enable_timing=True)
+        return event
+
+    def capturing(self) -> bool:
+        """Whether the current stream is being captured."""
+        return bool(torch.cuda.is_current_stream_capturing())
+
+    def now(self) -> int:
+        """The host's monotonic clock."""
+        return time.perf_counter_ns()
+
+
+POOL = 1024
+"""Events that a clock holds at first: some three hundred rounds of plain decoding."""
+
+
+class CudaClock:
+    """CUDA events for device time beside the host's wall clock.
+
+    Every lap is an event on the stream that was current at the start. The time from one event to
+    the next is the device's: the work enqueued between them, and its waiting for more inside of
+    it, such as the gaps between the kernels of an eager forward. Nothing waits between start and
+    stop, and events are read after it.
+
+    Whose is what follows the last lap of a round? Where `Segment.SAMPLING` was lapped, the device
+    had no more to do for the round, and the rest (waiting for the transfer of its result, reading
+    it, bookkeeping) is the host's; otherwise the rest is sampling, that waiting included. A loop
+    therefore laps sampling behind the transfer that it enqueued and before it waits for it.
+    Transfers to the device are part of the segment in which they are enqueued.
+
+    A round's `host` is its wall time less its device time (draft, target and sampling). Where
+    work runs ahead of the host, a round can hold more device time than wall time; the difference
+    is taken from the host's time of the rounds after it, so that sums are right.
+
+    Args:
+        device: The CUDA device to time.
+        cuda: How to reach it; None means through torch.
+    """
+
+    def __init__(self, device: torch.device, cuda: Cuda | None = None) -> None:
+        self._cuda = TorchCuda(device) if cuda is None else cuda
+        self._pool: list[Event] = []
+        self._ended: list[int] = []
+        self._sealed: list[int] = []
         self._walls: list[int] = []
         self._total = 0
-        self._record(None)
-        self._began = time.perf_counter_ns()
+        self._rounds: list[Split] | None = None
+
+    def start(self) -> None:
+        """Begin a generation after the device has finished all earlier work."""
+        self._stream = self._cuda.stream()
+        self._fill_pool()
+        self._ended = []
+        self._sealed = []
+        self._walls = []
+        self._total = 0
+        self._rounds = None
+        self._sampled = False
+        self._cuda.synchronize()
+        self._record(Segment.HOST)
+        self._lapped = True
+        self._began = self._cuda.now()
+
+    def launch(self) -> None:
+        """Give the time since the last lap to the host if the device has run out of work.
+
+        Only the first call after a lap or a mark counts: what later calls could add lies between
+        pieces of one segment. The stream is asked, not waited for.
+        """
+        if self._lapped:
+            self._lapped = False
+            if not self._cuda.capturing() and self._stream.query():
+                self._record(Segment.HOST)
 
     def lap(self, segment: Segment) -> None:
         """Give the device time since the last lap to `segment`."""
         self._record(segment)
+        self._lapped = True
+        self._sampled = segment == Segment.SAMPLING
+
+    def seal(self) -> None:
+        """Let later laps belong to the next round; its mark comes in its turn."""
+        if not self._sampled:
+            self.lap(Segment.SAMPLING)
+        self._sampled = False
+        self._sealed.append(len(self._ended))
 
     def mark(self) -> None:
-        """Close a round."""
-        self._walls.append(time.perf_counter_ns() - self._began)
-        self._events.append((None, self._events[-1][1]))
+        """Close the oldest open round."""
+        self._walls.append(self._cuda.now() - self._began)
+        if len(self._sealed) < len(self._walls):
+            self._record(Segment.HOST if self._sampled else Segment.SAMPLING)
+            self._sealed.append(len(self._ended))
+            self._lapped = True
+            self._sampled = False
 
     def stop(self) -> None:
         """End the generation after the device has finished."""
         self._record(Segment.HOST)
-        torch.cuda.synchronize(self._device)
-        self._total = time.perf_counter_ns() - self._began
+        self._cuda.synchronize()
+        self._total = self._cuda.now() - self._began
 
-    def _record(self, segment: Segment | None) -> None:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
-        self._events.append((segment, event))
+    def _record(self, segment: Segment) -> None:
+        """Record the next event of the pool as the end of a segment."""
+        place = len(self._ended)
+        if place == len(self._pool):
+            self._pool.append(self._cuda.event())
+        self._pool[place].record(self._stream)
+        self._ended.append(segment)
+
+    def _fill_pool(self) -> None:
+        """Make events before they are needed: one comes to be when it is first recorded."""
+        size = max(POOL, 2 * len(self._ended))
+        while len(self._pool) < size:
+            event = self._cuda.event()
+            event.record(self._stream)
+            self._pool.append(event)
 
     @property
-    def rounds(self) -> list[tuple[int, int, int]]:
-        """Nanoseconds (draft, target, host) of every closed round."""
-        result: list[tuple[int, int, int]] = []
-        segments = [0, 0, 0]
-        before, wall_before = self._events[0][1], 0
-        for segment, event in self._events[1:]:
-            if segment is None:
-                wall = self._walls[len(result)]
-                device = segments[Segment.DRAFT] + segments[Segment.TARGET]
-                host = max(wall - wall_before - device, 0)
-                result.append((segments[Segment.DRAFT], segments[Segment.TARGET], host))
-                segments, wall_before = [0, 0, 0], wall
-                continue
-            segments[segment] += int(before.elapsed_time(event) * 1e6)
-            before = event
-        return result
+    def rounds(self) -> list[Split]:
+        """The times of every closed round; events are read at the first call after `stop`."""
+        if self._rounds is None:
+            self._rounds = self._split()
+        return self._rounds
+
+    def _split(self) -> list[Split]:
+        rounds: list[Split] = []
+        place, wall_before, lent = 1, 0, 0
+        for end, wall in zip(self._sealed, self._walls, strict=False):
+            spent = [0, 0, 0, 0]
+            for number in range(place, end):
+                spent[self._ended[number]] += self._elapsed(number - 1, number)
+            draft, target, _, sampling = spent
+            host = wall - wall_before - draft - target - sampling + lent
+            lent = min(host, 0)
+            rounds.append(Split(draft, target, max(host, 0), sampling))
+            place, wall_before = end, wall
+        return rounds
+
+    def _elapsed(self, before: int, after: int) -> int:
+        return round(self._pool[before].elapsed_time(self._pool[after]) * 1e6)
 
     @property
     def ends_ns(self) -> list[int]:
@@ -202,8 +382,8 @@ class CudaClock:
 
     @property
     def device_ns(self) -> int | None:
-        """Device time from start to stop, nanoseconds."""
-        return int(self._events[0][1].elapsed_time(self._events[-1][1]) * 1e6)
+        """Device time from start to stop, waiting for work included, nanoseconds."""
+        return self._elapsed(0, len(self._ended) - 1)
 
 
 def clock_for(device: torch.device) -> Clock:

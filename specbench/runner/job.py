@@ -20,8 +20,10 @@ from specbench.clock import clock_for
 from specbench.models.pair import ModelPair
 from specbench.runner.about import file_metadata
 from specbench.runner.busy import Watch
+from specbench.runner.device_state import tell, watch_of
 from specbench.runner.judging import Judge
 from specbench.runner.measure import Arm, Bench, Place, result_row
+from specbench.runner.notes import with_notes
 from specbench.runner.pictures import Album, check_drawing
 from specbench.runner.progress import JobProgress, Progress
 from specbench.runner.quality import Measure, build_measures, is_first_pass, judge_pictures, wanted
@@ -219,6 +221,7 @@ class _Job:
         self._measures = measures
         self._path = path
         self._album = _album(path, config, task, models)
+        self._device = watch_of(models.target.device)
         law = target_law(config)
         self._judge = Judge(models, task, law, config.score)
         self._bench = Bench(
@@ -228,8 +231,10 @@ class _Job:
             config.sampling.seed,
             config.max_new_tokens,
             clock_for(models.target.device),
+            self._device.between if self._device is not None else None,
         )
         self._process = 0
+        self._about: dict[str, Any] = {}
         self._seen = (-1, -1)
 
     def run(self, process: int, watch: Watch, open_progress: OpenProgress) -> Step:
@@ -247,9 +252,14 @@ class _Job:
                 self._look_around(watch, progress)
                 progress.say("warming up")
                 self._warm_up()
+                if self._device is not None:
+                    tell(progress, self._device.begin())
             for position, pair in enumerate(todo):
                 self._restore_state(pair.sample, pair.repeat)
+                if self._device is not None and position == len(todo) - 1:
+                    self._device.expect_end()
                 rows = self._measure(pair, position)
+                self._note_device()
                 self._journal.append_many(rows)
                 if self._album is not None:
                     for row in rows:
@@ -258,6 +268,8 @@ class _Job:
                 tokens = sum(row.get("new_tokens") or 0 for row in rows)
                 nanoseconds = sum(row.get("total_ns") or 0 for row in rows)
                 progress.advance(len(rows), tokens, nanoseconds / 1e9)
+            if todo and self._device is not None:
+                tell(progress, self._device.news())
             later = [
                 k for k in range(self._config.timing.processes) if k > process and self._missing(k)
             ]
@@ -277,11 +289,18 @@ class _Job:
     def _look_around(self, watch: Watch, progress: Progress) -> None:
         """Record how busy the machine is, and say so where it is."""
         rest = watch.rest()
-        self._journal.note(self._process, {"started_unix": time.time(), "machine": rest.to_dict()})
+        self._about = {"started_unix": time.time(), "machine": rest.to_dict()}
+        self._journal.note(self._process, self._about)
         on_cpu = self._models.target.device.type == "cpu"
         advice = rest.advice(torch.get_num_threads() if on_cpu else 1)
         if advice:
             progress.warn(advice)
+
+    def _note_device(self) -> None:
+        """Let the journal know what the device has been like so far."""
+        if self._device is not None and self._device.changed():
+            about = {**self._about, "device_state": self._device.state()}
+            self._journal.note(self._process, about)
 
     def _finish(self, progress: Progress) -> JobResult:
         """Write everything that was measured, in any process, into the result file."""
@@ -299,7 +318,6 @@ class _Job:
         """Return the metadata with what only the end of a job knows."""
         begun = self._journal.metadata
         processes = len({row.get("process") or 0 for row in rows})
-        notes = [*begun.provenance.get("processes", []), *self._journal.notes]
         config = dict(begun.config)
         config["timing"] = {**config.get("timing", {}), "processes": processes}
         return replace(
@@ -307,7 +325,7 @@ class _Job:
             noise={"logit_bound": self._judge.bound(rows, self._bench)},
             timing={**begun.timing, "processes": processes},
             config=config,
-            provenance={**begun.provenance, "processes": notes},
+            provenance=with_notes(begun.provenance, self._journal.notes),
         )
 
     def _missing(self, process: int) -> list[Pair]:

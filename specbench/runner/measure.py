@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -80,6 +80,7 @@ class Bench:
         seed: Seed of every random stream.
         max_new_tokens: Limit for each turn, or None for the task's own.
         clock: The clock that fits the device.
+        between: Called when a sample has been measured in every arm, outside of what is timed.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Bench:
         seed: int,
         max_new_tokens: int | None,
         clock: Clock,
+        between: Callable[[], None] | None = None,
     ) -> None:
         self._models = models
         self._task = task
@@ -97,6 +99,7 @@ class Bench:
         self._seed = seed
         self._max_new_tokens = max_new_tokens
         self._clock = clock
+        self._between = between
         self._memory = PeakMemory(models.target.device)
 
     def prompt(self, sample: Sample) -> list[int]:
@@ -147,6 +150,8 @@ class Bench:
                     entry.error = entry.error or f"no history: {leader.error}"
                 break
             history.append((question, leader.texts[turn]))
+        if self._between is not None:
+            self._between()
         return measured
 
     def offers(self, sample: Sample, entry: Measured) -> dict[str, Any]:
@@ -202,6 +207,7 @@ class Bench:
 
     def _timed(self, entry: Measured, request: Request) -> Generation:
         """Run the decoder with the garbage collector and the progress bar at rest."""
+        self._models.settle(len(request.prompt) + request.max_new_tokens)
         self._memory.reset()
         gc.collect(0)
         gc.disable()
@@ -270,6 +276,7 @@ def result_row(
     total = sum(g.total_ns for g in generations)
     prefill = sum(g.prefill_ns for g in generations)
     device = [g.device_ns for g in generations if g.device_ns is not None]
+    sampling = [r.sampling_ns for _, r in rounds if r.sampling_ns is not None]
     return row | {
         "stop_reason": str(generations[-1].stop_reason),
         "prompt_tokens": sum(len(prompt) for prompt in measured.prompts),
@@ -284,6 +291,7 @@ def result_row(
         "draft_ns": sum(r.draft_ns for _, r in rounds),
         "target_ns": sum(r.target_ns for _, r in rounds),
         "host_ns": sum(r.host_ns for _, r in rounds),
+        "sampling_ns": sum(sampling) if sampling else None,
         "target_forwards": sum(r.count.target_forwards for _, r in rounds),
         "target_tokens": sum(r.count.target_tokens for _, r in rounds),
         "draft_forwards": sum(r.count.draft_forwards for _, r in rounds),
@@ -294,13 +302,14 @@ def result_row(
     }
 
 
-def _round_row(turn: int, entry: Round) -> dict[str, int]:
+def _round_row(turn: int, entry: Round) -> dict[str, int | None]:
     return {
         "turn": turn,
         **entry.count._asdict(),
         "draft_ns": entry.draft_ns,
         "target_ns": entry.target_ns,
         "host_ns": entry.host_ns,
+        "sampling_ns": entry.sampling_ns,
     }
 
 

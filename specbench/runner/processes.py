@@ -232,9 +232,10 @@ class _Show:
             return
         assert self._bar is not None
         if told.name == "warn":
-            if self._warned:
+            kind = str(told.arguments[0]).partition(":")[0]
+            if kind in self._warned:
                 return  # every process records it, one line says it
-            self._warned.add(str(told.arguments[0]))
+            self._warned.add(kind)
         getattr(self._bar, told.name)(*told.arguments)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import specbench
+from specbench.runner.nvml import nvml_of
 from specbench.secrets import scrub_command
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-core")
@@ -106,22 +107,5 @@ def _device(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "capability": f"{properties.major}.{properties.minor}",
     }
-    query = "driver_version,clocks.sm,clocks.mem,power.limit"
-    try:
-        done = subprocess.run(
-            [
-                "nvidia-smi",
-                f"--query-gpu={query}",
-                "--format=csv,noheader",
-                f"--id={device.index or 0}",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        values = [value.strip() for value in done.stdout.split(",")]
-        details.update(zip(query.split(","), values, strict=True))
-    except (OSError, subprocess.SubprocessError, ValueError):
-        pass
-    return details
+    nvml = nvml_of(device)
+    return details if nvml is None else details | nvml.about()

@@ -32,7 +32,9 @@ def load(config, needs):
     noise = markov_table(1, VOCAB, 9, 2.0)
     draft = TableModel(drift_table(table, noise, 0.3), VOCAB) if "draft" in needs else None
     target = TableModel(table, VOCAB)
-    return ModelPair(config.name, target, draft, Letters(), frozenset({STOP}), {"target": "toy"})
+    return ModelPair(
+        config.name, target, draft, Letters(), frozenset({STOP}), {"target": {"source": "toy"}}
+    )
 
 
 def task_file(folder, turns=(("abc",), ("bcda",), ("kkab",), ("ha",)), references=None):

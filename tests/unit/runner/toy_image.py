@@ -49,7 +49,7 @@ def load(config, needs, can_draw=True):
     noise = markov_table(1, CODES, 9, 2.0)
     draft = TableModel(drift_table(table, noise, 0.3), CODES) if "draft" in needs else None
     target = TableModel(table, CODES)
-    provenance = {"target": "toy"}
+    provenance = {"target": {"source": "toy"}}
     return ModelPair(config.name, target, draft, provenance=provenance, image=Squares(can_draw))
 
 
