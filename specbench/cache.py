@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from specbench.transfer import to_device
+
 
 class Cache(Protocol):
     """What decoding code may do with a model's memory of a sequence."""
@@ -81,6 +83,7 @@ class KVCache(LengthCache):
         head_width: D.
         dtype: Element type of keys and values.
         device: Where they live.
+        store: Memory of a dead cache of the same sizes, to be used again; None for fresh memory.
 
     Attributes:
         keys: One [B, H, S, D] view for each layer.
@@ -96,10 +99,14 @@ class KVCache(LengthCache):
         head_width: int,
         dtype: torch.dtype,
         device: torch.device,
+        store: Tensor | None = None,
     ) -> None:
         super().__init__(batch, capacity)
         shape = (2, layers, batch, heads, capacity, head_width)
-        self._store = torch.zeros(shape, dtype=dtype, device=device)
+        if store is None:
+            store = torch.zeros(shape, dtype=dtype, device=device)
+        assert store.shape == shape
+        self._store = store
         self.keys: tuple[Tensor, ...] = self._store[0].unbind(0)
         self.values: tuple[Tensor, ...] = self._store[1].unbind(0)
         self._padding: tuple[int, ...] | None = None
@@ -116,6 +123,11 @@ class KVCache(LengthCache):
     @padding.setter
     def padding(self, widths: Sequence[int] | None) -> None:
         self._padding = tuple(widths) if widths and any(widths) else None
+
+    @property
+    def store(self) -> Tensor:
+        """Keys and values of all layers, [2, L, B, H, S, D]."""
+        return self._store
 
     @property
     def bytes(self) -> int:
@@ -160,7 +172,7 @@ class KVCache(LengthCache):
 
     def _slots(self, count: int) -> tuple[Tensor, Tensor]:
         device = self._store.device
-        starts = torch.tensor(self.lengths, device=device)
+        starts = to_device(self.lengths, device)
         rows = torch.arange(len(self.lengths), device=device)[:, None]
         return rows, starts[:, None] + torch.arange(count, device=device)
 
@@ -175,12 +187,12 @@ class KVCache(LengthCache):
             super().keep(base, indices)
             return
         if any(index != offset for offset, index in enumerate(kept)):
-            slots = torch.tensor(kept, device=self._store.device) + base[0]
+            slots = to_device(kept, self._store.device) + base[0]
             moved = self._store.index_select(4, slots)
             self._store[..., base[0] : base[0] + len(kept), :] = moved
         self.lengths = [base[0] + len(kept)] * rows
 
     def _gather(self, row: int, start: int, kept: Sequence[int]) -> None:
-        index = torch.tensor(kept, device=self._store.device) + start
+        index = to_device(kept, self._store.device) + start
         moved = self._store[:, :, row].index_select(3, index)
         self._store[:, :, row, :, start : start + len(kept)] = moved

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from specbench.transfer import moved
+
 _LAW_VERSION = 1
 _SMALL_VOCABULARY = 4096
 
@@ -304,12 +306,17 @@ class History:
         """
         if self._seen is None:
             return None
-        rows, nodes = tokens.shape
-        if ancestors is None:
-            size = (nodes + 1, nodes + 1)
-            ancestors = torch.ones(size, dtype=torch.bool, device=tokens.device).tril()
-        seen = self._seen[:, None].repeat(1, nodes + 1, 1)
-        node, ancestor = ancestors[:, 1:].to(tokens.device).nonzero(as_tuple=True)
-        row = torch.arange(rows, device=tokens.device)[:, None]
-        seen[row, node[None], tokens[:, ancestor]] = True
+        seen = self._seen[:, None].repeat(1, tokens.shape[1] + 1, 1)
+        seen[:, 1:].scatter_(2, tokens[:, _paths(tokens, ancestors)], True)
         return seen
+
+
+def _paths(tokens: Tensor, ancestors: Tensor | None) -> Tensor:
+    """Return the nodes of each node's path, padded with the node itself, [N, N].
+
+    A table of fixed size instead of a list of pairs: the device need not be asked how many.
+    """
+    nodes = torch.arange(tokens.shape[1], device=tokens.device)
+    if ancestors is None:
+        return torch.minimum(nodes, nodes[:, None])
+    return torch.where(moved(ancestors, tokens.device)[1:, 1:], nodes, nodes[:, None])

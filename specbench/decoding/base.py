@@ -118,6 +118,14 @@ class Tally:
         self._clock.mark()
         return kept
 
+    def charge(self, forwards: int, tokens: int) -> None:
+        """Count further target work in the last round: work whose result nobody needed."""
+        last = self._counts[-1]
+        self._counts[-1] = last._replace(
+            target_forwards=last.target_forwards + forwards,
+            target_tokens=last.target_tokens + tokens,
+        )
+
     def finish(self) -> Generation:
         """Stop the clock and return the generation."""
         assert self.cut is not None

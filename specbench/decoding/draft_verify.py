@@ -19,6 +19,7 @@ from specbench.decoding.drafters.base import Drafter, Plan
 from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.loops.autoregressive import next_token
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.decoding.state import Outcome, Prefill, State
 from specbench.decoding.topologies.base import Topology
@@ -27,6 +28,7 @@ from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.law import History
 from specbench.models.base import Taps
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 NODE_RESERVE = 256
 """Cache slots kept free for the nodes of one draft tree."""
@@ -86,7 +88,7 @@ class DraftVerify(Decoder):
         capacity = room(models, request, reserve)
         clock.start()
         cache = models.target_cache(capacity)
-        prompt = torch.tensor([request.prompt], device=target.device)
+        prompt = to_device([request.prompt], target.device)
         history = History(request.law, prompt, target.vocab_size)
         tally = Tally(request, clock)
         self.length.reset()
@@ -98,7 +100,7 @@ class DraftVerify(Decoder):
         committed = list(request.prompt)
         token = next_token(logits[:, -1], request, history, len(committed))
         history.commit(token[:, None])
-        committed.append(int(token))
+        committed += read(token, clock)
         prefill = Prefill(logits, tuple(taps.states) if taps else ())
         state = State(models, request, committed, clock, capacity, cache, prefill)
         self.drafter.begin(state)
@@ -109,19 +111,22 @@ class DraftVerify(Decoder):
             plan = Plan(self.topology, self.length, state.budget)
             tree = self.drafter.propose(state, plan)
             clock.lap(Segment.DRAFT)
-            root = torch.tensor([committed[-1:]], device=target.device)
+            root = to_device([committed[-1:]], target.device)
             tree = tree if tree is not None else DraftTree.chain(root[:, :0])
             assert tree.depth <= max(plan.depth, 0), "a draft deeper than the request has room for"
             mask = tree.mask()
             base = cache.lengths[0]
             fed = torch.cat([root, tree.tokens], 1)
+            clock.launch()
             logits = target.forward(fed, cache, mask=mask, taps=taps)
             clock.lap(Segment.TARGET)
 
             seen = history.along(tree.tokens, mask.ancestors if mask else None)
-            scored = Scored(tree, logits, request.law, seen, (request.streams,), (len(committed),))
+            position = len(committed)
+            scored = Scored(tree, logits, request.law, seen, (request.streams,), (position,), clock)
             verdict = self.verifier.verify(scored)[0]
-            history.commit(torch.tensor([verdict.tokens], device=target.device))
+            if request.law.needs_history:
+                history.commit(to_device([verdict.tokens], target.device))
             cache.keep([base], [[0, *(node + 1 for node in verdict.path)]])
             committed.extend(verdict.tokens)
             check_cache(cache, committed)

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from specbench.cache import Cache
+from specbench.decoding.assembly import Assembly, Places, Raw
 from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.state import State
 from specbench.decoding.tree import DraftTree, DrawKind, Draws, TreeMask
 from specbench.law import History, Law, draw, draw_distinct
 from specbench.models.base import LayerSkip, Model
 from specbench.rng import Purpose
+from specbench.transfer import read, to_device
 
 _WITH_LAW = (DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT, DrawKind.HYBRID)
 
@@ -95,7 +97,8 @@ class Growth:
     def feed_root(self) -> Tensor:
         """Feed what the model has not seen of the committed text; return the logits, [1, V]."""
         source, committed = self._source, self._state.committed
-        fed = torch.tensor([committed[source.cache.lengths[0] :]], device=self.device)
+        fed = to_device([committed[source.cache.lengths[0] :]], self.device)
+        self._state.clock.launch()
         logits = source.model.forward(fed, source.cache, last=1, skip=source.skip)[:, -1]
         self._count(fed.shape[1])
         self._base = source.cache.lengths[0] - 1
@@ -125,11 +128,13 @@ class Growth:
 
     def uniforms(self) -> list[float]:
         """Return one uniform number for each position of a chain."""
-        if self.taken:  # another growth of this round has used the positions' numbers
-            numbers: list[float] = self.numbers(self.depth).tolist()
-            return numbers
-        position = len(self._state.committed)
-        return self._state.request.streams.uniforms(position, self.depth, Purpose.DRAFT)
+        position, streams = len(self._state.committed), self._state.request.streams
+        if not self.taken:
+            return streams.uniforms(position, self.depth, Purpose.DRAFT)
+        # Another growth of this round has used the positions' numbers.
+        numbers = streams.numbers(position, self.depth, Purpose.DRAFT, self.taken)
+        self.taken += self.depth
+        return numbers
 
     # Trees.
 
@@ -209,7 +214,7 @@ class Growth:
             len(self._state.committed), count, Purpose.DRAFT, self.taken
         )
         self.taken += count
-        return torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        return to_device(numbers, self.device, torch.float64)
 
     def noise(self, shape: tuple[int, ...]) -> Tensor:
         """Return uniform noise in float64 for as many numbers as a vocabulary has."""
@@ -264,8 +269,8 @@ class Growth:
         if keep is not None:
             alive = alive * torch.zeros_like(alive).index_fill_(0, keep, 1)
         columns = [parents, tokens, alive, self._depths[nodes], self._slot[nodes]]
-        raw = _Raw(*torch.stack(columns).tolist())
-        tree = _Assembly(raw, repeats=kind is DrawKind.WITH_REPLACEMENT)
+        raw = Raw(*read(torch.stack(columns)))
+        tree = Assembly(raw, repeats=kind is DrawKind.WITH_REPLACEMENT)
         if not tree.tokens:
             return None
         self._slots = tree.slots
@@ -274,11 +279,31 @@ class Growth:
         records: tuple[int, ...] = ()
         if laws is not None:
             records, rows, offers = tree.records()
-            law = laws[torch.tensor(rows, device=self.device)][None]
+            law = laws[to_device(rows, self.device)][None]
         elif kind is DrawKind.POINT:
             records, _, offers = tree.records()
-        draft = torch.tensor([tree.tokens], device=self.device)
+        draft = to_device([tree.tokens], self.device)
         return DraftTree(draft, tuple(tree.parents), Draws(kind, records, law, offers))
+
+    def finish_places(self, kind: DrawKind, places: Places) -> DraftTree:
+        """Turn nodes that the host knows, all but their tokens, into a tree: no transfer.
+
+        For trees without equal siblings, of which no node is to be dropped.
+
+        Args:
+            kind: How children were found in the laws of `expand_root` and `expand`; POINT where
+                the draft is greedy.
+            places: Where the nodes stand, in the order in which they were added.
+        """
+        assert len(places.parents) == self._size
+        self._slots = list(places.slots)
+        tokens = self._tokens[1 : self._size + 1][None]
+        law = None
+        if self.greedy:
+            kind = DrawKind.POINT
+        else:
+            law = torch.cat(self._laws)[to_device(places.rows, self.device)][None]
+        return DraftTree(tokens, places.parents, Draws(kind, places.records, law, places.offers))
 
     def commit(self, path: tuple[int, ...]) -> None:
         """Keep, of what was fed, the root and the accepted nodes of the finished tree."""
@@ -307,55 +332,3 @@ class Growth:
     def _count(self, tokens: int) -> None:
         self._state.work.forwards += 1
         self._state.work.tokens += tokens
-
-
-@dataclass
-class _Raw:
-    """The columns of a growth on the host, one entry for each node in order of addition."""
-
-    parents: list[int]
-    tokens: list[int]
-    alive: list[int]
-    depths: list[int]
-    slots: list[int]
-
-
-class _Assembly:
-    """Nodes sorted by depth, the dropped ones left out and equal prefixes merged.
-
-    Args:
-        raw: The growth's columns.
-        repeats: Whether a token that was drawn twice is recorded twice.
-    """
-
-    def __init__(self, raw: _Raw, repeats: bool) -> None:
-        self.tokens: list[int] = []
-        self.parents: list[int] = []
-        self.slots: list[int] = []
-        self._rows = {-1: 0}
-        self._drawn: dict[int, list[int]] = {}
-        new_id = {-1: -1}
-        known: dict[tuple[int, int], int] = {}
-        for node in sorted(range(len(raw.tokens)), key=raw.depths.__getitem__):
-            parent = new_id.get(raw.parents[node])
-            if parent is None or not raw.alive[node]:
-                continue
-            key = (parent, raw.tokens[node])
-            merged = known.get(key)
-            fresh = merged is None
-            if merged is None:
-                merged = known[key] = len(self.tokens)
-                self.tokens.append(raw.tokens[node])
-                self.parents.append(parent)
-                self.slots.append(raw.slots[node])
-            if raw.slots[node] >= 0 and merged not in self._rows:
-                self._rows[merged] = raw.slots[node]
-            new_id[node] = merged
-            if fresh or repeats:
-                self._drawn.setdefault(parent, []).append(merged)
-
-    def records(self) -> tuple[tuple[int, ...], list[int], tuple[tuple[int, ...], ...]]:
-        """Return the expanded parents, the row of each one's law, and what was drawn there."""
-        parents = tuple(sorted(self._drawn))
-        offers = tuple(tuple(self._drawn[parent]) for parent in parents)
-        return parents, [self._rows[parent] for parent in parents], offers

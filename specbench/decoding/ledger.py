@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from specbench.clock import Split
+
 
 class Count(NamedTuple):
     """What one round proposed, accepted, emitted and fed, before its times are known.
@@ -42,12 +44,16 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One finished round: its counts, and its time by kind of work in nanoseconds."""
+    """One finished round: its counts, and its time by kind of work in nanoseconds.
+
+    `sampling_ns` is None where the host computes and `host_ns` holds it.
+    """
 
     count: Count
     draft_ns: int
     target_ns: int
     host_ns: int
+    sampling_ns: int | None = None
 
 
 class StopReason(StrEnum):
@@ -79,6 +85,6 @@ class Generation:
     device_ns: int | None = None
 
 
-def join(counts: Sequence[Count], times: Sequence[tuple[int, int, int]]) -> tuple[Round, ...]:
+def join(counts: Sequence[Count], times: Sequence[Split]) -> tuple[Round, ...]:
     """Pair the counts of a generation with the clock's times of the same rounds."""
     return tuple(Round(count, *split) for count, split in zip(counts, times, strict=True))

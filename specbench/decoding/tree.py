@@ -21,6 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specbench.transfer import moved
+
+HOST = torch.device("cpu")
+
 
 def depths_of(parents: Sequence[int]) -> tuple[int, ...]:
     """Return the depth of every node of a tree; children of the root (-1) have depth 1."""
@@ -142,7 +146,9 @@ class DraftTree:
 
     def mask(self) -> TreeMask | None:
         """Return who sees whom among the root and the nodes, or None for a chain."""
-        return None if self.is_chain else TreeMask.from_parents(self.parents)
+        if self.is_chain:
+            return None
+        return TreeMask.from_parents(self.parents, self.tokens.device)
 
     def paths(self, node: int) -> tuple[int, ...]:
         """Return the nodes from a child of the root down to `node`."""
@@ -166,17 +172,22 @@ class TreeMask:
     ancestors: Tensor
 
     @classmethod
-    def from_parents(cls, parents: tuple[int, ...]) -> TreeMask:
+    def from_parents(cls, parents: tuple[int, ...], device: torch.device = HOST) -> TreeMask:
         """Return the mask of a root and the tree below it; equal trees share one mask."""
-        return _tree_mask(parents)
+        return _tree_mask(parents, device)
+
+    @classmethod
+    def on(cls, device: torch.device, offsets: Tensor, ancestors: Tensor) -> TreeMask:
+        """Return a mask that was made on the host, on the device that will look at it."""
+        return cls(moved(offsets, device), moved(ancestors, device))
 
 
 @lru_cache(maxsize=64)
-def _tree_mask(parents: tuple[int, ...]) -> TreeMask:
+def _tree_mask(parents: tuple[int, ...], device: torch.device) -> TreeMask:
     count = len(parents) + 1
     ancestors = np.eye(count, dtype=bool)
     offsets = np.zeros(count, dtype=np.int64)
     for node, parent in enumerate(parents):
         ancestors[node + 1] |= ancestors[parent + 1]
         offsets[node + 1] = offsets[parent + 1] + 1
-    return TreeMask(torch.from_numpy(offsets), torch.from_numpy(ancestors))
+    return TreeMask.on(device, torch.from_numpy(offsets), torch.from_numpy(ancestors))

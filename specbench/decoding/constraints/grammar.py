@@ -18,6 +18,7 @@ from torch import Tensor
 from specbench.decoding.constraints.base import DeadEnd, Grammar
 from specbench.errors import ConfigError, ModelError, did_you_mean
 from specbench.models.pair import ModelPair
+from specbench.transfer import moved, to_device
 
 KINDS = ("regex", "lark", "json_schema")
 """regex: the expression itself, over the whole answer; lark, json_schema: a file's path."""
@@ -168,12 +169,12 @@ class _Vocabulary:
         self.only_stops = torch.zeros(width, dtype=torch.bool, device=device)
         self.only_stops[sorted(stops)] = True
         self._width = width
-        self._bits = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=device)
+        self._bits = to_device([1 << bit for bit in range(8)], device, torch.uint8)
 
     def spread(self, mask: bytes) -> Tensor:
         """Return the library's bitmask as [V] bool; an eighth of the bytes travels."""
         packed = torch.frombuffer(bytearray(mask), dtype=torch.uint8)
-        packed = packed.to(self._bits.device, non_blocking=True)
+        packed = moved(packed, self._bits.device)
         return (packed[:, None] & self._bits).flatten()[: self._width] != 0
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from specbench.law import draw_distinct
 from specbench.rng import Purpose, Streams
+from specbench.transfer import read, to_device
 
 GEOMETRIC_THRESHOLD = 2 / 3
 """Probability of the likeliest token from which the geometric estimator needs fewer tests."""
@@ -114,10 +115,10 @@ class Order:
             new = self._all_others()
         masses = self._left[new].double()
         tail = self._left.index_fill(0, new, 0.0).sum(dtype=torch.float64)
-        *mass_list, rest = torch.cat((masses, tail[None])).tolist()
-        tokens = new.tolist()
+        *mixed, rest = read(torch.cat((new.double(), masses, tail[None])))
+        tokens = [int(token) for token in mixed[: len(new)]]
         self._tokens += tokens
-        return _accumulate(tokens, mass_list, rest)
+        return _accumulate(tokens, mixed[len(new) :], rest)
 
     def _all_others(self) -> Tensor:
         """Order all tokens that are left by their log-probabilities with Gumbel noise."""
@@ -127,7 +128,7 @@ class Order:
         )
         keys = self._left.double().log() - (-noise.clamp_(min=_TINY).log()).log()
         order = keys.argsort(descending=True)
-        return order[: int((self._left > 0).sum())]
+        return order[: read((self._left > 0).sum())]
 
 
 def orders(laws: Tensor, numbers: Numbers) -> list[Order]:
@@ -142,7 +143,7 @@ def orders(laws: Tensor, numbers: Numbers) -> list[Order]:
     tokens = draw_distinct(laws, uniforms)
     masses = laws.gather(-1, tokens)
     tails = laws.scatter(-1, tokens, 0.0).sum(-1, keepdim=True, dtype=torch.float64)
-    table = torch.cat((tokens.double(), masses.double(), tails), -1).tolist()
+    table = read(torch.cat((tokens.double(), masses.double(), tails), -1))
     return [
         Order(
             laws[row],
@@ -276,8 +277,8 @@ def _accumulate(tokens: Sequence[int], masses: Sequence[float], tail: float) -> 
 
 
 def _ids(tokens: Sequence[int], like: Tensor) -> Tensor:
-    return torch.tensor(tokens, device=like.device)
+    return to_device(tokens, like.device)
 
 
 def _floats(numbers: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float64, device=like.device)
+    return to_device(numbers, like.device, torch.float64)

@@ -12,6 +12,7 @@ from specbench.decoding.drafters.base import Drafter, Plan
 from specbench.decoding.ranges import check_number
 from specbench.decoding.state import Outcome, State
 from specbench.decoding.tree import DraftTree
+from specbench.transfer import read, to_device
 
 Context = tuple[int, int]
 Candidates = tuple[list[int], list[float]]
@@ -82,7 +83,7 @@ class Trigrams:
         best = logits.topk(min(self._candidates, logits.shape[-1]), dim=-1)
         scale = logits.logsumexp(-1, keepdim=True).double()
         probabilities = (best.values.double() - scale).exp()
-        rows = torch.stack([best.indices.double(), probabilities]).tolist()
+        rows = read(torch.stack([best.indices.double(), probabilities]))
         for context, tokens, chances in zip(contexts, *rows, strict=True):
             if context is not None:
                 known = ([int(token) for token in tokens], chances)
@@ -179,9 +180,7 @@ class Aded(Drafter):
         kept = sorted(ranked, key=lambda node: (node.depth, node.index))
         place = {node.index: index for index, node in enumerate(kept)} | {-1: -1}
         self._drafted = [node.context for node in kept]
-        tokens = torch.tensor(
-            [[node.context[1] for node in kept]], device=state.models.target.device
-        )
+        tokens = to_device([[node.context[1] for node in kept]], state.models.target.device)
         return DraftTree(tokens, tuple(place[node.parent] for node in kept))
 
     def observe(self, state: State, outcome: Outcome) -> None:

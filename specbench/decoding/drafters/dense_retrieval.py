@@ -25,6 +25,7 @@ from specbench.decoding.state import Outcome, State
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
 from specbench.models.pair import ModelPair
+from specbench.transfer import Pending
 
 
 class DenseRetrieval(Drafter):
@@ -100,7 +101,7 @@ class DenseRetrieval(Drafter):
         length = min(self._continuation, plan.length.limit(), plan.depth)
         if length < 1 or self._store is None or self._query is None:
             return None
-        query = self._query.float().cpu().numpy()
+        query = Pending(self._query.float()).arrived().numpy()
         rows = self._store.after(query, state.committed[-1], self._neighbours, length)
         prefixes = frequent_prefixes(sorted_rows(rows[: self._drafts]), END_OF_DOCUMENT)
         return retrieved_tree(prefixes, state.models.target.device)

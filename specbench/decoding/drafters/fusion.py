@@ -22,6 +22,7 @@ from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree
 from specbench.decoding.verifiers.base import Verdict
 from specbench.models.pair import ModelPair
+from specbench.transfer import read, to_device
 
 
 class Merged(NamedTuple):
@@ -121,13 +122,11 @@ class Fusion(Drafter):
             tree = DraftTree.chain(outcome.tree.tokens[:, :0])
         elif len(kept) < tree.size:
             parents = tuple(new_id.get(tree.parents[node], -1) for node in kept)
-            index = torch.tensor(kept, dtype=torch.int64, device=device)
+            index = to_device(kept, device, torch.int64)
             tree = DraftTree(tree.tokens[:, index], parents)
         number = {places[node]: index for node, index in new_id.items()}
         path = tuple(number[node] for node in outcome.verdict.path if node in number)
-        rows = torch.tensor(
-            [0, *(places[node] + 1 for node in kept)], dtype=torch.int64, device=device
-        )
+        rows = to_device([0, *(places[node] + 1 for node in kept)], device, torch.int64)
         scored = outcome.scored
         seen = None if scored.seen is None else scored.seen[:, rows]
         hidden = tuple(outcome.hidden[self.taps.index(layer)][:, rows] for layer in drafter.taps)
@@ -155,7 +154,7 @@ def merge(one: DraftTree, two: DraftTree, roots: frozenset[int] | None = None) -
         two: The second tree.
         roots: First tokens that a path of the second tree may have; None for any.
     """
-    both = torch.cat([one.tokens, two.tokens], 1)[0].tolist()
+    both = read(torch.cat([one.tokens, two.tokens], 1)[0])
     ours, theirs = both[: one.size], both[one.size :]
     known: dict[tuple[int, int], int] = {}
     for node, (token, parent) in enumerate(zip(ours, one.parents, strict=True)):
@@ -174,7 +173,7 @@ def merge(one: DraftTree, two: DraftTree, roots: frozenset[int] | None = None) -
             tokens.append(token)
             parents.append(above)
         places.append(known[key])
-    tree = DraftTree(torch.tensor([tokens], device=one.tokens.device), tuple(parents))
+    tree = DraftTree(to_device([tokens], one.tokens.device), tuple(parents))
     return Merged(tree, tuple(places))
 
 
@@ -201,4 +200,4 @@ class _Watch(Topology):
         logits = self._growth.root_logits if self._growth is not None and count > 0 else None
         if logits is None:
             return None
-        return frozenset(logits.topk(min(count, logits.shape[-1]), dim=-1).indices[0].tolist())
+        return frozenset(read(logits.topk(min(count, logits.shape[-1]), dim=-1).indices[0]))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-
 from specbench.clock import Segment
 from specbench.decoding.drafters.base import Drafter, Plan
 from specbench.decoding.ranges import check_number
 from specbench.decoding.state import State
 from specbench.decoding.tree import DraftTree
+from specbench.transfer import to_device
 
 _REPEATED = -1
 
@@ -65,7 +64,7 @@ class InputGuided(Drafter):
         copied = self._source[start : start + min(plan.length.limit(), plan.depth)]
         if start == _REPEATED or not copied:
             return None
-        return DraftTree.chain(torch.tensor([copied], device=state.models.target.device))
+        return DraftTree.chain(to_device([copied], state.models.target.device))
 
     def alignment(self, text: list[int]) -> int:
         """Return the index in the source behind its only match of the text's end, or -1."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
 from specbench.clock import Segment
 from specbench.decoding.drafters.base import Drafter, Plan
 from specbench.decoding.growth import Growth, Source
 from specbench.decoding.state import Outcome, State
 from specbench.decoding.tree import DraftTree
 from specbench.law import History
+from specbench.transfer import to_device
 
 
 class ModelDrafter(Drafter):
@@ -27,10 +26,8 @@ class ModelDrafter(Drafter):
         draft = state.models.draft
         assert draft is not None
         law = state.request.draft_law or state.request.law
-        prompt = torch.tensor([state.request.prompt], device=draft.device)
-        history = History(
-            law, torch.tensor([state.committed], device=draft.device), draft.vocab_size
-        )
+        prompt = to_device([state.request.prompt], draft.device)
+        history = History(law, to_device([state.committed], draft.device), draft.vocab_size)
         self._source = Source(draft, state.models.draft_cache(state.capacity), law, history)
         self._growth: Growth | None = None
         draft.forward(prompt, self._source.cache, last=1)
@@ -53,7 +50,7 @@ class ModelDrafter(Drafter):
         source = self._source
         if source.law.needs_history:
             emitted = len(outcome.verdict.tokens)
-            new = torch.tensor([state.committed[-emitted:]], device=source.model.device)
+            new = to_device([state.committed[-emitted:]], source.model.device)
             source.history.commit(new)
         if self._growth is not None:
             self._growth.commit(outcome.verdict.path)

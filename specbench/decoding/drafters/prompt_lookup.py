@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
 from specbench.clock import Segment
 from specbench.decoding.drafters.base import Drafter, Plan
 from specbench.decoding.state import State
 from specbench.decoding.tree import DraftTree
+from specbench.transfer import to_device
 
 Match = Literal["first", "last"]
 
@@ -70,7 +69,7 @@ class PromptLookup(Drafter):
             if start is not None:
                 copied = text[start : start + count]
                 device = state.models.target.device
-                return DraftTree.chain(torch.tensor([copied], device=device))
+                return DraftTree.chain(to_device([copied], device))
         return None
 
     def _index(self, text: list[int]) -> None:

@@ -33,6 +33,7 @@ from specbench.decoding.state import State
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 Trim = Literal["nodes", "released"]
 
@@ -119,5 +120,5 @@ def retrieved_tree(prefixes: PrefixTree, device: torch.device) -> DraftTree | No
     """Return a tree of prefixes as a draft without a law; None where it is empty."""
     if not len(prefixes.tokens):
         return None
-    tokens = torch.tensor([prefixes.tokens.tolist()], device=device)
+    tokens = to_device([prefixes.tokens.tolist()], device)
     return DraftTree(tokens, tuple(prefixes.parents.tolist()))

@@ -125,14 +125,12 @@ class SearchedSkip(SelfSkip):
 
     def _measure(self, context: Calibrating, skip: LayerSkip) -> Speed:
         self._given = skip
-        generations = [
-            context.decoder.generate(
-                context.models,
-                replace(request, max_new_tokens=min(self._new_tokens, request.max_new_tokens)),
-                context.clock,
-            )
-            for request in context.requests
-        ]
+        generations = []
+        for request in context.requests:
+            limit = min(self._new_tokens, request.max_new_tokens)
+            shorter = replace(request, max_new_tokens=limit)
+            context.models.settle()
+            generations.append(context.decoder.generate(context.models, shorter, context.clock))
         return speed_of(generations)
 
 
@@ -151,7 +149,7 @@ def speed_of(generations: Sequence[Generation]) -> Speed:
             "Calibrate on longer answers (max_new_tokens).",
         )
     step = median(r.draft_ns / r.count.draft_forwards for r in drafting)
-    verification = median(r.target_ns + r.host_ns for r in rounds)
+    verification = median(r.target_ns + r.host_ns + (r.sampling_ns or 0) for r in rounds)
     steps = sum(r.count.draft_forwards for r in drafting)
     cost = step / max(verification, 1)
     return Speed(

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from specbench.decoding.drafters.base import Drafter, Plan
 from specbench.decoding.growth import Growth, Source
 from specbench.decoding.search.sublayers import alternating
@@ -21,6 +19,7 @@ from specbench.errors import ConfigError
 from specbench.law import History
 from specbench.models.base import LayerSkip
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 
 class SelfSkip(Drafter):
@@ -68,7 +67,7 @@ class SelfSkip(Drafter):
         target = state.models.target
         self._settle(state.models)
         law = state.request.draft_law or state.request.law
-        committed = torch.tensor([state.committed], device=target.device)
+        committed = to_device([state.committed], target.device)
         history = History(law, committed, target.vocab_size)
         self._source = Source(target, state.cache, law, history)
 
@@ -88,7 +87,7 @@ class SelfSkip(Drafter):
         """Keep the draft's history in step with the committed tokens."""
         if self._source.law.needs_history:
             emitted = len(outcome.verdict.tokens)
-            new = torch.tensor([state.committed[-emitted:]], device=self._source.model.device)
+            new = to_device([state.committed[-emitted:]], self._source.model.device)
             self._source.history.commit(new)
 
     def _settle(self, models: ModelPair) -> None:

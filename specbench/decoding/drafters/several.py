@@ -24,6 +24,7 @@ from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
 from specbench.law import History
 from specbench.models.pair import ModelPair
+from specbench.transfer import read, to_device
 
 NODES_OF_A_MODEL = 256
 """Cache slots that are kept free for the tree of each draft model."""
@@ -51,8 +52,8 @@ class Several(Drafter):
         law = state.request.draft_law or state.request.law
         self._sources = []
         for index, draft in enumerate(state.models.drafts):
-            prompt = torch.tensor([state.request.prompt], device=draft.device)
-            committed = torch.tensor([state.committed], device=draft.device)
+            prompt = to_device([state.request.prompt], draft.device)
+            committed = to_device([state.committed], draft.device)
             history = History(law, committed, draft.vocab_size)
             cache = state.models.draft_cache(state.capacity, index)
             self._sources.append(Source(draft, cache, law, history))
@@ -87,7 +88,7 @@ class Several(Drafter):
             own = tuple(range(grown[0].size)) if grown else ()
             self._origins = tuple(() if tree is None else own for tree in trees)
             return grown[0] if grown else None
-        tokens = torch.cat([tree.tokens[0] for tree in grown]).tolist()
+        tokens = read(torch.cat([tree.tokens[0] for tree in grown]))
         ends = accumulate(tree.size for tree in grown)
         rows = [tokens[end - tree.size : end] for tree, end in zip(grown, ends, strict=True)]
         merged = merge(grown, rows)
@@ -100,7 +101,7 @@ class Several(Drafter):
         emitted = len(outcome.verdict.tokens)
         for source in self._sources:
             if source.law.needs_history:
-                new = torch.tensor([state.committed[-emitted:]], device=source.model.device)
+                new = to_device([state.committed[-emitted:]], source.model.device)
                 source.history.commit(new)
         for growth, origins in zip(self._growths, self._origins, strict=False):
             growth.commit(_own_path(outcome.verdict.path, origins))

@@ -37,6 +37,7 @@ from specbench.errors import ConfigError
 from specbench.models.base import LayerSkip, Model
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import read, to_device
 
 SEARCHES = ("online", "fixed")
 
@@ -271,17 +272,18 @@ def agreement(model: Model, cache: Cache, recent: Sequence[int], skip: LayerSkip
         recent: The last tokens, one more than are scored; each is the answer to the one before.
         skip: The candidate.
     """
-    fed = torch.tensor([recent], device=model.device)
+    fed = to_device([recent], model.device)
     length = cache.lengths[0]
-    mask = _again(len(recent) - 1)
+    mask = _again(len(recent) - 1, model.device)
     logits = model.forward(fed[:, :-1], cache, mask=mask, skip=skip)
     cache.truncate([length])
-    return float((logits.argmax(-1) == fed[:, 1:]).float().mean())
+    share: float = read((logits.argmax(-1) == fed[:, 1:]).float().mean())
+    return share
 
 
 @lru_cache(maxsize=8)
-def _again(count: int) -> TreeMask:
+def _again(count: int, device: torch.device) -> TreeMask:
     """Return the mask under which the last `count` cached tokens are read once more."""
     hidden = torch.zeros(count, count, dtype=torch.bool)
     causal = torch.ones(count, count, dtype=torch.bool).tril()
-    return TreeMask(torch.arange(count).repeat(2), torch.cat([hidden, causal], 1))
+    return TreeMask.on(device, torch.arange(count).repeat(2), torch.cat([hidden, causal], 1))

@@ -13,6 +13,7 @@ from specbench.decoding.state import Outcome, State
 from specbench.decoding.topologies.static_tree import StaticTree, TreeShape
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
+from specbench.transfer import to_device
 
 
 class Level(NamedTuple):
@@ -80,7 +81,7 @@ class TokenRecycling(Drafter):
             self._matrix = torch.zeros(shape, dtype=torch.int64, device=target.device)
             self._shape = None
         if self.prompt_logits:
-            prompt = torch.tensor(state.request.prompt, device=target.device)
+            prompt = to_device(state.request.prompt, target.device)
             self._learn(prompt, state.prefill.logits[0])
 
     def propose(self, state: State, plan: Plan) -> DraftTree | None:
@@ -92,7 +93,7 @@ class TokenRecycling(Drafter):
         depth = min(len(self._levels), plan.depth, plan.length.limit())
         if depth < 1:
             return None
-        above = torch.tensor(state.committed[-1:], device=matrix.device)
+        above = to_device(state.committed[-1:], matrix.device)
         drafted: list[Tensor] = []
         for level in self._levels[:depth]:
             above = matrix[above[level.parents], level.ranks]
@@ -102,9 +103,8 @@ class TokenRecycling(Drafter):
     def observe(self, state: State, outcome: Outcome) -> None:
         """Overwrite the rows of the root and of every node."""
         tree, emitted = outcome.tree, len(outcome.verdict.tokens)
-        root = torch.tensor(
-            state.committed[-emitted - 1 : len(state.committed) - emitted],
-            device=tree.tokens.device,
+        root = to_device(
+            state.committed[-emitted - 1 : len(state.committed) - emitted], tree.tokens.device
         )
         self._learn(torch.cat([root, tree.tokens[0]]), outcome.scored.logits[0])
 
@@ -120,8 +120,8 @@ class TokenRecycling(Drafter):
         first, self._levels, self._sizes = -1, (), []
         for depth in range(1, shape.depth + 1):
             nodes = [node for node, at in enumerate(shape.depths) if at == depth]
-            parents = torch.tensor([shape.parents[node] - first for node in nodes], device=device)
-            ranks = torch.tensor([shape.ranks[node] for node in nodes], device=device)
+            parents = to_device([shape.parents[node] - first for node in nodes], device)
+            ranks = to_device([shape.ranks[node] for node in nodes], device)
             self._levels += (Level(parents, ranks),)
             self._sizes.append(nodes[-1] + 1)
             first = nodes[0]

@@ -23,6 +23,7 @@ from specbench.decoding.verifiers.cool_sd import annealed_weights
 from specbench.law import draw, happens
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import to_device
 
 
 class Verdict(NamedTuple):
@@ -76,7 +77,7 @@ class Oracle(Acceptance):
         """Judge all drafts."""
         count = trial.laws.shape[0]
         numbers = trial.request.streams.uniforms(trial.position, count, Purpose.SAMPLE)
-        answers = draw(trial.laws, torch.as_tensor(numbers, device=trial.laws.device).double())
+        answers = draw(trial.laws, to_device(numbers, trial.laws.device, torch.float64))
         return Verdict(trial.tokens == answers[:-1], answers)
 
 
@@ -107,7 +108,7 @@ class Cool(Acceptance):
     def judge(self, trial: Trial) -> Verdict:
         """Judge all drafts."""
         host = annealed_weights(len(trial.tokens), self._delta, self._nu, self._mu)
-        weights = torch.tensor(host, dtype=trial.ratio.dtype, device=trial.ratio.device)
+        weights = to_device(host, trial.ratio.device, trial.ratio.dtype)
         return Verdict(happens(trial.ratio * weights, trial.uniforms), weights=weights)
 
 

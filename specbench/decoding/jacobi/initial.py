@@ -25,6 +25,7 @@ from torch import Tensor
 
 from specbench.law import draw
 from specbench.models.image import CODE, Grid, ImageSide
+from specbench.transfer import read, to_device
 
 
 class Guess(NamedTuple):
@@ -153,8 +154,8 @@ class SampleLeft(Initial):
         if blanks.like is None or blanks.law is None or near == 0:
             return Uniform().guess(blanks)
         laws = blanks.law.expand(near, -1)
-        numbers = torch.tensor(blanks.numbers[:near], dtype=torch.float64, device=laws.device)
-        tokens: list[int] = draw(laws, numbers).tolist()
+        numbers = to_device(blanks.numbers[:near], laws.device, torch.float64)
+        tokens: list[int] = read(draw(laws, numbers))
         if near == count:
             return Guess(tokens, laws)
         first, codes = _codes(blanks)

@@ -10,15 +10,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from specbench.clock import Clock
 from specbench.decoding.jacobi.acceptance import Acceptance
 from specbench.decoding.jacobi.couplings import Coupling
 from specbench.decoding.jacobi.initial import Blanks, Initial
 from specbench.decoding.jacobi.trial import Trial
 from specbench.decoding.loops.autoregressive import next_token
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.law import History
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import to_device
 
 
 class Outcome(NamedTuple):
@@ -97,7 +100,7 @@ class Window:
             tokens, laws = self._initial.guess(blanks)
             drafts += blanks.with_forced(tokens)
         self._drafts = drafts
-        fed = torch.tensor([[committed[-1], *drafts]], device=self._columns.device)
+        fed = to_device([[committed[-1], *drafts]], self._columns.device)
         if self._table is not None:
             self._write(self._table, held, fed[0, 1 + held :], laws, blanks)
         return fed
@@ -118,10 +121,19 @@ class Window:
         table[count] = 0.0
         points = [held + index for index, token in enumerate(blanks.forced()) if token >= 0]
         if points:
-            table[points] = 0.0
-            table[points, guesses[[point - held for point in points]]] = 1.0
+            rows = to_device(points, table.device)
+            forced = guesses[rows - held][:, None]
+            point = table.new_zeros(len(points), table.shape[1]).scatter_(1, forced, 1.0)
+            table.index_copy_(0, rows, point)
 
-    def step(self, logits: Tensor, fed: Tensor, history: History, position: int) -> Outcome:
+    def step(
+        self,
+        logits: Tensor,
+        fed: Tensor,
+        history: History,
+        position: int,
+        clock: Clock | None = None,
+    ) -> Outcome:
         """Judge the drafts, draw what follows them, and keep the rest for the next round.
 
         Args:
@@ -129,27 +141,28 @@ class Window:
             fed: [1, M + 1] that token and the drafts.
             history: The committed tokens.
             position: Absolute position of the first draft.
+            clock: Where the round's time is charged, if it is.
         """
         if fed.shape[1] == 1:
             self._drafts = []
             token = next_token(logits[:, -1], self._request, history, position)
-            return Outcome(0, [int(token)])
+            return Outcome(0, read(token, clock))
         seen = history.along(fed[:, 1:], None)
         if self._request.law.greedy:
-            answers = self._request.law.argmax(logits, seen)[0].tolist()
+            answers = read(self._request.law.argmax(logits, seen)[0], clock)
             matches = (a == b for a, b in zip(self._drafts, answers, strict=False))
             accepted = next((i for i, match in enumerate(matches) if not match), len(self._drafts))
             self._drafts = answers[accepted + 1 :]
             return Outcome(accepted, answers[: accepted + 1])
         laws = self._request.law.probabilities(logits, seen)[0]
-        accepted, tokens, answers = self._judge(laws, fed[0, 1:], position)
+        accepted, tokens, answers = self._judge(laws, fed[0, 1:], position, clock)
         emitted = [*self._drafts[:accepted], answers[accepted]]
         self._drafts = tokens[accepted + 1 :]
         self._laws = laws[accepted + 1 :] if self._drafts else laws[-1:]
         return Outcome(accepted, emitted)
 
     def _judge(
-        self, laws: Tensor, tokens: Tensor, position: int
+        self, laws: Tensor, tokens: Tensor, position: int, clock: Clock | None
     ) -> tuple[int, list[int], list[int]]:
         """Return how many drafts are accepted, the redrawn tokens and the tokens to emit."""
         assert self._table is not None
@@ -157,7 +170,7 @@ class Window:
         count = len(tokens)
         numbers = streams.numbers(position, count, Purpose.ACCEPT)
         numbers += streams.numbers(position, count + 1, Purpose.RESIDUAL)
-        uniforms = torch.tensor(numbers, dtype=torch.float64, device=laws.device)
+        uniforms = to_device(numbers, laws.device, torch.float64)
         old = self._table[: count + 1]
         drafted = tokens[:, None]
         ratio = laws[:-1].gather(1, drafted) / old[:-1].gather(1, drafted)
@@ -180,5 +193,5 @@ class Window:
         parts = [trial.first, self._coupling.redraw(trial)]
         if verdict.answers is not None:
             parts.append(verdict.answers)
-        accepted, *drawn = torch.cat(parts).tolist()
+        accepted, *drawn = read(torch.cat(parts), clock)
         return accepted, drawn[: count + 1], drawn[-count - 1 :]

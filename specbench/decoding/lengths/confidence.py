@@ -6,6 +6,7 @@ from torch import Tensor
 
 from specbench.decoding.lengths.base import LengthPolicy
 from specbench.errors import ConfigError
+from specbench.transfer import read
 
 
 class ConfidenceStop(LengthPolicy):
@@ -58,7 +59,8 @@ class ConfidenceStop(LengthPolicy):
 
     def should_stop(self, law: Tensor) -> bool:
         """Say whether the draft is unconfident; one number crosses to the host."""
-        return float(law.amax()) < self.threshold
+        most: float = read(law.amax())
+        return most < self.threshold
 
 
 class AdaptiveConfidence(ConfidenceStop):

@@ -14,12 +14,13 @@ from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.lengths.confidence import check_cap
 from specbench.errors import ConfigError
 from specbench.law import Law, draw
-from specbench.models.base import Model
+from specbench.models.base import Model, settle
 from specbench.models.pair import ModelPair
 
 _PREFIX = 64
 _DRAFTED = 4
 _TIMINGS = 15
+_WARM_UPS = 2
 _GRID = 1.1
 _UNMEASURED = 0.25
 
@@ -153,6 +154,12 @@ def measured_cost_ratio(draft: Model, target: Model) -> float:
         cache = model.new_cache(1, _PREFIX + _DRAFTED + 1)
         model.forward(_zeros(model, _PREFIX), cache, last=1)
         caches.append(cache)
+    for _ in range(_WARM_UPS):
+        for model, cache, step in zip((draft, target), caches, steps, strict=True):
+            step(model, cache)
+            cache.truncate([_PREFIX])
+    for model in (draft, target):
+        settle(model)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(_TIMINGS):
         for model, cache, step, spent in zip((draft, target), caches, steps, times, strict=True):

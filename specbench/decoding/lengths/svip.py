@@ -10,6 +10,7 @@ from torch import Tensor
 from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.lengths.confidence import check_cap
 from specbench.errors import ConfigError
+from specbench.transfer import read
 
 
 class Svip(LengthPolicy):
@@ -55,5 +56,5 @@ class Svip(LengthPolicy):
 
     def should_stop(self, law: Tensor) -> bool:
         """Say whether the entropy is above its bound; one number crosses to the host."""
-        entropy = float(torch.special.entr(law).sum())
+        entropy: float = read(torch.special.entr(law).sum())
         return math.sqrt(self._coefficient * max(entropy, 0.0)) > self._threshold

@@ -21,9 +21,11 @@ from specbench.decoding.loops.scoring import (
     widened,
 )
 from specbench.decoding.ranges import check_number, check_whole
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.law import History, Law
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 
 class _Decision(NamedTuple):
@@ -103,7 +105,7 @@ class AdaDec(Decoder):
         capacity = room(models, request, self._candidates * self._rollout)
         clock.start()
         cache = models.target_cache(capacity)
-        prompt = torch.tensor([request.prompt], device=target.device)
+        prompt = to_device([request.prompt], target.device)
         history = History(request.law, prompt, target.vocab_size)
         search = _Search(models, request, clock, cache, history, Tally(request, clock))
         committed = list(request.prompt)
@@ -111,13 +113,13 @@ class AdaDec(Decoder):
         while search.tally.cut is None:
             fed = committed[cache.lengths[0] :]
             if fed:
-                new = torch.tensor([fed], device=target.device)
+                new = to_device([fed], target.device)
                 logits = target.forward(new, cache, last=1)[:, -1]
                 clock.lap(Segment.TARGET)
             assert logits is not None
             decision = self._decide(search, logits)
             logits = decision.logits
-            history.commit(torch.tensor([decision.tokens], device=target.device))
+            history.commit(to_device([decision.tokens], target.device))
             committed += decision.tokens
             forwards, count = bool(fed) + decision.forwards, len(fed) + decision.fed
             if logits is None:
@@ -134,7 +136,7 @@ class AdaDec(Decoder):
         logits = search.request.law.penalise(widened(logits), search.history.now())
         ids = ranked(logits, self._candidates)
         nats = entropy(logits.softmax(-1))
-        best, uncertainty = torch.cat((ids[0, :1].double(), nats.double())).tolist()
+        best, uncertainty = read(torch.cat((ids[0, :1].double(), nats.double())), search.clock)
         depth = min(self._rollout, search.models.context - search.cache.lengths[0])
         if uncertainty < self._tau or ids.shape[1] == 1 or depth < 1:
             return _Decision([int(best)], None, 0, 0)
@@ -150,8 +152,8 @@ class AdaDec(Decoder):
         likelihood = logits.log_softmax(-1)[0, tokens]
         steps = [_record(tokens, likelihood, torch.zeros_like(likelihood))]
         laws = []
-        for mask in parallel_chains(count, depth):
-            search.clock.lap(Segment.HOST)
+        for mask in parallel_chains(count, depth, target.device):
+            search.clock.lap(Segment.SAMPLING)
             following = target.forward(tokens[None], cache, mask=mask)[0]
             search.clock.lap(Segment.TARGET)
             laws.append(following)
@@ -160,7 +162,7 @@ class AdaDec(Decoder):
             scores = law.penalise(widened(following), paths).log_softmax(-1)
             likelihood, tokens = scores.amax(-1), scores.argmax(-1)
             steps.append(_record(tokens, likelihood, entropy(scores.exp())))
-        rolled = torch.stack(steps, -1).tolist()
+        rolled = read(torch.stack(steps, -1), search.clock)
         place, length = self._best(search, *rolled)
         chosen = [int(token) for token in rolled[0][place][:length]]
         cached = min(length, depth)

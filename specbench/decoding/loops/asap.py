@@ -18,6 +18,7 @@ from specbench.decoding.request import Request
 from specbench.law import History, Law, draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import read, to_device
 
 
 @dataclass(slots=True)
@@ -144,7 +145,7 @@ class _Sampler:
         self._constraint = constraint
         self._clock = clock
         self._cache = models.target_cache(capacity)
-        self._prompt = torch.tensor([request.prompt], device=models.target.device)
+        self._prompt = to_device([request.prompt], models.target.device)
         self._first = models.target.forward(self._prompt, self._cache, last=1)[:, -1]
         clock.lap(Segment.TARGET)
         self._root = Node()
@@ -187,9 +188,9 @@ class _Sampler:
         """Feed the last token of a sample, draw the next one, and return it."""
         logits = self._first
         if walk.steps:
-            last = torch.tensor([[walk.steps[-1].token]], device=logits.device)
+            last = to_device([[walk.steps[-1].token]], logits.device)
             walk.history.commit(last)
-            self._clock.lap(Segment.HOST)
+            self._clock.lap(Segment.SAMPLING)
             logits = self._models.target.forward(last, self._cache, last=1)[:, -1]
             self._clock.lap(Segment.TARGET)
             self._forwards += 1
@@ -208,8 +209,8 @@ class _Sampler:
         known = {token: child for token, child in node.children.items() if child.expected < 1}
         if known:
             bounds = [child.expected for child in known.values()]
-            ids = torch.tensor([*known], device=weights.device)
-            weights[:, ids] *= torch.tensor(bounds, dtype=torch.float64, device=weights.device)
+            ids = to_device([*known], weights.device)
+            weights[:, ids] *= to_device(bounds, weights.device, torch.float64)
         token = draw(weights, uniform)
         step = self._step(token, probabilities, weights)
         if step.rest > 0 or weights[0, step.token] > 0:
@@ -222,7 +223,7 @@ class _Sampler:
         place = token[:, None]
         mass = probabilities.gather(-1, place).double()
         rest = weights.scatter(-1, place, 0.0).sum(-1, keepdim=True, dtype=torch.float64)
-        chosen, likely, others = torch.cat((place.double(), mass, rest), -1)[0].tolist()
+        chosen, likely, others = read(torch.cat((place.double(), mass, rest), -1)[0])
         return _Step(int(chosen), likely, others)
 
     def _learn(self, walk: _Walk) -> None:

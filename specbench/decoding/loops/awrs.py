@@ -29,6 +29,7 @@ from specbench.decoding.request import Request
 from specbench.law import History, Law, draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import read, to_device
 
 
 @dataclass
@@ -138,13 +139,13 @@ class AdaptiveRejection(Constrained):
         """Let the particles grow until all are finished, and draw one."""
         target = models.target
         cache = models.target_cache(capacity)
-        prompt = torch.tensor([request.prompt], device=target.device)
+        prompt = to_device([request.prompt], target.device)
         seen = History(request.law, prompt, target.vocab_size).now()
         tally = Tally(request, clock)
         logits = target.forward(prompt, cache, last=1)[0]
         clock.lap(Segment.TARGET)
         particles = [Particle(constraint.start()) for _ in range(self._particles)]
-        branches = Branches(1)
+        branches = Branches(1, target.device)
         forwards, fed = 1, prompt.shape[1]
         for position in itertools.count(len(request.prompt)):
             laws = request.law.probabilities(logits, seen)
@@ -163,12 +164,12 @@ class AdaptiveRejection(Constrained):
             for particle in growing:
                 particle.branch = places[particle.branch, particle.tokens[-1]]
             origins = [branch for branch, _ in prefixes]
-            tokens = torch.tensor([token for _, token in prefixes], device=target.device)
+            tokens = to_device([token for _, token in prefixes], target.device)
             if seen is not None:
-                seen = seen[origins].scatter(1, tokens[:, None], True)
+                seen = seen[to_device(origins, seen.device)].scatter(1, tokens[:, None], True)
             branches.fork(origins)
             mask = branches.grow(range(len(origins)))
-            clock.lap(Segment.HOST)
+            clock.lap(Segment.SAMPLING)
             logits = target.forward(tokens[None], cache, mask=mask)[0]
             clock.lap(Segment.TARGET)
             forwards, fed = forwards + 1, fed + len(origins)
@@ -211,14 +212,14 @@ class AdaptiveRejection(Constrained):
     ) -> list[Estimate]:
         """Return a token with its weight for each of some particles."""
         numbers = Numbers(request.streams, position, Purpose.DRAFT)
-        tops = laws.amax(-1).tolist()
+        tops = read(laws.amax(-1))
         counts = [needed_orders(tops[particle.branch], self._accepts) for particle in growing]
         rows = [
             particle.branch
             for particle, count in zip(growing, counts, strict=True)
             for _ in range(count)
         ]
-        drawn = iter(orders(laws[rows], numbers))
+        drawn = iter(orders(laws[to_device(rows, laws.device)], numbers))
         return [
             estimate(list(itertools.islice(drawn, count)), particle.matcher.accepts, numbers)
             for particle, count in zip(growing, counts, strict=True)
@@ -235,7 +236,7 @@ class AdaptiveRejection(Constrained):
             return particles
         numbers = request.streams.numbers(position, count, Purpose.RESIDUAL)
         strata = (torch.arange(count) + torch.tensor(numbers, dtype=torch.float64)) / count
-        origins = draw(share.expand(count, -1), strata).tolist()
+        origins = read(draw(share.expand(count, -1), strata))
         highest = max(particle.weight for particle in particles)
         mean = highest + math.log(float(weights.sum()) / count)
         copies = [particles[origin].copy() for origin in origins]

@@ -15,9 +15,11 @@ from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.branches import Branches
 from specbench.decoding.loops.scoring import emit, ranked, refuse_sampling, widened
 from specbench.decoding.ranges import check_whole
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.law import History, Law
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 
 class _Candidate(NamedTuple):
@@ -109,15 +111,15 @@ class BeamSearch(Decoder):
         capacity = room(models, request, (self._width - 1) * request.max_new_tokens)
         clock.start()
         cache = models.target_cache(capacity)
-        prompt = torch.tensor([request.prompt], device=target.device)
+        prompt = to_device([request.prompt], target.device)
         seen = History(request.law, prompt, target.vocab_size).now()
         tally = Tally(request, clock)
         logits = target.forward(prompt, cache, last=1)[0]
         clock.lap(Segment.TARGET)
-        beams, branches = _Beams(), Branches(1)
+        beams, branches = _Beams(), Branches(1, target.device)
         forwards, fed = 1, prompt.shape[1]
         while tally.cut is None:
-            candidates = self._extensions(request.law.penalise(widened(logits), seen), beams)
+            candidates = self._extensions(request.law.penalise(widened(logits), seen), beams, clock)
             origins = self._advance(request, beams, candidates)
             if not origins or len(beams.finished) >= self._width:
                 rest = beams.best()[len(tally.tokens) :]
@@ -129,26 +131,27 @@ class BeamSearch(Decoder):
                 emit(tally, new, Count(0, 0, len(new), 0, forwards, fed))
                 forwards = fed = 0
             branches.fork(origins)
-            tokens = torch.tensor([path[-1] for path in beams.running], device=target.device)
+            tokens = to_device([path[-1] for path in beams.running], target.device)
             if seen is not None:
-                seen = seen[origins].scatter(1, tokens[:, None], True)
+                seen = seen[to_device(origins, seen.device)].scatter(1, tokens[:, None], True)
             mask = branches.grow(range(len(origins)))
-            clock.lap(Segment.HOST)
+            clock.lap(Segment.SAMPLING)
             logits = target.forward(tokens[None], cache, mask=mask)[0]
             clock.lap(Segment.TARGET)
             forwards, fed = forwards + 1, fed + len(origins)
         return tally.finish()
 
-    def _extensions(self, logits: Tensor, beams: _Beams) -> list[_Candidate]:
+    def _extensions(self, logits: Tensor, beams: _Beams, clock: Clock) -> list[_Candidate]:
         """Return the 2 `width` best extensions of all beams, best first.
 
         Args:
             logits: [beams, V].
             beams: The running beams.
+            clock: The generation's clock.
         """
         ids = ranked(logits, 2 * self._width)
         logs = logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
-        gains, tokens = torch.stack((logs.double(), ids.double())).tolist()
+        gains, tokens = read(torch.stack((logs.double(), ids.double())), clock)
         candidates = [
             _Candidate(beams.scores[beam] + gain, beam, int(token))
             for beam in range(len(gains))

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import torch
 
-from specbench.decoding.tree import TreeMask
+from specbench.decoding.tree import HOST, TreeMask
 
 
 class Branches:
@@ -20,9 +20,11 @@ class Branches:
 
     Args:
         count: Number of branches; all begin at the end of the prefix.
+        device: Where their masks are looked at.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, device: torch.device = HOST) -> None:
+        self._device = device
         self._slots: list[list[int]] = [[] for _ in range(count)]
         self._depths: list[int] = []
 
@@ -54,11 +56,13 @@ class Branches:
         rows = [row for row, branch in enumerate(branches) for _ in self._slots[branch]]
         columns = [slot for branch in branches for slot in self._slots[branch]]
         ancestors[rows, columns] = True
-        return TreeMask(torch.tensor(self._depths), ancestors)
+        return TreeMask.on(self._device, torch.tensor(self._depths), ancestors)
 
 
 @lru_cache(maxsize=16)
-def parallel_chains(count: int, depth: int) -> tuple[TreeMask | None, ...]:
+def parallel_chains(
+    count: int, depth: int, device: torch.device = HOST
+) -> tuple[TreeMask | None, ...]:
     """Return the masks of `count` chains that are fed side by side, one for each depth."""
-    branches = Branches(count)
+    branches = Branches(count, device)
     return tuple(branches.grow(range(count)) for _ in range(depth))

@@ -16,11 +16,13 @@ from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.branches import Branches
 from specbench.decoding.loops.scoring import emit, entropy
 from specbench.decoding.ranges import check_number, check_whole
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.errors import ConfigError
 from specbench.law import History, draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import to_device
 
 MARKS = ".,\n?!:;)]}"
 """The punctuation at which a trial ends, as in the release."""
@@ -105,7 +107,7 @@ class CNTP(Decoder):
         capacity = room(models, request, (self._trials - 1) * request.max_new_tokens)
         clock.start()
         cache = models.target_cache(capacity)
-        fed = torch.tensor([request.prompt], device=target.device)
+        fed = to_device([request.prompt], target.device)
         history = History(request.law, fed, target.vocab_size)
         search = _Search(models, request, clock, cache, history, Tally(request, clock))
         tally = search.tally
@@ -116,13 +118,13 @@ class CNTP(Decoder):
             position = len(request.prompt) + len(tally.tokens)
             law = request.law.probabilities(logits, history.now())
             first = draw(law, request.streams.uniform(position, Purpose.SAMPLE))
-            token, nats = torch.cat((first.double(), entropy(law).double())).tolist()
+            token, nats = read(torch.cat((first.double(), entropy(law).double())), clock)
             tokens = [int(token)]
             trials = self.count(nats)
             if trials > 1:
                 tokens, forwards, count = self._explore(search, law, first, trials)
                 work = (1 + forwards, fed.shape[1] + count)
-            new = torch.tensor([tokens], device=target.device)
+            new = to_device([tokens], target.device)
             history.commit(new)
             fed = new[:, -1:]
             check_cache(cache, [*request.prompt, *tally.tokens, *tokens])
@@ -151,14 +153,14 @@ class CNTP(Decoder):
         chances = law[0, tokens]
         seen = search.history.now()
         paths = None if seen is None else seen.repeat(trials, 1)
-        branches = Branches(trials)
+        branches = Branches(trials, law.device)
         drawn: list[list[int]] = [[] for _ in range(trials)]
         surprise = [0.0] * trials
         active = list(range(trials))
         forwards = fed = 0
         while True:
             going = []
-            ids, likely = torch.stack((tokens.double(), chances.double())).tolist()
+            ids, likely = read(torch.stack((tokens.double(), chances.double())), search.clock)
             for row, trial in enumerate(active):
                 drawn[trial].append(int(ids[row]))
                 surprise[trial] -= math.log(likely[row])
@@ -167,11 +169,12 @@ class CNTP(Decoder):
             if not going:
                 break
             active = [active[row] for row in going]
-            tokens = tokens[going]
+            rows = to_device(going, tokens.device)
+            tokens = tokens[rows]
             if paths is not None:
-                paths = paths[going].scatter(1, tokens[:, None], True)
+                paths = paths[rows].scatter(1, tokens[:, None], True)
             mask = branches.grow(active)
-            search.clock.lap(Segment.HOST)
+            search.clock.lap(Segment.SAMPLING)
             logits = search.models.target.forward(tokens[None], cache, mask=mask)[0]
             search.clock.lap(Segment.TARGET)
             forwards, fed = forwards + 1, fed + len(active)
@@ -196,4 +199,4 @@ class CNTP(Decoder):
 
 
 def _column(uniforms: list[float], law: Tensor) -> Tensor:
-    return torch.tensor(uniforms, dtype=torch.float64, device=law.device)
+    return to_device(uniforms, law.device, torch.float64)

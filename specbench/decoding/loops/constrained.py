@@ -11,10 +11,12 @@ from specbench.decoding.constraints.base import Constraint, Grammar, Matcher
 from specbench.decoding.constraints.grammar import read_grammar
 from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.autoregressive import next_token
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.errors import ConfigError
 from specbench.law import History, Law
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 
 class Constrained(Decoder):
@@ -68,7 +70,7 @@ class Constrained(Decoder):
         capacity = room(models, request)
         clock.start()
         cache = models.target_cache(capacity)
-        fed = torch.tensor([request.prompt], device=target.device)
+        fed = to_device([request.prompt], target.device)
         history = History(request.law, fed, target.vocab_size)
         matcher = self._constraint.start() if self._constraint else None
         tally = Tally(request, clock)
@@ -81,7 +83,7 @@ class Constrained(Decoder):
             token = next_token(logits, request, history, position)
             history.commit(token[:, None])
             count = Count(0, 0, 1, 0, 1, fed.shape[1])
-            chosen = int(token)
+            chosen = read(token, clock)[0]
             tally.add([chosen], count)
             if matcher is not None and tally.cut is None:
                 matcher.advance(chosen)

@@ -11,10 +11,12 @@ from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.branches import parallel_chains
 from specbench.decoding.loops.scoring import ranked, refuse_sampling, widened
 from specbench.decoding.ranges import check_number, check_whole
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.law import History, Law
 from specbench.models.base import Taps
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 
 class Contrastive(Decoder):
@@ -60,10 +62,10 @@ class Contrastive(Decoder):
         capacity = room(models, request, self._candidates)
         clock.start()
         cache = models.target_cache(capacity)
-        prompt = torch.tensor([request.prompt], device=target.device)
+        prompt = to_device([request.prompt], target.device)
         history = History(request.law, prompt, target.vocab_size)
         count = min(self._candidates, target.vocab_size)
-        (mask,) = parallel_chains(count, 1)
+        (mask,) = parallel_chains(count, 1, target.device)
         taps = Taps(every=True)
         logits = target.forward(prompt, cache, last=1, taps=taps)[:, -1]
         clock.lap(Segment.TARGET)
@@ -77,13 +79,13 @@ class Contrastive(Decoder):
             logits = request.law.penalise(widened(logits), history.now())
             ids = ranked(logits, count)
             law = logits.softmax(-1).gather(-1, ids)[0]
-            clock.lap(Segment.HOST)
+            clock.lap(Segment.SAMPLING)
             scored = target.forward(ids, cache, mask=mask, taps=taps)
             clock.lap(Segment.TARGET)
             states = F.normalize(widened(taps.states[0][0]), dim=-1)
             likeness = (states @ context[:base].T).amax(-1)
-            choice = ((1 - self._alpha) * law - self._alpha * likeness).argmax()
-            place, token = torch.stack((choice, ids[0, choice])).tolist()
+            choice = ((1 - self._alpha) * law - self._alpha * likeness).argmax(0, keepdim=True)
+            place, token = read(torch.cat((choice, ids[0].gather(0, choice))), clock)
             cache.keep([base], [[place]])
             context[base] = states[place]
             logits = scored[:, place]

@@ -15,10 +15,12 @@ from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.autoregressive import next_token
 from specbench.decoding.loops.scoring import entropy, widened
 from specbench.decoding.ranges import check_number, check_whole
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.law import History
 from specbench.models.base import Model
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 
 @dataclass
@@ -78,14 +80,14 @@ class EntropyRouting(Decoder):
         tally = Tally(request, clock)
         while tally.cut is None:
             missed = committed[route.cache.lengths[0] :]
-            fed = torch.tensor([missed], device=route.model.device)
+            fed = to_device([missed], route.model.device)
             logits = route.model.forward(fed, route.cache, last=1)[:, -1]
             clock.lap(route.segment)
             token = next_token(logits, route.request, route.history, len(committed))
             large.history.commit(token[:, None])
             small.history.commit(token[:, None])
             uncertainty = entropy(widened(logits).softmax(-1))
-            chosen, nats = torch.cat((token.double(), uncertainty.double())).tolist()
+            chosen, nats = read(torch.cat((token.double(), uncertainty.double())), clock)
             committed.append(int(chosen))
             check_cache(route.cache, committed)
             work = (1, len(missed), 0, 0) if route is large else (0, 0, 1, len(missed))
@@ -106,7 +108,7 @@ class EntropyRouting(Decoder):
         assert models.draft is not None
         large, small = models.target, models.draft
         own = replace(request, law=request.draft_law or request.law)
-        prompt = torch.tensor([request.prompt], device=large.device)
+        prompt = to_device([request.prompt], large.device)
         return (
             _Route(
                 large,

@@ -33,11 +33,13 @@ from specbench.decoding.jacobi.initial import Blanks, CopyLeft, Random
 from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.autoregressive import next_token
 from specbench.decoding.ranges import check_number
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.errors import ConfigError, did_you_mean
 from specbench.law import History, draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import to_device
 
 INITIAL = ("text", "last", "pad")
 
@@ -77,7 +79,7 @@ class Jacobi(Decoder):
         capacity = room(models, request)
         clock.start()
         cache = models.target_cache(capacity)
-        prompt = torch.tensor([request.prompt], device=target.device)
+        prompt = to_device([request.prompt], target.device)
         history = History(request.law, prompt, target.vocab_size)
         tally = Tally(request, clock)
         logits = target.forward(prompt, cache, last=1)[:, -1]
@@ -85,7 +87,7 @@ class Jacobi(Decoder):
         committed = list(request.prompt)
         token = next_token(logits, request, history, len(committed))
         history.commit(token[:, None])
-        committed.append(int(token))
+        committed += read(token, clock)
         tally.add(committed[-1:], Count(0, 0, 1, 0, 1, prompt.shape[1]))
 
         guesses: list[int] = []
@@ -98,18 +100,18 @@ class Jacobi(Decoder):
                 )
             guesses = guesses[:left]
             base = cache.lengths[0]
-            fed = torch.tensor([[committed[-1], *guesses]], device=target.device)
+            fed = to_device([[committed[-1], *guesses]], target.device)
             clock.lap(Segment.DRAFT)
             logits = target.forward(fed, cache)
             clock.lap(Segment.TARGET)
-            answers = _answers(logits, fed, request, history, len(committed))
+            answers = _answers(logits, fed, request, history, len(committed), clock)
             accepted = 0
             while accepted < len(guesses) and guesses[accepted] == answers[accepted]:
                 accepted += 1
             emitted = answers[: accepted + 1]
             cache.truncate([base + accepted + 1])
             if request.law.needs_history:
-                history.commit(torch.tensor([emitted], device=target.device))
+                history.commit(to_device([emitted], target.device))
             committed += emitted
             check_cache(cache, committed)
             count = len(guesses)
@@ -142,7 +144,12 @@ class Jacobi(Decoder):
 
 
 def _answers(
-    logits: Tensor, fed: Tensor, request: Request, history: History, position: int
+    logits: Tensor,
+    fed: Tensor,
+    request: Request,
+    history: History,
+    position: int,
+    clock: Clock,
 ) -> list[int]:
     """Return the target's token after each fed one, as plain decoding would choose it.
 
@@ -152,6 +159,7 @@ def _answers(
         request: Whose law and random streams apply.
         history: The committed tokens.
         position: Absolute position of the first answer.
+        clock: The generation's clock.
     """
     law = request.law
     seen = history.along(fed[:, 1:], None)
@@ -159,7 +167,7 @@ def _answers(
         answers = law.argmax(logits, seen)
     else:
         uniforms = request.streams.uniforms(position, fed.shape[1], Purpose.SAMPLE)
-        numbers = torch.tensor([uniforms], dtype=torch.float64, device=logits.device)
+        numbers = to_device([uniforms], logits.device, torch.float64)
         answers = draw(law.probabilities(logits, seen), numbers)
-    tokens: list[int] = answers[0].tolist()
+    tokens: list[int] = read(answers[0], clock)
     return tokens

@@ -34,11 +34,13 @@ from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.autoregressive import next_token
 from specbench.decoding.loops.window import Pool, Window
 from specbench.decoding.ranges import check_number
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
-from specbench.decoding.tree import TreeMask
+from specbench.decoding.tree import HOST, TreeMask
 from specbench.law import History, draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import to_device
 
 
 class Lookahead(Decoder):
@@ -91,7 +93,7 @@ class Lookahead(Decoder):
         first = _random_tokens(request, committed, span)
         if len(committed) + span > models.context:
             first = []
-        prompt = torch.tensor([committed + first], device=target.device)
+        prompt = to_device([committed + first], target.device)
         history = History(request.law, prompt[:, : len(committed)], target.vocab_size)
         tally = Tally(request, clock)
         clock.lap(Segment.DRAFT)
@@ -101,7 +103,7 @@ class Lookahead(Decoder):
         cache.truncate([len(committed)])
         token = next_token(logits[:, 0], request, history, len(committed))
         history.commit(token[:, None])
-        both = torch.cat([token, logits[0, 1:].argmax(-1)]).tolist()
+        both = read(torch.cat([token, logits[0, 1:].argmax(-1)]), clock)
         committed.append(both[0])
         window.begin(first, both[1:])
         if self._from_prompt:
@@ -120,22 +122,22 @@ class Lookahead(Decoder):
             columns = len(rows[0]) + 1 if rows else 1
             layout = Layout(columns, max(len(rows) - 1, 0), len(guesses), length)
             tokens = [root, *_flat(rows), *_flat(guesses)]
-            fed = torch.tensor([tokens], device=target.device)
+            fed = to_device([tokens], target.device)
             base = cache.lengths[0]
             clock.lap(Segment.DRAFT)
-            logits = target.forward(fed, cache, mask=layout.mask())
+            logits = target.forward(fed, cache, mask=layout.mask(target.device))
             clock.lap(Segment.TARGET)
 
-            drawn, predicted = _read(logits, fed, layout, request, history, len(committed))
+            drawn, predicted = _read(logits, fed, layout, request, history, len(committed), clock)
             emitted, branch = follow(guesses, drawn)
             accepted = len(emitted) - 1
             start = layout.first_guess + branch * length
             cache.keep([base], [[0, *range(start, start + accepted)]])
             if request.law.needs_history:
-                history.commit(torch.tensor([emitted], device=target.device))
+                history.commit(to_device([emitted], target.device))
             committed += emitted
             check_cache(cache, committed)
-            clock.lap(Segment.HOST)
+            clock.lap(Segment.SAMPLING)
 
             if predicted:
                 if window.full:
@@ -172,15 +174,17 @@ class Layout:
         """Index of the first branch's first token."""
         return self.columns * (self.rows + 1)
 
-    def mask(self) -> TreeMask | None:
+    def mask(self, device: torch.device = HOST) -> TreeMask | None:
         """Return who sees whom, or None where causal order says it."""
         if not self.rows and self.guesses < 2:
             return None
-        return _mask(self.columns, self.rows, self.guesses, self.length)
+        return _mask(self.columns, self.rows, self.guesses, self.length, device)
 
 
 @lru_cache(maxsize=256)
-def _mask(columns: int, rows: int, guesses: int, length: int) -> TreeMask:
+def _mask(
+    columns: int, rows: int, guesses: int, length: int, device: torch.device = HOST
+) -> TreeMask:
     first_guess = columns * (rows + 1)
     total = first_guess + guesses * length
     visible = torch.zeros(total, total, dtype=torch.bool)
@@ -202,7 +206,7 @@ def _mask(columns: int, rows: int, guesses: int, length: int) -> TreeMask:
         visible[here, 0] = True
         visible[here, here] = branch
         offsets[here] = step + 1
-    return TreeMask(offsets, visible)
+    return TreeMask.on(device, offsets, visible)
 
 
 def _read(
@@ -212,30 +216,31 @@ def _read(
     request: Request,
     history: History,
     position: int,
+    clock: Clock,
 ) -> tuple[list[int], list[int]]:
     """Return the target's tokens at the root and the guesses, and the last row's argmaxes."""
     law = request.law
     first, count = layout.first_guess, layout.guesses * layout.length
     judged = torch.cat([logits[:, :1], logits[:, first:]], 1) if count else logits[:, :1]
-    seen = history.along(fed[:, first:], _branches(layout.guesses, layout.length))
+    seen = history.along(fed[:, first:], _branches(layout.guesses, layout.length, fed.device))
     if law.greedy:
         drawn = law.argmax(judged, seen)[0]
     else:
         uniforms = request.streams.uniforms(position, layout.length + 1, Purpose.SAMPLE)
         numbers = uniforms[:1] + uniforms[1:] * layout.guesses
-        by_node = torch.tensor([numbers], dtype=torch.float64, device=logits.device)
+        by_node = to_device([numbers], logits.device, torch.float64)
         drawn = draw(law.probabilities(judged, seen), by_node)[0]
     if not layout.rows:
-        return drawn.tolist(), []
+        return read(drawn, clock), []
     last_row = logits[0, first - layout.columns : first].argmax(-1)
-    both: list[int] = torch.cat([drawn, last_row]).tolist()
+    both: list[int] = read(torch.cat([drawn, last_row]), clock)
     return both[: count + 1], both[count + 1 :]
 
 
 @lru_cache(maxsize=64)
-def _branches(guesses: int, length: int) -> Tensor:
+def _branches(guesses: int, length: int, device: torch.device) -> Tensor:
     """Return who sees whom among the root and the guesses alone."""
-    return _mask(1, 0, guesses, length).ancestors
+    return _mask(1, 0, guesses, length, device).ancestors
 
 
 def follow(guesses: Sequence[tuple[int, ...]], drawn: Sequence[int]) -> tuple[list[int], int]:

@@ -13,9 +13,11 @@ from specbench.decoding.base import Decoder, Tally, room
 from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.scoring import ranked, refuse_sampling, widened
 from specbench.decoding.ranges import check_number, check_whole
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.law import History, Law
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 
 class Repeats:
@@ -98,7 +100,7 @@ class Momentum(Decoder):
         capacity = room(models, request)
         clock.start()
         cache = models.target_cache(capacity)
-        fed = torch.tensor([request.prompt], device=target.device)
+        fed = to_device([request.prompt], target.device)
         history = History(request.law, fed, target.vocab_size)
         repeats = Repeats(request.prompt, self._longest)
         tally = Tally(request, clock)
@@ -108,7 +110,7 @@ class Momentum(Decoder):
             logits = request.law.penalise(widened(logits), history.now())
             ids = ranked(logits, self._candidates)
             law = logits.softmax(-1).gather(-1, ids)
-            tokens, probabilities = torch.cat((ids.double(), law.double())).tolist()
+            tokens, probabilities = read(torch.cat((ids.double(), law.double())), clock)
             scores = [
                 probability - self._resistance(repeats.length(int(token)))
                 for token, probability in zip(tokens, probabilities, strict=True)
@@ -116,7 +118,7 @@ class Momentum(Decoder):
             token = int(tokens[scores.index(max(scores))])
             repeats.add(token)
             tally.add([token], Count(0, 0, 1, 0, 1, fed.shape[1]))
-            fed = torch.tensor([[token]], device=target.device)
+            fed = to_device([[token]], target.device)
             history.commit(fed)
         return tally.finish()
 

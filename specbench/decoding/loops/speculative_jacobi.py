@@ -25,8 +25,6 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-import torch
-
 from specbench.clock import Clock, Segment
 from specbench.decoding.base import Decoder, Tally, check_cache, room
 from specbench.decoding.jacobi.acceptance import ACCEPTANCES, Acceptance
@@ -36,10 +34,12 @@ from specbench.decoding.jacobi.window import Window
 from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.autoregressive import next_token
 from specbench.decoding.ranges import check_whole
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.errors import ConfigError, did_you_mean
 from specbench.law import History
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 Part = TypeVar("Part")
 
@@ -86,7 +86,7 @@ class SpeculativeJacobi(Decoder):
         capacity = room(models, request)
         clock.start()
         cache = models.target_cache(capacity)
-        prompt = torch.tensor([request.prompt], device=target.device)
+        prompt = to_device([request.prompt], target.device)
         history = History(request.law, prompt, target.vocab_size)
         tally = Tally(request, clock)
         coupling = self._coupling.begin(request)
@@ -96,7 +96,7 @@ class SpeculativeJacobi(Decoder):
         committed = list(request.prompt)
         token = next_token(logits, request, history, len(committed))
         history.commit(token[:, None])
-        committed.append(int(token))
+        committed += read(token, clock)
         tally.add(committed[-1:], Count(0, 0, 1, 0, 1, prompt.shape[1]))
 
         while tally.cut is None:
@@ -107,10 +107,10 @@ class SpeculativeJacobi(Decoder):
             clock.lap(Segment.DRAFT)
             logits = target.forward(fed, cache)
             clock.lap(Segment.TARGET)
-            accepted, emitted = window.step(logits, fed, history, len(committed))
+            accepted, emitted = window.step(logits, fed, history, len(committed), clock)
             cache.truncate([base + accepted + 1])
             if request.law.needs_history:
-                history.commit(torch.tensor([emitted], device=target.device))
+                history.commit(to_device([emitted], target.device))
             committed += emitted
             check_cache(cache, committed)
             tally.add(emitted, Count(count, accepted, accepted + 1, count, 1, count + 1))

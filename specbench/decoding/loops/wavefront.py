@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from specbench.models.image import Grid
+from specbench.transfer import to_device
 
 
 class Step(NamedTuple):
@@ -76,8 +77,8 @@ class Plan:
         A query sees whatever was fed, in its own forward or earlier, at its place or before,
         except stand-ins whose token has come.
         """
-        places = torch.tensor(self.positions, device=device)
-        stale = torch.tensor(self.stale, device=device)
+        places = to_device(self.positions, device)
+        stale = to_device(self.stale, device)
         slots = torch.arange(self.slots, device=device)
         return (places[None, :] <= places[:, None]) & (slots[:, None] < stale[None, :])
 

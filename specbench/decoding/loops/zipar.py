@@ -39,6 +39,7 @@ from specbench.decoding.codebook import image_of
 from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.wavefront import Plan, plan
 from specbench.decoding.ranges import check_whole
+from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.decoding.tree import TreeMask
 from specbench.errors import ConfigError
@@ -46,6 +47,7 @@ from specbench.law import draw
 from specbench.models.image import Grid
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import to_device
 
 
 class _Wavefront(NamedTuple):
@@ -107,13 +109,13 @@ class ZipAR(Decoder):
         capacity = room(models, request, extra)
         clock.start()
         cache = models.target_cache(capacity)
-        prompt = torch.tensor([request.prompt], device=target.device)
+        prompt = to_device([request.prompt], target.device)
         position = len(request.prompt)
         numbers = [
             request.streams.uniform(position + index, Purpose.SAMPLE)
             for index in range(grid.length)
         ]
-        uniforms = torch.tensor(numbers, dtype=torch.float64, device=target.device)
+        uniforms = to_device(numbers, target.device, torch.float64)
         drawn = front.forced.clone()
         known = [max(token, 0) for token in grid.forced]
         seen = _Seen(prompt, drawn, target.vocab_size) if law.needs_history else None
@@ -138,7 +140,7 @@ class ZipAR(Decoder):
             drawn[places] = tokens
             if seen is not None:
                 seen.add(step.targets)
-            for place, token in zip(step.targets, tokens.tolist(), strict=True):
+            for place, token in zip(step.targets, read(tokens, clock), strict=True):
                 known[place] = token
             new = known[len(tally.tokens) : step.complete]
             tally.add(new, Count(0, 0, len(new), 0, 1, fed.shape[1]))
@@ -153,11 +155,11 @@ class ZipAR(Decoder):
         order = plan(grid, self._window)
         front = _Wavefront(
             order,
-            torch.tensor(order.sources, device=device),
-            torch.tensor([t for step in order.steps for t in step.targets], device=device),
-            torch.tensor(order.positions, device=device),
+            to_device(order.sources, device),
+            to_device([t for step in order.steps for t in step.targets], device),
+            to_device(order.positions, device),
             order.visible(device),
-            torch.tensor([max(token, 0) for token in grid.forced], device=device),
+            to_device([max(token, 0) for token in grid.forced], device),
         )
         self._planned = (grid, device, front)
         return front
@@ -174,7 +176,8 @@ class _Seen:
 
     def __init__(self, prompt: Tensor, drawn: Tensor, vocab_size: int) -> None:
         self._prompt = torch.zeros(vocab_size, dtype=torch.bool, device=prompt.device)
-        self._prompt[prompt[0]] = True
+        self._prompt.index_fill_(0, prompt[0], True)
+        self._first = prompt[0, :1]
         self._drawn = drawn
         self._known: list[int] = []
 
@@ -185,10 +188,9 @@ class _Seen:
     def before(self, places: Tensor) -> Tensor:
         """Return [T, V]: the prompt and what is drawn before each place in raster order."""
         seen = self._prompt.repeat(places.shape[0], 1)
-        known = torch.tensor(self._known, dtype=torch.int64, device=places.device)
-        query, index = (known[None] < places[:, None]).nonzero(as_tuple=True)
-        seen[query, self._drawn[known[index]]] = True
-        return seen
+        known = to_device(self._known, places.device, torch.int64)
+        before = known[None] < places[:, None]
+        return seen.scatter_(1, torch.where(before, self._drawn[known], self._first), True)
 
 
 def _mask(front: _Wavefront, begin: int, end: int) -> TreeMask:

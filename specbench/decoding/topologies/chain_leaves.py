@@ -11,6 +11,7 @@ from specbench.decoding.growth import Growth
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree, DrawKind, Draws
 from specbench.errors import ConfigError
+from specbench.transfer import read
 
 
 class ChainLeaves(Topology):
@@ -103,7 +104,7 @@ class ChainLeaves(Topology):
 
     def _width(self, law: Tensor, greedy: bool) -> int:
         """Return the number of children to draw from a law, [1, V]; at most its support."""
-        numbers: list[float] = torch.stack([law.amax(), (law > 0).sum()]).tolist()
+        numbers: list[float] = read(torch.stack([law.amax(), (law > 0).sum()]))
         confidence, support = numbers
         level = sum(confidence <= bound for bound in self._bounds)
         return min(self._widths[greedy][level], int(support))

@@ -31,6 +31,7 @@ from specbench.decoding.topologies.base import Topology
 from specbench.decoding.topologies.static_tree import MOST_NODES
 from specbench.decoding.tree import DraftTree, DrawKind
 from specbench.errors import ConfigError
+from specbench.transfer import read, to_device
 
 MOST_GROWN = 8192
 _EXHAUSTED = 1e-6
@@ -80,19 +81,19 @@ class DySpec(Topology):
         values = [1.0]
         for level in range(1, depth + 1):
             tokens = growth.pick(laws, self._children)
-            level_slots = slots.open(values, laws.gather(-1, tokens).tolist())
+            level_slots = slots.open(values, read(laws.gather(-1, tokens)))
             if not level_slots:
                 break
             places = [(slot.row, slot.rank) for slot in level_slots]
-            rows, ranks = torch.tensor(places, device=growth.device).unbind(1)
+            rows, ranks = to_device(places, growth.device).unbind(1)
             added = growth.add(ids[rows], tokens[rows, ranks])
             fertile = [i for i, slot in enumerate(level_slots) if slot.below > slots.bound]
             if level == depth or not fertile:
                 break
-            ids = added[torch.tensor(fertile, device=growth.device)]
+            ids = added[to_device(fertile, growth.device)]
             values = [level_slots[i].below for i in fertile]
             laws = growth.expand(ids)
-        keep = torch.tensor(slots.best(), device=growth.device)
+        keep = to_device(slots.best(), growth.device)
         return growth.finish(DrawKind.WITHOUT_REPLACEMENT, keep)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from specbench.decoding.assembly import complete
 from specbench.decoding.growth import Growth
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.topologies.static_tree import MOST_NODES
@@ -46,8 +47,11 @@ class KChains(Topology):
         count = 1 if growth.greedy else self._count
         laws = growth.expand_root().expand(count, -1)
         ids = torch.full((count,), -1, dtype=torch.int64, device=growth.device)
-        for depth in range(min(growth.depth, self._draft_length)):
+        length = min(growth.depth, self._draft_length)
+        for depth in range(length):
             if depth:
                 laws = growth.expand(ids)
             ids = growth.add(ids, growth.draw(laws))
+        if growth.greedy:
+            return growth.finish_places(DrawKind.POINT, complete(1, length))
         return growth.finish(DrawKind.WITH_REPLACEMENT)

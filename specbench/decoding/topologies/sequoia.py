@@ -222,7 +222,9 @@ class Sequoia(StaticTree):
         for size in sizes:
             depth = choose_depth(table, size)
             rounds = self._timed(context, decoder, table.shape(size, depth))
-            target[str(size)] = median((r.target_ns + r.host_ns) / 1e9 for r in rounds)
+            target[str(size)] = median(
+                (r.target_ns + r.host_ns + (r.sampling_ns or 0)) / 1e9 for r in rounds
+            )
             draft.append(median(r.draft_ns / depth / 1e9 for r in rounds))
         return {
             "acceptance": [round(chance, 6) for chance in acceptance],
@@ -238,6 +240,7 @@ class Sequoia(StaticTree):
         timed = DraftVerify(decoder.drafter, tree, Constant(shape.depth), decoder.verifier)
         rounds: list[Round] = []
         for request in context.requests[:_TIMED_REQUESTS]:
+            context.models.settle()
             generation = timed.generate(context.models, request, context.clock)
             rounds += [r for r in generation.rounds if r.count.proposed == shape.depth]
         if not rounds:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from specbench.decoding.tree import DraftTree, DrawKind, Draws
+from specbench.transfer import to_device
 
 
 class MergedTree(NamedTuple):
@@ -61,7 +62,7 @@ def merge(trees: Sequence[DraftTree], tokens: Sequence[Sequence[int]]) -> Merged
         tuple(nodes.get(merged, -1) for merged in range(len(parents))) for nodes in inverse
     )
     device = trees[0].tokens.device
-    draft = torch.tensor([merged_tokens], dtype=torch.int64, device=device)
+    draft = to_device([merged_tokens], device, torch.int64)
     return MergedTree(DraftTree(draft, tuple(parents), _union(trees, places)), origins)
 
 

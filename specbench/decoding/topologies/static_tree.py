@@ -24,10 +24,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from specbench.decoding.assembly import Places
 from specbench.decoding.growth import Growth
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree, DrawKind, depths_of
 from specbench.errors import ConfigError
+from specbench.transfer import to_device
 
 MOST_NODES = 1024
 """Largest tree that a topology of fixed shape accepts."""
@@ -155,7 +157,7 @@ def levels(shape: TreeShape, device: torch.device) -> tuple[Level, ...]:
         inner = sorted(set(parents))
         place = {parent: index for index, parent in enumerate(inner)}
         owner = [place[parent] for parent in parents]
-        columns = [torch.tensor(part, device=device) for part in (inner, owner, parents, ranks)]
+        columns = [to_device(part, device) for part in (inner, owner, parents, ranks)]
         result.append(Level(columns[0], columns[1], columns[2], columns[3], max(ranks) + 1))
     return tuple(result)
 
@@ -205,17 +207,33 @@ class StaticTree(Topology):
         self.ranks = torch.tensor(shape.ranks, dtype=torch.int64)
         self.depths = torch.tensor(shape.depths, dtype=torch.int64)
         self._levels: dict[torch.device, tuple[Level, ...]] = {}
+        self._known: dict[int, Places] = {}
 
     def grow(self, growth: Growth) -> DraftTree | None:
         """Feed the inner nodes of one level after another and draw the children of each."""
         device = growth.device
         if device not in self._levels:
             self._levels[device] = levels(self.shape, device)
-        for depth, level in enumerate(self._levels[device][: growth.depth]):
+        grown = self._levels[device][: growth.depth]
+        chosen = growth.greedy
+        for depth, level in enumerate(grown):
             laws = growth.expand(level.inner) if depth else growth.expand_root()
             growth.add(level.parents, self._children(growth, laws, level))
+            chosen = chosen and level.most <= laws.shape[-1]
+        if chosen:
+            return growth.finish_places(DrawKind.POINT, self._places(len(grown)))
         kind = DrawKind.WITH_REPLACEMENT if self._replacement else DrawKind.WITHOUT_REPLACEMENT
         return growth.finish(kind)
+
+    def _places(self, depth: int) -> Places:
+        """Return where the nodes of the first `depth` levels stand."""
+        if depth not in self._known:
+            size = sum(at <= depth for at in self.shape.depths)
+            parents = self.shape.parents[:size]
+            inner = [node for node in sorted(set(parents)) if node >= 0]
+            fed = {node: slot for slot, node in enumerate(inner, start=1)}
+            self._known[depth] = Places(parents, tuple(fed.get(node, -1) for node in range(size)))
+        return self._known[depth]
 
     def _children(self, growth: Growth, laws: Tensor, level: Level) -> Tensor:
         """Return the tokens of one level, [n], from the laws of its inner nodes."""

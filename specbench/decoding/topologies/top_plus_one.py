@@ -15,10 +15,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from specbench.decoding.assembly import complete
 from specbench.decoding.growth import Growth
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree, DrawKind
 from specbench.errors import ConfigError
+from specbench.transfer import to_device
 
 MOST_NODES = 1024
 """Largest tree that is grown."""
@@ -55,8 +57,8 @@ class TopPlusOne(Topology):
             parents = growth.add(parents.repeat_interleave(tokens.shape[1]), tokens.flatten())
             if level < levels:
                 law = growth.expand(parents)
-        tree = growth.finish(DrawKind.HYBRID)
-        return tree if tree is None or growth.greedy else _with_rest_laws(tree)
+        tree = growth.finish_places(DrawKind.HYBRID, complete(tokens.shape[1], levels))
+        return tree if growth.greedy else _with_rest_laws(tree)
 
     def _children(self, growth: Growth, law: Tensor) -> Tensor:
         """Return the children of each node, the sampled one last, [n, width]."""
@@ -88,6 +90,6 @@ def _with_rest_laws(tree: DraftTree) -> DraftTree:
     """State, of each expanded node, the law of its sampled child instead of the draft's."""
     draws = tree.draws
     assert draws.law is not None and draws.offers is not None
-    nodes = torch.tensor([nodes[:-1] for nodes in draws.offers], device=tree.tokens.device)
+    nodes = to_device([nodes[:-1] for nodes in draws.offers], tree.tokens.device)
     law = rest_law(draws.law[0], tree.tokens[0][nodes])[None]
     return replace(tree, draws=replace(draws, law=law))

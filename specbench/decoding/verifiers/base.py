@@ -6,16 +6,20 @@ Shapes: B rows, N draft nodes, V vocabulary. Node 0 of `logits` is the root.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from specbench.clock import Clock
+from specbench.decoding.reading import read
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose, Streams
+from specbench.transfer import to_device
 
 
 class Verdict(NamedTuple):
@@ -32,6 +36,19 @@ class Verdict(NamedTuple):
     tokens: tuple[int, ...]
 
 
+class ChainNumbers(NamedTuple):
+    """Uniform numbers that decide what becomes of a chain.
+
+    Attributes:
+        tests: [B, N] for the acceptance of each token.
+        following: [B, N + 1] for the token after so many accepted ones: corrections after
+            rejections, and at the end the target's own draw.
+    """
+
+    tests: Tensor
+    following: Tensor
+
+
 @dataclass(frozen=True)
 class Scored:
     """A tree with the target's logits at the root and at every node.
@@ -43,6 +60,7 @@ class Scored:
         seen: [B, N + 1, V] bool, each node's own history; None where the law needs none.
         streams: Random numbers of each row's request.
         positions: Per row, absolute position of the first token to emit.
+        clock: Where the round's time is charged, if it is.
     """
 
     tree: DraftTree
@@ -51,6 +69,11 @@ class Scored:
     seen: Tensor | None
     streams: tuple[Streams, ...]
     positions: tuple[int, ...]
+    clock: Clock | None = None
+
+    def read(self, tensor: Tensor) -> Any:
+        """Return a tensor's values; a verdict needs one call. See `decoding.reading.read`."""
+        return read(tensor, self.clock)
 
     def uniforms(self, purpose: Purpose, count: int) -> Tensor:
         """Return [B, count] uniform numbers of `count` positions from each row's first."""
@@ -58,15 +81,29 @@ class Scored:
             streams.uniforms(position, count, purpose)
             for streams, position in zip(self.streams, self.positions, strict=True)
         ]
-        return torch.tensor(numbers, dtype=torch.float64, device=self.logits.device)
+        return to_device(numbers, self.logits.device, torch.float64)
 
-    def numbers(self, purpose: Purpose, count: int, offset: int = 0) -> Tensor:
-        """Return [B, count] independent uniform numbers of this round, for trees."""
-        numbers = [
-            streams.numbers(position, count, purpose, offset)
-            for streams, position in zip(self.streams, self.positions, strict=True)
-        ]
-        return torch.tensor(numbers, dtype=torch.float64, device=self.logits.device)
+    @cached_property
+    def chain_numbers(self) -> ChainNumbers:
+        """The numbers that decide a chain, in one transfer."""
+        count = self.tree.size
+        rows = []
+        for streams, position in zip(self.streams, self.positions, strict=True):
+            tests = streams.uniforms(position, count, Purpose.ACCEPT)
+            corrections = streams.uniforms(position, count, Purpose.RESIDUAL)
+            bonus = streams.uniform(position + count, Purpose.SAMPLE)
+            rows.append([*tests, *corrections, bonus])
+        both = to_device(rows, self.logits.device, torch.float64)
+        return ChainNumbers(both[:, :count], both[:, count:])
+
+    def target_numbers(self) -> Tensor:
+        """Return the number of the target's own draw at the root and every node, [B, N + 1]."""
+        depths = (0, *self.tree.depths)
+        rows = []
+        for streams, position in zip(self.streams, self.positions, strict=True):
+            by_depth = streams.uniforms(position, self.tree.depth + 1, Purpose.SAMPLE)
+            rows.append([by_depth[depth] for depth in depths])
+        return to_device(rows, self.logits.device, torch.float64)
 
 
 class Verifier:

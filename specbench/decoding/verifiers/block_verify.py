@@ -20,7 +20,6 @@ from specbench.decoding.verifiers.base import Scored, Verdict, Verifier, require
 from specbench.decoding.verifiers.sample_match import match
 from specbench.decoding.verifiers.token_sd import chain_law
 from specbench.law import draw, happens
-from specbench.rng import Purpose
 
 
 class BlockVerify(Verifier):
@@ -35,27 +34,19 @@ class BlockVerify(Verifier):
         require_chain(tree, type(self).__name__)
         if scored.law.greedy or tree.size == 0:
             return match(scored)
-        count = tree.size
         target = scored.law.probabilities(scored.logits, scored.seen)
         draft = chain_law(scored, target)
         weights = joint_ratios(target, draft, tree.tokens)
         leftovers = (weights[:, :-1, None] * target[:, :-1] - draft).clamp_(min=0)
         chances = pass_chances(weights, leftovers.sum(-1))
-        passed = happens(chances, scored.uniforms(Purpose.ACCEPT, count))
+        passed = happens(chances, scored.chain_numbers.tests)
         accepted = accepted_length(passed)
-        uniforms = torch.cat(
-            [
-                scored.uniforms(Purpose.RESIDUAL, count),
-                scored.uniforms(Purpose.SAMPLE, count + 1)[:, -1:],
-            ],
-            1,
-        )
         rows = torch.arange(len(accepted), device=accepted.device)
         leftover = torch.cat([leftovers, target[:, -1:]], 1)[rows, accepted]
         empty = leftover.sum(-1, keepdim=True) <= 0
         leftover = torch.where(empty, target[rows, accepted], leftover)
-        following = draw(leftover, uniforms[rows, accepted])
-        packed = torch.cat([accepted[:, None], following[:, None], tree.tokens], 1).tolist()
+        following = draw(leftover, scored.chain_numbers.following[rows, accepted])
+        packed = scored.read(torch.cat([accepted[:, None], following[:, None], tree.tokens], 1))
         return [
             Verdict(tuple(range(length)), token, (*tokens[:length], token))
             for length, token, *tokens in packed

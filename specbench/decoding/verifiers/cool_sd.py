@@ -26,6 +26,7 @@ from torch import Tensor
 from specbench.decoding.ranges import check_number, check_whole
 from specbench.decoding.verifiers.base import Scored
 from specbench.decoding.verifiers.token_sd import TokenSD, accepted_prefix
+from specbench.transfer import moved
 
 _STEEPEST = 20
 """Exponents beyond it leave no weight that is not rounded away."""
@@ -75,7 +76,7 @@ class CoolSD(TokenSD):
     def weights(self, count: int, like: Tensor) -> Tensor:
         """Return the weights of the first `count` tokens, [count], as `like` is stored."""
         if self._weights.device != like.device:
-            self._weights = self._weights.to(like.device)
+            self._weights = moved(self._weights, like.device)
         return self._weights[:count].to(like.dtype)
 
     def accepted(self, scored: Scored, target: Tensor, draft: Tensor) -> Tensor:

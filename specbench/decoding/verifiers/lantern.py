@@ -44,6 +44,7 @@ from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.errors import ConfigError
 from specbench.law import happens
 from specbench.models.pair import ModelPair
+from specbench.transfer import to_device
 
 _ROUNDING = 1 + 1e-6
 """A sum of probabilities that should equal its bound may end a rounding error above it."""
@@ -232,7 +233,7 @@ class Lantern(TreeWalk):
         tree, law = scored.tree, scored.law
         best = law.argmax(scored.logits, scored.seen)
         penalised = law.penalise(scored.logits, scored.seen)
-        parents = torch.tensor(tree.parents, device=best.device) + 1
+        parents = to_device([parent + 1 for parent in tree.parents], best.device)
         verdicts = []
         for row, logits in enumerate(penalised):
             target = logits.softmax(-1)[parents]
@@ -242,7 +243,7 @@ class Lantern(TreeWalk):
             most = target.gather(1, best[row, parents, None]).double()
             lifted = (raised.added > 0) & (p + raised.added > most)
             passing = (tokens == best[row, parents]) | lifted.squeeze(1)
-            table = torch.cat([passing.long(), best[row], tokens]).tolist()
+            table = scored.read(torch.cat([passing.long(), best[row], tokens]))
             size = tree.size
             verdicts.append(
                 longest_path(

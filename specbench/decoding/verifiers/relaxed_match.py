@@ -18,6 +18,7 @@ from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.decoding.verifiers.longest_path import longest_path
 from specbench.decoding.verifiers.sample_match import target_tokens
 from specbench.errors import ConfigError
+from specbench.transfer import to_device
 
 
 class RelaxedMatch(Verifier, ABC):
@@ -31,7 +32,7 @@ class RelaxedMatch(Verifier, ABC):
         """Return the longest accepted path and the target's token after it, for each row."""
         tree = scored.tree
         drawn = target_tokens(scored)
-        parents = torch.tensor(tree.parents, dtype=torch.int64, device=drawn.device) + 1
+        parents = to_device([parent + 1 for parent in tree.parents], drawn.device, torch.int64)
         logits = scored.law.penalise(scored.logits, scored.seen)[:, parents]
         passed = (drawn[:, parents] == tree.tokens) | self.passes(logits, tree.tokens)
         scores = logits.double().log_softmax(-1).gather(-1, tree.tokens[..., None]).squeeze(-1)
@@ -44,7 +45,7 @@ class RelaxedMatch(Verifier, ABC):
                 following=[int(token) for token in row[: tree.size + 1]],
                 tokens=[int(token) for token in row[3 * tree.size + 1 :]],
             )
-            for row in table.tolist()
+            for row in scored.read(table)
         ]
 
     @abstractmethod

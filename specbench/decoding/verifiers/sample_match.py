@@ -20,7 +20,6 @@ from torch import Tensor
 from specbench.decoding.tree import DraftTree
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.law import draw
-from specbench.rng import Purpose
 
 
 class SampleMatch(Verifier):
@@ -38,7 +37,7 @@ class SampleMatch(Verifier):
 def match(scored: Scored) -> list[Verdict]:
     """Draw (or take the argmax of) the target's token at every node, and walk."""
     tree = scored.tree
-    both = torch.cat([target_tokens(scored), tree.tokens], dim=1).tolist()
+    both = scored.read(torch.cat([target_tokens(scored), tree.tokens], dim=1))
     nodes = tree.size + 1
     return [walk(tree, row[:nodes], row[nodes:]) for row in both]
 
@@ -48,9 +47,7 @@ def target_tokens(scored: Scored) -> Tensor:
     if scored.law.greedy:
         return scored.law.argmax(scored.logits, scored.seen)
     probabilities = scored.law.probabilities(scored.logits, scored.seen)
-    by_depth = scored.uniforms(Purpose.SAMPLE, scored.tree.depth + 1)
-    depths = torch.tensor((0, *scored.tree.depths), device=probabilities.device)
-    return draw(probabilities, by_depth[:, depths])
+    return draw(probabilities, scored.target_numbers())
 
 
 def walk(tree: DraftTree, drawn: list[int], tokens: list[int]) -> Verdict:

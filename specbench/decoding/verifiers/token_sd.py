@@ -18,7 +18,6 @@ from specbench.decoding.tree import DrawKind
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier, require_chain
 from specbench.decoding.verifiers.sample_match import match
 from specbench.law import draw, happens
-from specbench.rng import Purpose
 
 SAMPLED = (DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT)
 
@@ -40,11 +39,9 @@ class TokenSD(Verifier):
         draft = self.draft_law(scored, target)
         accepted = self.accepted(scored, target, draft)
         leftover = self.leftover(target, draft, accepted)
-        corrections = scored.uniforms(Purpose.RESIDUAL, tree.size)
-        bonus = scored.uniforms(Purpose.SAMPLE, tree.size + 1)[:, -1:]
-        uniforms = torch.cat([corrections, bonus], 1).gather(1, accepted[:, None])
+        uniforms = scored.chain_numbers.following.gather(1, accepted[:, None])
         following = draw(leftover, uniforms.squeeze(1))
-        rows = torch.cat([accepted[:, None], following[:, None], tree.tokens], 1).tolist()
+        rows = scored.read(torch.cat([accepted[:, None], following[:, None], tree.tokens], 1))
         return [
             Verdict(tuple(range(count)), token, (*tokens[:count], token))
             for count, token, *tokens in rows
@@ -93,7 +90,7 @@ def accepted_prefix(
     p = target[:, :count].gather(-1, index).squeeze(-1)
     q = draft.gather(-1, index).squeeze(-1)
     chances = p / q if weights is None else p / q * weights
-    accept = happens(chances, scored.uniforms(Purpose.ACCEPT, count))
+    accept = happens(chances, scored.chain_numbers.tests)
     return accept.long().cumprod(1).sum(1)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
+from torch import Tensor
 
 from specbench.decoding.tree import DraftTree, DrawKind
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
@@ -30,6 +31,7 @@ from specbench.errors import ConfigError
 from specbench.law import draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
+from specbench.transfer import to_device
 
 _SAMPLED = frozenset({DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT})
 
@@ -68,9 +70,9 @@ class TreeWalk(Verifier):
         batched = self._batched
         if batched is None:
             batched = scored.logits.device.type != "cpu"
-        tokens = tree.tokens.tolist()
         if batched:
-            return [_walk_judged(scored, row, rule) for row in range(len(tokens))]
+            return [_walk_judged(scored, row, rule) for row in range(len(scored.streams))]
+        tokens = scored.read(tree.tokens)
         return [_walk_lazily(scored, row, rule, drafted) for row, drafted in enumerate(tokens)]
 
     def _rule_for(self, tree: DraftTree) -> NodeRule:
@@ -107,9 +109,9 @@ def _walk_lazily(scored: Scored, row: int, rule: NodeRule, tokens: list[int]) ->
             uniform = streams.uniform(position + len(path), Purpose.SAMPLE)
             token = int(draw(target, uniform))
             break
-        offers = _collect(scored, row, [entry])
+        _, offers = _collect(scored, row, [entry])
         numbers = streams.numbers(position, len(offered), Purpose.ACCEPT, starts[entry])
-        uniforms = torch.tensor([numbers], dtype=torch.float64, device=target.device)
+        uniforms = to_device([numbers], target.device, torch.float64)
         accepted, leftover = rule.judge(target, offers, uniforms)
         index = int(accepted)
         if index >= 0:
@@ -132,10 +134,14 @@ def _walk_judged(scored: Scored, row: int, rule: NodeRule) -> Verdict:
     device = scored.logits.device
     entries = [entry for entry, offers in enumerate(tree.offers) if offers]
     counts = [len(offers) for offers in tree.offers]
-    accepts = streams.numbers(position, sum(counts), Purpose.ACCEPT)
+    tests = streams.numbers(position, sum(counts), Purpose.ACCEPT)
     starts = (0, *accumulate(counts))
     width = max(counts)
-    padded = [(accepts[starts[e] : starts[e] + counts[e]] + [0.0] * width)[:width] for e in entries]
+    padded = [
+        number
+        for entry in entries
+        for number in (tests[starts[entry] : starts[entry + 1]] + [0.0] * width)[:width]
+    ]
     finals = streams.numbers(position, tree.size + 1, Purpose.RESIDUAL)
     for entry, depth in enumerate((0, *tree.depths)):
         if not counts[entry]:
@@ -143,13 +149,14 @@ def _walk_judged(scored: Scored, row: int, rule: NodeRule) -> Verdict:
 
     seen = None if scored.seen is None else scored.seen[row]
     following = scored.law.probabilities(scored.logits[row], seen)
-    inner = torch.tensor(entries, device=device)
-    uniforms = torch.tensor(padded, dtype=torch.float64, device=device)
-    judged, leftover = rule.judge(following[inner], _collect(scored, row, entries), uniforms)
+    inner, offers = _collect(scored, row, entries)
+    numbers = to_device(padded + finals, device, torch.float64)
+    uniforms = numbers[: len(padded)].view(-1, width)
+    judged, leftover = rule.judge(following[inner], offers, uniforms)
     following = following.index_copy(0, inner, leftover)
-    drawn = draw(following, torch.tensor(finals, dtype=torch.float64, device=device))
+    drawn = draw(following, numbers[len(padded) :])
     accepted = torch.full_like(drawn, -1).index_copy(0, inner, judged)
-    rows = torch.cat([drawn, accepted, tree.tokens[row]]).tolist()
+    rows = scored.read(torch.cat([drawn, accepted, tree.tokens[row]]))
     nodes = tree.size + 1
     nexts, choices, tokens = rows[:nodes], rows[nodes : 2 * nodes], rows[2 * nodes :]
 
@@ -168,24 +175,24 @@ def _walk_judged(scored: Scored, row: int, rule: NodeRule) -> Verdict:
         entry = node + 1
 
 
-def _collect(scored: Scored, row: int, entries: Sequence[int]) -> Offers:
-    """Return the offers of some entries of `tree.offers`, padded to the longest."""
+def _collect(scored: Scored, row: int, entries: Sequence[int]) -> tuple[Tensor, Offers]:
+    """Return some entries of `tree.offers`, [M], and their offers, padded to the longest."""
     tree, device = scored.tree, scored.logits.device
     law = tree.draws.law
     laws = None if law is None else law[row]
     width = max(len(tree.offers[entry]) for entry in entries)
-    nodes: list[list[int]] = []
-    records: list[list[int]] = []
+    table: list[list[int]] = []
     mixed = False
     for entry in entries:
         offers = tree.offers[entry]
-        blank = [-1] * (width - len(offers))
-        nodes.append([offer.node for offer in offers] + blank)
+        blanks = width - len(offers)
+        nodes = [offer.node for offer in offers] + [-1] * blanks
         drawn_by = [max(offer.record, 0) for offer in offers]
         mixed = mixed or drawn_by[0] != drawn_by[-1]
-        records.append(drawn_by + [0] * len(blank))
-    index, record = torch.tensor([nodes, records], device=device)
-    return Offers(tree.tokens[row][index], index >= 0, record, laws, mixed)
+        table.append([entry, *nodes, *drawn_by, *([0] * blanks)])
+    columns = to_device(table, device)
+    index, record = columns[:, 1 : width + 1], columns[:, width + 1 :]
+    return columns[:, 0], Offers(tree.tokens[row][index], index >= 0, record, laws, mixed)
 
 
 def _child(tree: DraftTree, entry: int, token: int, tokens: list[int]) -> int | None:

@@ -14,6 +14,7 @@ from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.decoding.verifiers.longest_path import longest_path
 from specbench.decoding.verifiers.sample_match import match
 from specbench.errors import ConfigError
+from specbench.transfer import to_device
 
 
 class TypicalAccept(Verifier):
@@ -49,7 +50,7 @@ class TypicalAccept(Verifier):
         following = scored.law.argmax(scored.logits, scored.seen)
         entropy = torch.special.entr(target).sum(-1)
         thresholds = (self._delta * torch.exp(-entropy)).clamp_(max=self._epsilon)
-        parents = torch.tensor(tree.parents, dtype=torch.int64, device=target.device) + 1
+        parents = to_device([parent + 1 for parent in tree.parents], target.device, torch.int64)
         p = target[:, parents].gather(-1, tree.tokens[..., None]).squeeze(-1)
         passed = p > thresholds[:, parents]
         table = torch.cat([following.double(), passed.double(), p.log(), tree.tokens.double()], 1)
@@ -62,5 +63,5 @@ class TypicalAccept(Verifier):
                 following=[int(token) for token in row[: size + 1]],
                 tokens=[int(token) for token in row[3 * size + 1 :]],
             )
-            for row in table.tolist()
+            for row in scored.read(table)
         ]

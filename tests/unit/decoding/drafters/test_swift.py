@@ -242,7 +242,7 @@ def test_a_score_is_the_skipped_models_agreement(real, name, engine):
 def test_seeing_the_old_slots_would_change_the_score(real, monkeypatch):
     """Mutation: the reread tokens also see the slots that they were first written to."""
 
-    def open_mask(count):
+    def open_mask(count, device):
         seen = torch.ones(count, count, dtype=torch.bool)
         return TreeMask(torch.arange(count).repeat(2), torch.cat([seen, seen.tril()], 1))
 

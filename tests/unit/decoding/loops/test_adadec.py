@@ -132,7 +132,7 @@ def test_rollouts_that_see_each_other_are_noticed(tmp_path, monkeypatch):
     """Mutation: the candidates are fed in causal order."""
     models = checkpoint_pair(tmp_path, "llama3")
     expected, _ = reference(models.target, GREEDY, PROMPT, 24, 2.0, 3, 4)
-    monkeypatch.setattr(adadec, "parallel_chains", lambda count, depth: (None,) * depth)
+    monkeypatch.setattr(adadec, "parallel_chains", lambda count, depth, device: (None,) * depth)
     assert generate(AdaDec(2.0, 3, 4), models, GREEDY, PROMPT, 24).tokens != expected
 
 

@@ -92,7 +92,7 @@ def test_candidates_that_see_each_other_are_noticed(both, monkeypatch):
     module, models = both
     law = Law(temperature=0)
     expected = reference(module, law, PROMPT, 14, 0.6, 5)
-    monkeypatch.setattr(contrastive, "parallel_chains", lambda count, depth: (None,))
+    monkeypatch.setattr(contrastive, "parallel_chains", lambda *_: (None,))
     got = generate(Contrastive(0.6, 5), models, law, PROMPT, 14)
     assert list(got.tokens) != expected
 

@@ -235,8 +235,8 @@ def test_guesses_that_see_the_window_would_be_noticed(monkeypatch):
     expected = generate(Autoregressive(), models, GREEDY, (0, 1, 2), 60)
     original = module._mask
 
-    def seeing(columns, rows, guesses, length):
-        mask = original(columns, rows, guesses, length)
+    def seeing(columns, rows, guesses, length, device):
+        mask = original(columns, rows, guesses, length, device)
         visible = mask.ancestors.clone()
         visible[columns * (rows + 1) :, :columns] = True
         return type(mask)(mask.offsets, visible)

@@ -33,12 +33,12 @@ def test_a_repeated_draw_that_is_offered_once_is_caught(monkeypatch):
     """Mutation: equal draws become one offer, so that K is smaller than what was drawn."""
     from specbench.decoding import growth
 
-    original = growth._Assembly.__init__
+    original = growth.Assembly.__init__
 
     def forgetful(self, raw, repeats):
         original(self, raw, False)
 
-    monkeypatch.setattr(growth._Assembly, "__init__", forgetful)
+    monkeypatch.setattr(growth.Assembly, "__init__", forgetful)
     models = table_pair(vocab=5, order=1)
     rule = RecursiveRejection(replacement=True)
     assert error(tree_decoder(KChains(2, 1), rule), models, Law(), 3, (1, 2)) > 1e-3
