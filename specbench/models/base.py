@@ -86,7 +86,7 @@ class Model(Protocol):
 
     Attributes:
         name: What the model is called in results.
-        engine: "lean", "transformers" or "table".
+        engine: "lean" (eager), "lean graph", "lean compile", "transformers" or "table".
         vocab_size: Width of the logits; may be smaller than the checkpoint's padded width.
         layers: Number of blocks, each of an attention and a feed-forward sublayer.
         context: Longest sequence that the model accepts, in tokens.
@@ -133,3 +133,31 @@ class Model(Protocol):
         Returns:
             Logits [B, T or last, V].
         """
+
+
+LEAST_CAPACITY = 256
+"""Slots of a cache that is kept between requests, for engines that do not ask for more."""
+
+
+def least_capacity(model: Model) -> int:
+    """Return how many slots a cache should have that is kept between requests."""
+    return int(getattr(model, "least_capacity", LEAST_CAPACITY))
+
+
+def grown(model: Model, cache: Cache | None, capacity: int) -> Cache:
+    """Return an empty cache of one row in the place of a smaller one, or of none."""
+    grow = getattr(model, "grow", None)
+    if grow is None or cache is None:
+        return model.new_cache(1, capacity)
+    larger: Cache = grow(cache, capacity)
+    return larger
+
+
+def settle(model: Model) -> None:
+    """Let an engine do what must not happen in a timed region, such as capturing graphs.
+
+    Engines that have nothing to do have no such function.
+    """
+    own = getattr(model, "settle", None)
+    if own is not None:
+        own()

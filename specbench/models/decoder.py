@@ -29,6 +29,7 @@ from specbench.models.masks import MaskTable, window
 from specbench.models.norm import rms_norm
 from specbench.models.shape import Sizes
 from specbench.schema.shape import Shape
+from specbench.transfer import to_device
 
 __all__ = ["LeanDecoder", "supports"]
 
@@ -217,7 +218,7 @@ class LeanDecoder:
         padding counts in its positions: rotary attention sees differences alone.
         """
         if not cache.uniform:
-            starts = torch.tensor(cache.lengths, device=self.device)[:, None]
+            starts = to_device(cache.lengths, self.device)[:, None]
             positions = starts + self._offsets(count, mask)
             visible = self._masks.ragged(cache.lengths, count, mask)
             if cache.padding is not None:

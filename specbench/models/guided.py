@@ -21,9 +21,17 @@ from torch import Tensor
 
 from specbench.cache import Cache
 from specbench.law import Guidance, Law
-from specbench.models.base import AncestorMask, Capability, LayerSkip, Taps
+from specbench.models.base import (
+    AncestorMask,
+    Capability,
+    LayerSkip,
+    Taps,
+    least_capacity,
+    settle,
+)
 from specbench.models.image import CODE, TEXT, Conditioning, Grid
 from specbench.models.shape import Sizes, sizes_of
+from specbench.transfer import moved
 
 
 class GuidedCache:
@@ -71,6 +79,9 @@ class GuidedModel:
         codes: K.
         vocab_size: V of the port.
         first_logit: Id of the body's first logit; 0 where its head covers the vocabulary.
+
+    Attributes:
+        body: That model; another engine may take its place.
     """
 
     def __init__(
@@ -84,14 +95,13 @@ class GuidedModel:
         first_logit: int = 0,
     ) -> None:
         self.name: str = body.name
-        self.engine: str = body.engine
+        self.take_body(body)
         self.layers: int = body.layers
         self.dtype: torch.dtype = body.dtype
         self.device: torch.device = body.device
         self.capabilities: frozenset[Capability] = body.capabilities
         self.vocab_size = vocab_size
         self.context: int = body.context - conditioning.longest
-        self._body = body
         self._conditioning = conditioning
         self._grid = grid
         self._codes = slice(first_code - first_logit, first_code - first_logit + codes)
@@ -100,10 +110,24 @@ class GuidedModel:
         self._forced_host = grid.forced
         self.guide(Law())
 
+    def take_body(self, body: Any) -> None:
+        """Let another engine of the same model compute all rows."""
+        self.body = body
+        self.engine: str = body.engine
+
+    @property
+    def least_capacity(self) -> int:
+        """Slots of a cache that is kept between requests."""
+        return least_capacity(self.body)
+
+    def settle(self) -> None:
+        """Capture the steps of the body that are in use; never in a timed region."""
+        settle(self.body)
+
     @property
     def sizes(self) -> Sizes | None:
         """The body's; the cache is that of one conditioning row."""
-        return sizes_of(self._body)
+        return sizes_of(self.body)
 
     def guide(self, law: Law) -> None:
         """Set how rows are mixed: from now on the logits are those of this law."""
@@ -120,7 +144,15 @@ class GuidedModel:
         """Return an empty cache for one request of at most `capacity` tokens."""
         assert batch == 1
         slots = capacity + self._conditioning.longest
-        return GuidedCache(self._body.new_cache(self._rows, slots), capacity)
+        return GuidedCache(self.body.new_cache(self._rows, slots), capacity)
+
+    def grow(self, cache: Cache, capacity: int) -> GuidedCache:
+        """Return an empty, larger cache in the place of one."""
+        assert isinstance(cache, GuidedCache)
+        grow = getattr(self.body, "grow", None)
+        if grow is None or len(cache.body.lengths) != self._rows:
+            return self.new_cache(1, capacity)
+        return GuidedCache(grow(cache.body, capacity + self._conditioning.longest), capacity)
 
     @torch.inference_mode()
     def forward(
@@ -141,7 +173,7 @@ class GuidedModel:
         assert isinstance(cache, GuidedCache)
         start, count = cache.lengths[0], tokens.shape[1]
         fed = tokens.expand(self._rows, -1) if start else self._begin(tokens, cache)
-        logits = self._body.forward(fed, cache.body, mask=mask, last=last, skip=skip, taps=taps)
+        logits = self.body.forward(fed, cache.body, mask=mask, last=last, skip=skip, taps=taps)
         if taps is not None:
             taps.states = [state[:1, -count:] if taps.every else state[:1] for state in taps.states]
         wanted = last or count
@@ -149,7 +181,7 @@ class GuidedModel:
         first = start + 1 - cache.prompt
         if mask is None:
             return self._constrain_chain(logits, first + count - wanted)
-        offsets = mask.offsets.to(self.device)
+        offsets = moved(mask.offsets, self.device)
         places = offsets[-wanted:] + (first + count - offsets.shape[0])
         return self._constrain(logits, places.clamp_(0, self._grid.length - 1))
 

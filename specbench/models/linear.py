@@ -5,7 +5,7 @@ is bound by reading weights. On a CPU the general matrix product reads a weight 
 speed for one token and a quarter for five. oneDNN's packed layout reads it at the same speed for
 both, so that verifying five tokens costs little more than decoding one. The packed kernels are
 those that `torch.compile` uses on a CPU; where a build of torch lacks them, the plain product
-serves.
+serves. On CUDA a weight stays as it is stored, for the kernels in `models/kernels`.
 
 Shapes: N tokens.
 """
@@ -16,6 +16,7 @@ from functools import cache
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -63,6 +64,32 @@ class PlainLinear:
         return torch.addmm(residual, x, self._weight)
 
 
+class RowLinear:
+    """The library's matrix product, with the weight as it is stored: one row an output.
+
+    For devices on which few tokens are multiplied by kernels that read a weight row by row.
+
+    Attributes:
+        weight: [out, in].
+        bias: [out] or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight = weight.contiguous()
+        self.bias = bias
+        self.outputs, self.parameters = _sizes(weight, bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map [N, in] to [N, out]."""
+        return F.linear(x, self.weight, self.bias)
+
+    def add(self, residual: Tensor, x: Tensor) -> Tensor:
+        """Return residual + projection."""
+        if self.bias is not None:
+            residual = residual + self.bias
+        return torch.addmm(residual, x, self.weight.t())
+
+
 class PackedLinear:
     """oneDNN's product with a prepacked weight.
 
@@ -91,6 +118,8 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """Return the fastest projection for a weight's device and dtype."""
     if weight.device.type == "cpu" and weight.dtype in _packable():
         return PackedLinear(weight, bias)
+    if weight.device.type == "cuda":
+        return RowLinear(weight, bias)
     return PlainLinear(weight, bias)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from specbench.models.base import AncestorMask
+from specbench.transfer import moved
 
 _CHAIN_STEP = 64
 
@@ -118,7 +119,7 @@ class MaskTable:
 
     def _new_offsets(self, mask: AncestorMask) -> Tensor:
         earlier = mask.offsets.shape[0] - mask.ancestors.shape[0]
-        return mask.offsets.to(self._device)[earlier:] - earlier
+        return moved(mask.offsets, self._device)[earlier:] - earlier
 
     def _build(self, mask: AncestorMask) -> Tensor:
         return self._additive(mask.ancestors, self.capacity)
@@ -127,7 +128,7 @@ class MaskTable:
         """Return [T, prefix + W]: zeros, then minus infinity where `visible` is False."""
         count, width = visible.shape
         table = torch.zeros(count, prefix + width, dtype=self._dtype, device=self._device)
-        table[:, prefix:].masked_fill_(visible.to(self._device).logical_not(), -torch.inf)
+        table[:, prefix:].masked_fill_(moved(visible, self._device).logical_not(), -torch.inf)
         return table
 
 

@@ -41,35 +41,35 @@ class HeadNorm(Protocol):
 class RMSHeadNorm:
     """Root-mean-square norm of each head (Qwen3).
 
-    Args:
+    Attributes:
         weight: [H + G, D].
         epsilon: Added to the mean square.
     """
 
     def __init__(self, weight: Tensor, epsilon: float) -> None:
-        self._weight = weight
-        self._epsilon = epsilon
+        self.weight = weight
+        self.epsilon = epsilon
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map [..., H + G, D]."""
-        return rms_norm(x, self._weight, self._epsilon)
+        return rms_norm(x, self.weight, self.epsilon)
 
 
 class LayerHeadNorm:
     """Layer norm of each head with a weight and bias of its own (Chameleon, section 2.3).
 
-    Args:
+    Attributes:
         weight: [H + G, D].
         bias: [H + G, D].
         epsilon: Added to the variance; 1e-5 in every released Chameleon.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -> None:
-        self._weight = weight
-        self._bias = bias
-        self._epsilon = epsilon
+        self.weight = weight
+        self.bias = bias
+        self.epsilon = epsilon
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map [..., H + G, D]."""
-        normed = F.layer_norm(x, (x.shape[-1],), None, None, self._epsilon)
-        return torch.addcmul(self._bias, normed, self._weight)
+        normed = F.layer_norm(x, (x.shape[-1],), None, None, self.epsilon)
+        return torch.addcmul(self.bias, normed, self.weight)

@@ -8,8 +8,11 @@ from typing import Any
 
 from specbench.cache import Cache
 from specbench.law import Law
-from specbench.models.base import Model
+from specbench.models.base import Model, grown, least_capacity, settle
 from specbench.models.image import ImageSide
+
+_RESERVE = 512
+"""Slots beyond prompt and answer: more than any method reserves for drafts."""
 
 
 @dataclass
@@ -55,6 +58,23 @@ class ModelPair:
                 guide(law)
         self._caches.clear()
 
+    def settle(self, tokens: int = 0) -> None:
+        """Let the engines do what must not happen while a generation is timed.
+
+        Args:
+            tokens: Of the next prompt and its answer: caches that graphs were captured for are
+                made large enough beforehand.
+        """
+        models = (self.target, *self.drafts)
+        if all(getattr(model, "settle", None) is None for model in models):
+            return
+        for role, model in self._roles():
+            cache = self._caches.get(role)
+            if cache is not None and cache.capacity < tokens + _RESERVE:
+                self._caches[role] = grown(model, cache, self._room(model, tokens + _RESERVE))
+        for model in models:
+            settle(model)
+
     def target_cache(self, capacity: int) -> Cache:
         """Return the target's cache, empty, with room for `capacity` tokens."""
         return self._cache("target", self.target, capacity)
@@ -67,9 +87,19 @@ class ModelPair:
         """Reuse one buffer for all requests, so that no generation pays for allocation."""
         cache = self._caches.get(role)
         if cache is None or cache.capacity < capacity:
-            room = 256
-            while room < capacity:
-                room *= 2
-            cache = self._caches[role] = model.new_cache(1, room)
+            cache = grown(model, cache, self._room(model, capacity))
+            self._caches[role] = cache
         cache.truncate([0] * len(cache.lengths))
         return cache
+
+    def _roles(self) -> list[tuple[str, Model]]:
+        """Return what `_caches` calls the cache of each model."""
+        drafts = [(f"draft {index}", model) for index, model in enumerate(self.drafts)]
+        return [("target", self.target), *drafts]
+
+    def _room(self, model: Model, capacity: int) -> int:
+        """Return the slots of a cache that need not grow soon."""
+        room = least_capacity(model)
+        while room < capacity:
+            room *= 2
+        return room

@@ -40,6 +40,7 @@ _LAW_KEYS = (
     "text_top_k",
 )
 _SAMPLING_KEYS = (*_LAW_KEYS, "seed")
+RUN_ENGINES = ("auto", "graph", "compile", "eager")
 CFG_SCHEDULES = ("constant", "linear", "cosine")
 _TIMING_KEYS = ("repeats", "processes", "warmup", "threads")
 _RUN_KEYS = (
@@ -49,6 +50,7 @@ _RUN_KEYS = (
     "baseline",
     "sampling",
     "max_new_tokens",
+    "engine",
     "timing",
     "carry_state",
     "score",
@@ -162,6 +164,8 @@ class RunConfig:
         baseline: The method that it is measured against, or None.
         sampling: The target law.
         max_new_tokens: Limit of new tokens a turn, or None for the task's own.
+        engine: How lean models run their forwards; one of `RUN_ENGINES`. "auto" is "graph" on
+            CUDA and "eager" elsewhere.
         timing: Repeats, warm-up and threads.
         carry_state: Whether what a method learns in one sample serves it in the next. Every
             repeat starts afresh all the same.
@@ -179,6 +183,7 @@ class RunConfig:
     baseline: MethodConfig | None = None
     sampling: SamplingConfig = SamplingConfig()
     max_new_tokens: int | None = None
+    engine: str = "auto"
     timing: TimingConfig = TimingConfig()
     carry_state: bool = False
     score: bool = True
@@ -213,6 +218,7 @@ class RunConfig:
             baseline=None if baseline is None else MethodConfig.from_dict(baseline, "baseline"),
             sampling=SamplingConfig.from_dict(reader.mapping("sampling"), model.sampling),
             max_new_tokens=reader.integer("max_new_tokens", minimum=1, null=True),
+            engine=reader.choice("engine", RUN_ENGINES, "auto"),
             timing=TimingConfig.from_dict(reader.mapping("timing")),
             carry_state=reader.boolean("carry_state", False),
             score=reader.boolean("score", True),
@@ -235,9 +241,10 @@ class RunConfig:
 
         Pictures follow from the tokens, and their metrics from the pictures: a finished job can be
         given further metrics without a new measurement. More processes add to what is there.
+        The engine that a run came by stands in the identity of its models.
         """
         plain = self.to_dict()
-        for key in ("results_dir", "resume", "progress", "pictures", "metric"):
+        for key in ("results_dir", "resume", "progress", "pictures", "metric", "engine"):
             del plain[key]
         del plain["timing"]["processes"]
         for key in ("metrics", "references"):

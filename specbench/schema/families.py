@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+UPPER_BOUND = "upper bound"
+"""Instruments that know what they could not know: ceilings, and no methods."""
+
 FAMILIES = (
     "baseline",
     "draft model, chain",
@@ -11,6 +14,7 @@ FAMILIES = (
     "relaxed",
     "routing and quality",
     "constrained",
+    UPPER_BOUND,
     "other",
 )
 """Groups of methods, in the order in which they are listed."""

@@ -9,12 +9,13 @@ from transformers import AutoModelForCausalLM
 from specbench.decoding.tree import TreeMask
 from specbench.models.causal_lm import CausalLM
 from specbench.models.decoder import LeanDecoder
+from specbench.models.static import StaticDecoder
 from tests.unit.models import tiny_checkpoints
 
 CPU = torch.device("cpu")
 ARCHITECTURES = sorted(tiny_checkpoints.configs())
 CASES = [(name, "transformers") for name in ARCHITECTURES] + [
-    (name, "lean") for name in ARCHITECTURES if name != "gpt2"
+    (name, engine) for name in ARCHITECTURES if name != "gpt2" for engine in ("lean", "static")
 ]
 
 
@@ -45,7 +46,8 @@ def engine_of(reference, folder, name, engine):
         if name == "mistral_window":
             model.context = 256
         return model
-    return LeanDecoder(module, name, CPU, torch.float64)
+    lean = LeanDecoder(module, name, CPU, torch.float64)
+    return StaticDecoder(lean) if engine == "static" else lean
 
 
 def full(module, tokens):

@@ -135,15 +135,15 @@ def test_captions_may_alternate(folder, captions):
 def test_features_that_were_forgotten_are_made_again(folder, captions, monkeypatch):
     prompt = captions.image.encode("a blue dog")
     rows = captions.target._conditioning
-    before = rows.rows(prompt, 2), captions.target._body.embedding.clone()
+    before = rows.rows(prompt, 2), captions.target.body.embedding.clone()
     rows._features._seen.clear()
-    captions.target._body.embedding[files.CODES : files.CODES + files.SLOTS] = 0
+    captions.target.body.embedding[files.CODES : files.CODES + files.SLOTS] = 0
     after = rows.rows(prompt, 2)
     assert torch.equal(before[0].tokens, after.tokens) and before[0].padding == after.padding
     hidden = after.padding[0]
     assert hidden == files.SLOTS - 3
     shown = slice(files.CODES + hidden, files.CODES + files.SLOTS)
-    torch.testing.assert_close(captions.target._body.embedding[shown], before[1][shown])
+    torch.testing.assert_close(captions.target.body.embedding[shown], before[1][shown])
 
 
 def test_mutations_of_the_rotation_are_noticed(folder, monkeypatch):
@@ -166,7 +166,7 @@ def test_mutations_of_the_rotation_are_noticed(folder, monkeypatch):
 
 def test_condition_slots_have_neither_queries_nor_keys(classes, captions):
     for pair, slots in ((classes, 1), (captions, files.SLOTS)):
-        body = pair.target._body
+        body = pair.target.body
         assert body._cos[:slots].abs().max() == 0 and body._sin[:slots].abs().max() == 0
         assert body._cos[slots].abs().min() > 0
         assert body.context == slots + files.SIDE**2

@@ -20,13 +20,14 @@ from specbench.models.lean_weights import (
     rotary_tables,
 )
 from specbench.models.masks import MaskTable
+from specbench.models.static import StaticDecoder
 from tests.unit.models import tiny_checkpoints
 
 CPU = torch.device("cpu")
 LONG, SHORT = list(range(2, 13)), [40, 41, 42]
 GAP = len(LONG) - len(SHORT)
 NEXT = [50, 51, 52, 53, 54, 55, 56]
-ARCHITECTURES = ["llama3", "qwen3", "mistral_window"]
+ARCHITECTURES = ["llama3", "qwen3", "mistral_window", "llama3 static", "qwen3 static"]
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +37,11 @@ def model_of(tmp_path_factory):
 
     def load(name):
         if name not in made:
-            path = tiny_checkpoints.write(folder, name)
+            architecture, _, engine = name.partition(" ")
+            path = tiny_checkpoints.write(folder, architecture)
             module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
-            made[name] = LeanDecoder(module, name, CPU, torch.float64)
+            lean = LeanDecoder(module, name, CPU, torch.float64)
+            made[name] = StaticDecoder(lean) if engine else lean
         return made[name]
 
     return load

@@ -24,6 +24,7 @@ from specbench.models.base import Capability, LayerSkip, Taps
 from specbench.models.blocks import BLOCK_NAMES
 from specbench.models.causal_lm import CausalLM
 from specbench.models.decoder import LeanDecoder
+from specbench.models.static import StaticDecoder
 from specbench.models.table import TableModel, markov_table
 from tests.unit.models import tiny_checkpoints
 
@@ -32,6 +33,8 @@ CASES = [
     ("llama", "lean"),
     ("qwen3", "lean"),
     ("mistral_window", "lean"),
+    ("llama3", "static"),
+    ("qwen3", "static"),
     ("llama", "transformers"),
     ("qwen3", "transformers"),
     ("gpt2", "transformers"),
@@ -82,10 +85,11 @@ def load(tmp_path_factory):
     def model_of(name, engine):
         if (name, engine) not in made:
             module = module_of(name)
-            if engine == "lean":
-                made[name, engine] = LeanDecoder(module, name, CPU, torch.float64)
-            else:
+            if engine == "transformers":
                 made[name, engine] = CausalLM(module, name)
+            else:
+                lean = LeanDecoder(module, name, CPU, torch.float64)
+                made[name, engine] = StaticDecoder(lean) if engine == "static" else lean
         return made[name, engine]
 
     model_of.module = module_of

@@ -1,0 +1,360 @@
+"""The lean decoder with static shapes: one pure function of tensors that stay where they are.
+
+On a GPU a small model's forward is bound by launching kernels, not by running them. Here a
+forward of T tokens reads its length, its tokens and its mask from device memory and asks the
+host for nothing, so that it can be captured once as a CUDA graph, or compiled, and then be
+replayed for every length (`models.graphs`, `models.compiled`).
+
+A step (`Step`) is captured between requests, once it has been used twice; `settle` does it, and
+the runner calls `settle` outside of timed regions. Until then the same function runs operation
+by operation over the same memory: the same kernels, only slower to launch. What is not
+static (a prompt, a layer whose sliding window has been passed) runs through the lean decoder's
+own forward on the same cache.
+
+Logits and states belong to the caller: they are copies of what a graph has written, a small
+price beside reading the weights, because drafters keep the logits of several forwards.
+
+Shapes: B rows, T new tokens, C channels, H query heads, G key-value heads, D head width.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from specbench.cache import Cache
+from specbench.models.base import AncestorMask, LayerSkip, Taps
+from specbench.models.decoder import LeanDecoder
+from specbench.models.kernels import HeadScale, Projection
+from specbench.models.lean_weights import Layer
+from specbench.models.linear import Linear, RowLinear
+from specbench.models.norm import LayerHeadNorm, RMSHeadNorm
+from specbench.models.ops import Ops
+from specbench.models.static_cache import (
+    SLOT_STEP,
+    Inputs,
+    Outputs,
+    Replay,
+    StaticCache,
+    Step,
+    Storage,
+    round_up,
+    tree_reach,
+    tree_width,
+)
+
+MOST_TOKENS = 320
+"""Tokens of the largest step; trees of more than `_EXACT_TREE` are padded, so that few sizes
+are in use."""
+
+LEAST_CAPACITY = 2048
+"""Slots of a cache that the runner keeps between requests: growing costs its graphs."""
+
+_EXACT_TREE = 64
+_TREE_STEP = 16
+_NO_SKIP = LayerSkip()
+_USES_BEFORE_CAPTURE = 2
+_MOST_CAPTURED = 512
+_MOST_SETTLED = 4
+_MOST_SPARE = 1
+
+
+class Capture(Protocol):
+    """Makes a step fast."""
+
+    def __call__(self, run: Replay, rehearse: Callable[[Replay], None]) -> Replay:
+        """Return what replays a step.
+
+        Args:
+            run: Runs the step, operation by operation.
+            rehearse: Runs what it is given where nothing is kept, for warming up.
+        """
+
+
+class StaticDecoder(LeanDecoder):
+    """A lean decoder whose forwards of few tokens are static.
+
+    Args:
+        lean: The decoder whose weights it shares.
+        ops: What computes; by default kernels where they run, else plain torch.
+        capture: What makes steps fast; None leaves them as they are.
+        engine: What results call it.
+
+    Attributes:
+        lean: That decoder.
+        least_capacity: Slots of a cache that is kept between requests.
+    """
+
+    least_capacity = LEAST_CAPACITY
+
+    def __init__(
+        self,
+        lean: LeanDecoder,
+        ops: Ops | None = None,
+        capture: Capture | None = None,
+        engine: str = "lean static",
+    ) -> None:
+        self.__dict__.update(lean.__dict__)
+        self.lean = lean
+        self.engine = engine
+        self._ops = ops or Ops()
+        self._capture = capture
+        self._layers = tuple(self._ops.adopt(layer) for layer in self._layers)
+        self._head = self._ops.adopt_head(self._head, self.embedding[:1])
+        self._scales = tuple(_head_scale(layer) for layer in self._layers)
+        windows = [layer.window for layer in self._layers if layer.window is not None]
+        self._window = min(windows, default=None)
+        self._longest: int = self._cos.shape[0]
+        self._caches: weakref.WeakSet[StaticCache] = weakref.WeakSet()
+        self._spare: list[Storage] = []
+
+    def new_cache(self, batch: int, capacity: int) -> StaticCache:
+        """Return an empty cache for `batch` rows of at least `capacity` tokens.
+
+        It takes over the memory of a dead one that is large enough and not much too large.
+        """
+        slots = round_up(capacity, SLOT_STEP)
+        storage = self._reused(batch, slots)
+        if storage is None:
+            storage = Storage.empty(super().new_cache(batch, slots).store)
+        cache = StaticCache(storage)
+        weakref.finalize(cache, _give_back, self._spare, storage).atexit = False
+        self._caches.add(cache)
+        return cache
+
+    def grow(self, cache: Cache, capacity: int) -> StaticCache:
+        """Return an empty, larger cache in the place of one.
+
+        The next `settle` captures for it what was in use there.
+        """
+        assert isinstance(cache, StaticCache)
+        larger = self.new_cache(len(cache.lengths), capacity)
+        for step, use in cache.storage.uses.items():
+            larger.storage.use(step).count += use.count
+        return larger
+
+    def _reused(self, batch: int, slots: int) -> Storage | None:
+        for storage in self._spare:
+            found = storage.store.shape
+            if found[2] == batch and slots <= found[4] <= 2 * slots:
+                self._spare.remove(storage)
+                return storage
+        return None
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: Cache,
+        *,
+        mask: AncestorMask | None = None,
+        last: int = 0,
+        skip: LayerSkip | None = None,
+        taps: Taps | None = None,
+    ) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.forward`."""
+        assert isinstance(cache, StaticCache)
+        step = self._step_of(tokens, cache, mask, last, skip, taps)
+        if step is None:
+            return super().forward(tokens, cache, mask=mask, last=last, skip=skip, taps=taps)
+        storage, count = cache.storage, tokens.shape[1]
+        use = storage.use(step)
+        use.count += 1
+        use.inputs.fill(tokens, mask)
+        storage.point(cache.lengths, cache.padding)
+        outputs = self._run(step, storage, use.inputs) if use.replay is None else use.replay()
+        storage.advanced(step.tokens)
+        cache.advance(count)
+        logits = outputs.logits
+        if taps is not None:
+            kept = 0 if taps.every else last
+            taps.states = [state[:, :count][:, -kept:] for state in outputs.states]
+        if logits.shape[1] > (last or count):
+            logits = logits[:, :count][:, -last:]
+        if self.head_first is None and logits.shape[2] > self.vocab_size:
+            logits = logits[..., : self.vocab_size]
+        return logits
+
+    def _step_of(
+        self,
+        tokens: Tensor,
+        cache: StaticCache,
+        mask: AncestorMask | None,
+        last: int,
+        skip: LayerSkip | None,
+        taps: Taps | None,
+    ) -> Step | None:
+        """Return the step of a forward, or None where it has to run as it comes."""
+        rows, count = tokens.shape
+        width, fed = 0, count
+        if mask is not None:
+            fed = count if count <= _EXACT_TREE else round_up(count, _TREE_STEP)
+            width = tree_width(mask.ancestors.shape[1] + fed - count)
+        longest, shortest = max(cache.lengths), min(cache.lengths)
+        hidden = max(cache.padding) if cache.padding is not None else 0
+        reach = count if mask is None else tree_reach(mask)
+        if (
+            shortest == 0
+            or shortest < hidden
+            or count > MOST_TOKENS
+            or longest + fed > cache.capacity
+            or longest + reach > self._longest
+            or (self._window is not None and longest + count > self._window)
+        ):
+            return None
+        wanted = 0 if last >= count or fed > count else last
+        layers = taps.layers if taps is not None else ()
+        every = taps is not None and taps.every and wanted > 0
+        return Step(rows, fed, width, wanted, hidden > 0, skip, layers, every)
+
+    @property
+    def projections(self) -> list[Projection]:
+        """All weights that a step multiplies by and the kernels can read."""
+        found = [(linear, False) for each in self._layers for linear in (each.qkv, each.output)]
+        found += [(each.gate_up, True) for each in self._layers]
+        found += [(each.down, False) for each in self._layers]
+        plain = [(self._head, False)] + found
+        return [
+            Projection(linear.weight, gated)
+            for linear, gated in plain
+            if isinstance(linear, RowLinear)
+        ]
+
+    def settle(self) -> None:
+        """Capture the steps that are in use, for every cache that is; never in a timed region."""
+        if self._capture is None:
+            return
+        settled = sum(cache.storage.settled for cache in self._caches)
+        settled += sum(storage.settled for storage in self._spare)
+        for cache in list(self._caches):
+            if not cache.storage.settled and settled >= _MOST_SETTLED:
+                continue
+            settled += not cache.storage.settled
+            cache.storage.settled = True
+            self._settle(cache, self._capture)
+
+    @torch.inference_mode()
+    def _settle(self, cache: StaticCache, capture: Capture) -> None:
+        storage = cache.storage
+        captured = len(storage.captured)
+        for step, use in storage.uses.items():
+            place = min(max(cache.lengths), max(self._longest - step.tokens, 0))
+            place = min(place, cache.capacity - step.tokens)
+            if (
+                use.replay is not None
+                or use.count < _USES_BEFORE_CAPTURE
+                or place < 0
+                or captured >= _MOST_CAPTURED
+            ):
+                continue
+            run = partial(self._run, step, storage, use.inputs)
+            rehearse = partial(storage.rehearse, place, step.tokens)
+            use.replay = capture(run, rehearse)
+            captured += 1
+            storage.forget()
+
+    def _run(self, step: Step, storage: Storage, inputs: Inputs) -> Outputs:
+        """Compute a step: a pure function of tensors, but for the cache and its lengths."""
+        ops, epsilon, skip = self._ops, self._epsilon, step.skip or _NO_SKIP
+        rows, count = step.rows, step.tokens
+        first = storage.first if step.padded else None
+        stream = _Stream(F.embedding(inputs.tokens.reshape(-1), self.embedding), ops, epsilon)
+        tapped: dict[int, Tensor] = {}
+        kept = 0 if step.every else step.last
+        for index, layer in enumerate(self._layers):
+            if index not in skip.attention:
+                qkv = ops.project(layer.qkv, stream.norm(layer.attention_norm))
+                keys, values = storage.store[0, index], storage.store[1, index]
+                query = ops.rotate(
+                    qkv,
+                    self._cos,
+                    self._sin,
+                    keys,
+                    values,
+                    storage.length,
+                    inputs.offsets,
+                    self._scales[index],
+                )
+                mixed = ops.attend(query, keys, values, storage.length, inputs.ancestors, first)
+                stream.add(layer.output, mixed.reshape(rows * count, -1))
+            if index not in skip.feed_forward:
+                normed = stream.norm(layer.feed_forward_norm)
+                stream.add(layer.down, ops.project_silu_mul(layer.gate_up, normed))
+            if index in step.layers:
+                tapped[index] = stream.value().view(rows, count, -1)[:, -kept:]
+        storage.length.add_(count)
+        if step.last and not step.every:
+            stream = _Stream(_last(stream.value(), step), ops, epsilon)
+        hidden = stream.norm(self._final_norm)
+        tapped[-1] = hidden.view(rows, -1, hidden.shape[-1])
+        if step.last and step.every:
+            hidden = _last(hidden, step)
+        head = self._head
+        logits = ops.project(head, hidden) if isinstance(head, RowLinear) else head(hidden)
+        states = tuple(tapped[layer] for layer in step.layers)
+        return Outputs(logits.view(rows, -1, logits.shape[-1]), states)
+
+
+class _Stream:
+    """The residual stream, with a projection that waits to be added and normed in one kernel.
+
+    Args:
+        x: [N, C].
+        ops: What computes.
+        epsilon: Of every norm.
+    """
+
+    def __init__(self, x: Tensor, ops: Ops, epsilon: float) -> None:
+        self._x = x
+        self._ops = ops
+        self._epsilon = epsilon
+        self._pending: tuple[Linear, Tensor] | None = None
+
+    def add(self, linear: Linear, x: Tensor) -> None:
+        """Add a projection to the stream."""
+        self.value()
+        self._pending = (linear, x)
+
+    def norm(self, weight: Tensor) -> Tensor:
+        """Return the stream, normed, [N, C]."""
+        if self._pending is None:
+            return self._ops.norm(self._x, weight, self._epsilon)
+        linear, x = self._pending
+        self._pending = None
+        self._x, normed = self._ops.project_add_norm(linear, x, self._x, weight, self._epsilon)
+        return normed
+
+    def value(self) -> Tensor:
+        """Return the stream, [N, C]."""
+        if self._pending is not None:
+            linear, x = self._pending
+            self._pending = None
+            self._x = self._ops.project_add(linear, x, self._x)
+        return self._x
+
+
+def _last(x: Tensor, step: Step) -> Tensor:
+    """Return the last tokens of each row, [B last, C], of [B T, C]."""
+    return x.view(step.rows, step.tokens, -1)[:, -step.last :].reshape(-1, x.shape[-1])
+
+
+def _head_scale(layer: Layer) -> HeadScale | None:
+    norm = layer.head_norm
+    if isinstance(norm, RMSHeadNorm):
+        return HeadScale(norm.weight, norm.epsilon)
+    if isinstance(norm, LayerHeadNorm):
+        return HeadScale(norm.weight, norm.epsilon, norm.bias)
+    assert norm is None, "a norm of heads that the kernels do not know"
+    return None
+
+
+def _give_back(spare: list[Storage], storage: Storage) -> None:
+    """Keep a dead cache's memory for the next one."""
+    if len(spare) < _MOST_SPARE:
+        spare.append(storage)
