@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from specbench import __version__
 from specbench.cli import (
     audit,
+    bench_engine,
     calibrate,
     compare,
     datastore,
@@ -69,6 +70,7 @@ app.command("show")(show.show)
 app.command("audit")(audit.audit)
 app.command("calibrate")(calibrate.calibrate)
 app.command("doctor")(doctor.doctor)
+app.command("bench-engine")(bench_engine.bench_engine)
 app.add_typer(datastore.app, name="datastore")
 
 

@@ -9,31 +9,19 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from specbench.cli.console import print_json, stdout
+from specbench.cli.doctor_check import Check
 from specbench.errors import SpecbenchError
+
+if TYPE_CHECKING:
+    from specbench.cli.doctor_models import Need
 
 _HUB = "huggingface.co"
 _HUB_TIMEOUT_S = 2.0
-
-
-class Check(NamedTuple):
-    """One finding.
-
-    Attributes:
-        name: What was looked at.
-        status: "ok", "note" (works, with advice) or "bad" (a run would fail).
-        found: What was found.
-        advice: What to do, or empty.
-    """
-
-    name: str
-    status: str
-    found: str
-    advice: str = ""
 
 
 def doctor(
@@ -42,9 +30,11 @@ def doctor(
         Path, typer.Option("--results-dir", help="The folder that runs write to.")
     ] = Path("results"),
 ) -> None:
-    """Check this machine: versions, devices, embedded weights, sandbox, results folder, network.
+    """Check this machine: versions, devices and their engines, weights, sandbox, network.
 
-    Exits with 1 where the embedded default run would fail.
+    The copy bandwidth is measured; on a GPU, bfloat16, kernels, graphs and compilation are tried.
+    The table says what each model entry would need here. Exits with 1 where the embedded default
+    run would fail.
     """
     checks: list[Check] = []
     looks: list[tuple[str, Callable[[], list[Check]]]] = [
@@ -63,12 +53,56 @@ def doctor(
             checks.append(Check(name, "bad", error.what, error.fix or error.why))
         except Exception as error:
             checks.append(Check(name, "bad", f"{type(error).__name__}: {error}"))
+    place, needs = _needs(checks)
     if json:
-        print_json([check._asdict() for check in checks])
+        print_json(
+            {
+                "checks": [check._asdict() for check in checks],
+                "models_on": place,
+                "models": [need._asdict() for need in needs],
+            }
+        )
     else:
         _print(checks)
+        _print_needs(place, needs)
     if any(check.status == "bad" for check in checks):
         raise typer.Exit(1)
+
+
+def _needs(checks: list[Check]) -> tuple[str, list[Need]]:
+    """Return the device that runs take, in words, and what every model entry needs of it."""
+    from specbench.cli.doctor_models import device_of_runs, needs_of_models
+
+    try:
+        device, free = device_of_runs()
+        return f"{device}, {free / 1e9:.1f} GB free", needs_of_models(free)
+    except Exception as error:
+        checks.append(Check("models", "bad", f"{type(error).__name__}: {error}"))
+        return "", []
+
+
+def _print_needs(place: str, needs: list[Need]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    if not needs:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title, justify in (("model", "left"), ("GB", "right"), ("weights", "left"), ("", "left")):
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for need in needs:
+        fits = {True: ("fits", "green"), False: ("does not fit", "yellow"), None: ("–", "")}
+        words, style = fits[need.fits]
+        size = "–" if need.gigabytes is None else f"{need.gigabytes:.1f}"
+        if need.gigabytes is not None and need.gigabytes < 0.1:
+            size = f"{need.gigabytes:.3f}"
+        table.add_row(need.name, size, need.where, Text(words, style=style))
+    stdout().print()
+    stdout().print(Text(f"Models on {place}", style="bold cyan"))
+    stdout().print(table)
+    stdout().print(
+        Text("Gigabytes of weights, drafts included; the cache comes on top.", style="dim")
+    )
 
 
 def _print(checks: list[Check]) -> None:
@@ -109,32 +143,9 @@ def _libraries() -> list[Check]:
 
 
 def _device() -> list[Check]:
-    import torch
+    from specbench.cli.doctor_device import device_checks
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = torch.get_num_threads()
-    checks = [Check("cpu", "ok", f"{platform.machine()}, {cores} cores, {threads} torch threads")]
-    if hasattr(os, "getloadavg"):
-        load = os.getloadavg()[0]
-        busy = load > 0.5 * (cores or 1)
-        checks.append(
-            Check(
-                "load",
-                "note" if busy else "ok",
-                f"{load:.1f} in the last minute",
-                "Other work runs here; times will be noisy." if busy else "",
-            )
-        )
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            about = torch.cuda.get_device_properties(index)
-            memory = about.total_memory / 2**30
-            checks.append(Check(f"cuda:{index}", "ok", f"{about.name}, {memory:.0f} GiB"))
-    else:
-        checks.append(
-            Check("cuda", "note", "no GPU", "The embedded models run on the CPU; 8B models do not.")
-        )
-    return checks
+    return device_checks()
 
 
 def _weights() -> list[Check]:

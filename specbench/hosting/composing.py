@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from specbench.errors import ConfigError, UsageError
 from specbench.paths import conf_dir
 from specbench.schema import catalog
+from specbench.schema.config import RunConfig
 from specbench.schema.reading import unknown_key
 
 CONFIG_NAME = "config"
@@ -65,6 +66,34 @@ def with_models_task(request: HostRequest) -> HostRequest:
     if len(tasks) != 1 or None in tasks:
         return request
     return replace(request, overrides=(*request.overrides, f"task={tasks.pop()}"))
+
+
+def with_method_keys(request: HostRequest) -> HostRequest:
+    """Return the request with a method's own parameters named in full.
+
+    `method=synthetic acceptance=0.8` says no less than `method.acceptance=0.8`. A key of the run
+    comes first, and in a sweep all methods must have the parameter.
+    """
+    words = dict(word.partition("=")[::2] for word in request.overrides)
+    if "method" not in words:
+        return request
+    folders = folders_of(request)
+    known = catalog.names("method", folders)
+    names = words["method"].split(",") if request.multirun else [words["method"]]
+    if not all(name in known for name in names):
+        return request
+    entries = [catalog.load("method", name, folders) for name in names]
+    shared = set.intersection(*(set(entry.get("parameters") or ()) for entry in entries))
+    shared -= {field.name for field in fields(RunConfig)}
+    overrides = (
+        f"method.{word}" if word.partition("=")[0] in shared else word for word in request.overrides
+    )
+    return replace(request, overrides=tuple(overrides))
+
+
+def completed(request: HostRequest) -> HostRequest:
+    """Return the request with what its words imply."""
+    return with_models_task(with_method_keys(request))
 
 
 @contextmanager

@@ -31,13 +31,13 @@ from specbench.hosting.composing import (
     CONFIG_NAME,
     HostRequest,
     choices_of,
+    completed,
     composed,
     composer,
     expand,
     explain,
     folders_of,
     swept_keys,
-    with_models_task,
 )
 from specbench.hosting.reading import read_config
 from specbench.paths import conf_dir
@@ -72,7 +72,7 @@ def run(request: HostRequest) -> list[JobOutcome]:
         ConfigError: If a job's configuration is not valid; nothing has run then.
         KeyboardInterrupt: If the user interrupts; finished measurements are kept.
     """
-    request = with_models_task(request)
+    request = completed(request)
     jobs = compose_jobs(request)
     _finished.clear()
     if not request.multirun:
@@ -90,7 +90,7 @@ def run(request: HostRequest) -> list[JobOutcome]:
 
 def show_config(request: HostRequest, kind: str, package: str | None, resolve: bool) -> None:
     """Print a configuration as Hydra composes it: `kind` is "job", "hydra" or "all"."""
-    request = with_models_task(request)
+    request = completed(request)
     flags = ["--cfg", kind]
     if package:
         flags += ["--package", package]
@@ -108,7 +108,7 @@ def compose_jobs(request: HostRequest) -> list[tuple[str, RunConfig]]:
     Raises:
         ConfigError: If a name, a key or a value is not valid.
     """
-    request = with_models_task(request)
+    request = completed(request)
     with composer(request):
         jobs = expand(request)
         configs = [composed(job, request) for job in jobs]

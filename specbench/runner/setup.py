@@ -8,6 +8,8 @@ from dataclasses import replace
 from specbench.calibration import find_calibrations
 from specbench.decoding.base import Decoder
 from specbench.law import Guidance, Law
+from specbench.models import engines
+from specbench.models.load import pick_device
 from specbench.models.pair import ModelPair
 from specbench.runner.measure import Arm
 from specbench.schema.build import instantiate, locate
@@ -62,10 +64,17 @@ def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
     Args:
         config: The run.
         needs: What the methods need of the models.
+
+    Raises:
+        ModelError: If the models cannot be loaded, or not run in the engine that is asked for.
     """
+    model = config.model
+    lean = model.engine != "transformers" and not model.device_map
+    engines.check_engine(config.engine, pick_device(model.device), model.name, lean=lean)
     load = locate(str(config.model.loader["_target_"]))
     options = {key: value for key, value in config.model.loader.items() if key != "_target_"}
     models: ModelPair = load(config.model, needs=needs, **options)
+    engines.switch(models, config.engine)
     models.bind(target_law(config))
     return models
 

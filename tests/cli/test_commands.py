@@ -110,7 +110,7 @@ def test_the_doctor_reports_and_exits(specbench: Call, monkeypatch: pytest.Monke
     monkeypatch.setattr(doctor, "_results_folder", lambda folder: doctor.Check("f", "ok", "fine"))
     good = specbench("doctor", "--json")
     assert good.exit_code == 0, good.output
-    checks = {check["name"]: check for check in json.loads(good.stdout)}
+    checks = {check["name"]: check for check in json.loads(good.stdout)["checks"]}
     assert checks["python"]["status"] == "ok"
     assert "offline by HF_HUB_OFFLINE" in checks["hub"]["found"]
     monkeypatch.setattr(doctor, "_sandbox", broken)

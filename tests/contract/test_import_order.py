@@ -28,6 +28,7 @@ TORCH_FREE = (
 ORDER = (
     *TORCH_FREE,
     "rng",
+    "transfer",
     "law",
     "cache",
     "clock",

@@ -1,0 +1,1 @@
+"""The speed of the engines by themselves: `specbench bench-engine`, without a download."""
