@@ -51,7 +51,7 @@ class Effort:
         return tuple(case for case in cases if case.quick) if self.short else cases
 
 
-QUICK = Effort(paths=600, generations=80, short=True)
+QUICK = Effort(paths=1600, generations=80, short=True)
 FULL = Effort(paths=60_000, generations=2000)
 
 

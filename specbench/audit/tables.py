@@ -157,6 +157,7 @@ ENUMERATED: tuple[Case, ...] = (
     Case("forbidden tokens on both sides", forbidding_pair, prompt=(0,), count=4),
     Case("a draft at temperature 2", table_pair, draft_law=Law(temperature=2.0)),
     Case("a draft at temperature 0", table_pair, draft_law=Law(temperature=0.0)),
+    Case("three positions of two tokens", two_tokens, count=3, quick=True),
 )
 """Cases whose whole output law is enumerated, in the order in which they are tried."""
 
