@@ -13,6 +13,7 @@ import pytest
 
 from specbench.clock import CpuClock
 from specbench.decoding.ledger import Count, Generation
+from specbench.decoding.lengths import oracle_cost
 from specbench.decoding.request import Request, StopTokens
 from specbench.hosting import load_method
 from specbench.law import Law
@@ -132,6 +133,12 @@ def run(method: str, law: str) -> Run:
         clock = CountingClock(watched)
         generation = decoder.generate(on_device(models), request, clock)
     return Run(expected, generation, clock.traffic)
+
+
+@pytest.fixture(autouse=True)
+def _one_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a step cost the same on both devices: adaptive_sd chooses its lengths by the clock."""
+    monkeypatch.setattr(oracle_cost, "measured_cost_ratio", lambda *models: 0.2)
 
 
 @pytest.mark.parametrize("method", catalog.names("method"))

@@ -100,6 +100,7 @@ class Jacobi(Decoder):
                 )
             guesses = guesses[:left]
             base = cache.lengths[0]
+            clock.launch()
             fed = to_device([[committed[-1], *guesses]], target.device)
             clock.lap(Segment.DRAFT)
             logits = target.forward(fed, cache)

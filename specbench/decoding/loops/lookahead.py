@@ -122,6 +122,7 @@ class Lookahead(Decoder):
             columns = len(rows[0]) + 1 if rows else 1
             layout = Layout(columns, max(len(rows) - 1, 0), len(guesses), length)
             tokens = [root, *_flat(rows), *_flat(guesses)]
+            clock.launch()
             fed = to_device([tokens], target.device)
             base = cache.lengths[0]
             clock.lap(Segment.DRAFT)

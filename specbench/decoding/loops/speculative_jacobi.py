@@ -103,6 +103,7 @@ class SpeculativeJacobi(Decoder):
             left = request.max_new_tokens - len(tally.tokens) - 1
             count = min(self._columns - 1, left)
             base = cache.lengths[0]
+            clock.launch()
             fed = window.fill(committed, count)
             clock.lap(Segment.DRAFT)
             logits = target.forward(fed, cache)
