@@ -46,7 +46,7 @@ def run(folder, command):
 
 def test_the_examples_are_complete(example):
     folder, commands = example
-    assert len(commands) == 3
+    assert len(commands) == 4
     assert (folder / "echo_drafter.py").is_file()
     assert (folder / "conf/method/pld_recent.yaml").is_file()
 
