@@ -61,7 +61,7 @@ def measure_synthetic(
         "one": target.seconds(target.verify(1)),
     }
     own = Steps(models, context, 1, draft=True)
-    single["draft"] = own.seconds(own.draft())
+    single["draft"] = own.seconds(own.draft(), draft_length)
     costs = {name: spread(found).median for name, found in in_turns(single, len(prompts)).items()}
 
     decoder, plain = SyntheticAcceptance(acceptance, draft_length), Autoregressive()
