@@ -10,11 +10,9 @@ a row is judged by the less favourable of the two.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from specbench.stats.student import student_quantile, two_sided
 from specbench.stats.variance import Components
 
 
@@ -47,22 +45,15 @@ class PooledPasses(NamedTuple):
         own = ratio.p_value(effect)
         if ratio.pass_count < 2:
             return own
-        return max(own, two_sided(effect, *self._error(ratio)))
+        return max(own, self._pooled(ratio).p_value(effect, self.degrees))
 
     def bound(self, probability: float, ratio: Components) -> float:
         """Return the log ratio whose p-value is 2 (1 - `probability`)."""
         own = ratio.bound(probability)
         if ratio.pass_count < 2:
             return own
-        error, degrees = self._error(ratio)
-        return max(own, student_quantile(probability, degrees) * error)
+        return max(own, self._pooled(ratio).bound(probability, self.degrees))
 
-    def _error(self, ratio: Components) -> tuple[float, float]:
-        """Return the pooled standard error of a ratio and its degrees of freedom."""
-        passes = self.variance / ratio.pass_count
-        total = max(ratio.samples + max(0.0, passes - ratio.cells), passes)
-        spread = passes**2 / self.degrees
-        if ratio.sample_count > 1:
-            spread += ratio.samples**2 / (ratio.sample_count - 1)
-        fewest = max(1, min(ratio.sample_count - 1, self.degrees))
-        return math.sqrt(total), max(fewest, total**2 / spread) if spread > 0 else fewest
+    def _pooled(self, ratio: Components) -> Components:
+        """Return what moves a ratio where its passes move as all do."""
+        return ratio._replace(passes=self.variance / ratio.pass_count)

@@ -67,21 +67,31 @@ class Components(NamedTuple):
         )
 
     @property
-    def degrees(self) -> float:
-        """Degrees of freedom of `total`, by Satterthwaite's rule (Biometrics 2, 1946).
+    def error(self) -> float:
+        """Standard error of the log ratio: never less than what whole passes alone would give."""
+        return math.sqrt(max(self.total, self.passes))
+
+    def degrees(self, of_passes: int | None = None) -> float:
+        """Return the degrees of freedom of `error`, by Satterthwaite's rule (Biometrics 2, 1946).
 
         Near those of the samples where whole passes hardly move, near those of the passes where
         little else does. With one pass those of the samples.
-        """
-        of_samples = self.samples**2 / (self.sample_count - 1) if self.sample_count > 1 else 0.0
-        of_passes = self.passes**2 / (self.pass_count - 1) if self.pass_count > 1 else 0.0
-        spread = of_samples + of_passes
-        if spread <= 0:
-            return float(max(1, self.sample_count - 1))
-        fewest = max(1, min(self.sample_count, max(2, self.pass_count)) - 1)
-        return max(fewest, max(self.total, self.passes) ** 2 / spread)
 
-    def bound(self, probability: float) -> float:
+        Args:
+            of_passes: Degrees of freedom of `passes`; None for one less than there are passes.
+        """
+        of_samples = self.sample_count - 1
+        of_passes = self.pass_count - 1 if of_passes is None else of_passes
+        spread = self.samples**2 / of_samples if of_samples > 0 else 0.0
+        spread += self.passes**2 / of_passes if of_passes > 0 else 0.0
+        fewest = max(1, min(of_samples, of_passes))
+        return (
+            max(fewest, max(self.total, self.passes) ** 2 / spread)
+            if spread > 0
+            else float(max(1, of_samples))
+        )
+
+    def bound(self, probability: float, of_passes: int | None = None) -> float:
         """Return the distance from no effect that only noise exceeds with 1 - `probability`.
 
         For the small levels that an adjustment for many comparisons asks for. There the quantile
@@ -90,13 +100,13 @@ class Components(NamedTuple):
 
         Args:
             probability: Of one side, 0.975 for a level of 5%.
+            of_passes: See `degrees`.
         """
-        error = math.sqrt(max(self.total, self.passes))
-        return student_quantile(probability, self.degrees) * error
+        return student_quantile(probability, self.degrees(of_passes)) * self.error
 
-    def p_value(self, effect: float) -> float:
+    def p_value(self, effect: float, of_passes: int | None = None) -> float:
         """Return the two-sided p-value of a log ratio, by the law of `bound`."""
-        return two_sided(effect, math.sqrt(max(self.total, self.passes)), self.degrees)
+        return two_sided(effect, self.error, self.degrees(of_passes))
 
     def reach(self, probability: float) -> float:
         """Return the half-width of the log ratio's interval.
