@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
+
+from specbench.report.grid import grid
 
 Record = Mapping[str, Any]
 
@@ -157,13 +158,7 @@ def _legend(record: Record) -> str:
 
 
 def _table(*titles: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        header_style="bold",
-    )
+    table = grid()
     for number, title in enumerate(titles):
         table.add_column(title, justify="left" if number == 0 else "right", overflow="fold")
     return table

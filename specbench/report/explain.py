@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
@@ -15,6 +14,7 @@ from rich.text import Text
 from specbench.compare.comparison import OVERALL
 from specbench.compare.explain import ExplainedRow, Explanation
 from specbench.report import words
+from specbench.report.grid import GAP, grid
 from specbench.report.json import plain
 from specbench.report.markdown import escaped
 
@@ -25,7 +25,6 @@ _HEADINGS = {
     "mal": "Acceptance length: one name, {count} definitions, the same rounds",
     "speedup": "Speedup: one name, {count} definitions, the same pairs",
 }
-_GAP = 2
 _WIDEST_TEXT = 100
 
 
@@ -40,7 +39,7 @@ def render(explanation: Explanation, width: int = 100) -> RenderableType:
     parts.append(Text(_heading(explanation), style="bold"))
     for section in _sections(explanation):
         rows = [row for row in explanation.rows if row.section == section]
-        for chunk in _chunks(rows, width - _title_width(explanation) - _GAP):
+        for chunk in _chunks(rows, width - _title_width(explanation) - GAP):
             shown = "all tasks" if section == OVERALL else section
             parts.extend([Text(), Text(shown, style="bold cyan"), _table(explanation, chunk)])
     parts.append(Text())
@@ -113,7 +112,7 @@ def _chunks(rows: Sequence[ExplainedRow], width: int) -> Iterator[list[Explained
     chunk: list[ExplainedRow] = []
     used = 0
     for row in rows:
-        needed = max(cell_len(row.label), 6) + _GAP
+        needed = max(cell_len(row.label), 6) + GAP
         if chunk and used + needed > width:
             yield chunk
             chunk, used = [], 0
@@ -124,13 +123,7 @@ def _chunks(rows: Sequence[ExplainedRow], width: int) -> Iterator[list[Explained
 
 
 def _table(explanation: Explanation, rows: Sequence[ExplainedRow]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, _GAP - 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        header_style="bold",
-    )
+    table = grid()
     table.add_column("definition", no_wrap=True)
     for row in rows:
         table.add_column(Text(row.label), justify="right", overflow="fold")

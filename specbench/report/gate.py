@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from specbench.compare.gate import FAIL, PASS, UNSURE, Check, Gate, amount
 from specbench.report import words
+from specbench.report.grid import GAP, grid
 from specbench.report.json import plain
 
 FORMAT = 1
@@ -23,7 +23,6 @@ FORMAT = 1
 WIDEST_TEXT = 100
 """Columns at which sentences wrap, however wide the terminal is."""
 
-_GAP = 2
 _STYLES = {PASS: "green", FAIL: "bold red", UNSURE: "yellow"}
 _LEGEND = (
     "A rule fails where the 95% interval excludes no change, the change exceeds the tolerance in "
@@ -185,16 +184,10 @@ def _table(checks: Sequence[Check], width: int) -> Table:
 
     while (
         any(column.rank for column in columns)
-        and sum(natural(column) + _GAP for column in columns) - _GAP >= width
+        and sum(natural(column) + GAP for column in columns) - GAP >= width
     ):
         columns.remove(max(columns, key=lambda column: column.rank))
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, _GAP - 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        header_style="bold",
-    )
+    table = grid()
     for column in columns:
         table.add_column(
             column.title,

@@ -11,7 +11,6 @@ import io
 import json
 from datetime import UTC, datetime
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
 from rich.table import Table
@@ -20,6 +19,7 @@ from rich.text import Text
 from specbench.compare.comparison import BETTER, INCONCLUSIVE, WORSE
 from specbench.compare.history import History, Point, Series
 from specbench.report import words
+from specbench.report.grid import grid
 from specbench.report.json import plain
 
 FORMAT = 1
@@ -157,13 +157,7 @@ def drawn(point: Point, low: float, high: float, width: int) -> str:
 
 
 def _table(series: Series, history: History, width: int) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        header_style="bold",
-    )
+    table = grid()
     rows = [_cells(point, history) for point in series.points]
     headers = ("revision", "date", "n", "value", "change")
     used = sum(max(map(len, column)) + 2 for column in zip(headers, *rows, strict=True))

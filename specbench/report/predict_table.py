@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from specbench.predict.speedup import BatchPrediction, Prediction
+from specbench.report.grid import GAP, grid
 from specbench.report.predict import (
     CHECK_LEGEND,
     DETAIL_LEGEND,
@@ -38,7 +38,6 @@ DETAILED = 3
 
 _WIDEST = 100
 _BAR = 36
-_GAP = 2
 _LABEL = 40
 
 
@@ -99,7 +98,7 @@ def _total_width(header: Sequence[str], rows: Sequence[Sequence[Text]], places: 
     total = 0
     for place in places:
         widest = max([cell_len(row[place].plain) for row in rows] + [cell_len(header[place])])
-        total += min(widest, _LABEL) + _GAP
+        total += min(widest, _LABEL) + GAP
     return total
 
 
@@ -199,13 +198,7 @@ def _exactness(name: str) -> Text:
 
 def _table(headers: Sequence[str], left: int) -> Table:
     """Return an empty table whose first `left` columns are flush left."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, _GAP - 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        header_style="bold",
-    )
+    table = grid()
     for place, header in enumerate(headers):
         table.add_column(
             header,

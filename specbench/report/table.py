@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from rich import box
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.constrain import Constrain
@@ -14,11 +13,11 @@ from rich.text import Text
 
 from specbench.compare.comparison import BETTER, OVERALL, WORSE, Comparison, ComparisonRow
 from specbench.report import words
+from specbench.report.grid import GAP, grid
 
 WIDEST_TEXT = 100
 """Columns at which sentences wrap, however wide the terminal is."""
 
-_GAP = 2
 _NARROWEST_LABEL = 16
 _WIDEST_LABEL = 40
 _SPARED = 8  # columns from this rank on are left out rather than that a label is broken
@@ -136,7 +135,7 @@ def _fitting(
     }
     label = min(natural["method"], _WIDEST_LABEL)
     while True:
-        others = sum(natural[column.title] + _GAP for column in kept) - natural["method"] - _GAP
+        others = sum(natural[column.title] + GAP for column in kept) - natural["method"] - GAP
         free = width - others - 1
         last = max(kept, key=lambda column: column.rank)
         needed = label if last.rank >= _SPARED else min(label, _NARROWEST_LABEL)
@@ -155,13 +154,7 @@ def _title(name: str, rows: Sequence[ComparisonRow]) -> Text:
 def _table(
     rows: Sequence[ComparisonRow], columns: Sequence[_Column], widths: dict[str, int]
 ) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, _GAP - 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        header_style="bold",
-    )
+    table = grid()
     for column in columns:
         table.add_column(
             column.title,
