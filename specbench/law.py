@@ -20,6 +20,9 @@ from torch import Tensor
 
 from specbench.transfer import moved
 
+OWN = "own"
+"""The unconditional row that a model's entry states."""
+
 _LAW_VERSION = 1
 _SMALL_VOCABULARY = 4096
 
@@ -37,6 +40,7 @@ class Guidance:
         schedule: How s grows over the picture: "constant", "linear" (from 1 at the first code to
             s at the last) or "cosine" (the same ends, along half a cosine).
         image_scale: Weight of the image condition for models of three rows, else None.
+        unconditional: Which unconditional row; one of `schema.config.UNCONDITIONAL`.
 
     Guidance: Ho and Salimans 2022, "Classifier-Free Diffusion Guidance".
     """
@@ -44,6 +48,7 @@ class Guidance:
     scale: float
     schedule: str = "constant"
     image_scale: float | None = None
+    unconditional: str = OWN
 
     @property
     def rows(self) -> int:
@@ -116,6 +121,8 @@ class Law:
         for key in ("guidance", "text_top_k"):  # absent from the laws of text
             if values[key] is None:
                 del values[key]
+        if values.get("guidance", {}).get("unconditional") == OWN:
+            del values["guidance"]["unconditional"]  # as before there were others
         if self.greedy:
             values["top_k"] = values["top_p"] = None
         if self.top_p is not None and self.top_p >= 1:
@@ -173,6 +180,8 @@ def _describe_guidance(guidance: Guidance) -> str:
         words += f" ({guidance.schedule})"
     if guidance.image_scale is not None:
         words += f", image guidance {guidance.image_scale:g}"
+    if guidance.unconditional != OWN:
+        words += f", unconditional row {guidance.unconditional}"
     return words
 
 

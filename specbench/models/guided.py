@@ -133,6 +133,7 @@ class GuidedModel:
         """Set how rows are mixed: from now on the logits are those of this law."""
         guidance = law.guidance or Guidance(1.0)
         self._rows = guidance.rows
+        self._unconditional = guidance.unconditional
         self._image_scale = guidance.image_scale
         self._text_top_k = law.text_top_k
         codes = iter(guidance.scales(self._grid.rows * self._grid.columns))
@@ -190,7 +191,7 @@ class GuidedModel:
         fed = tokens[0].tolist()
         codes = range(self._placed.start, self._placed.stop)
         length = next((i for i, token in enumerate(fed) if token in codes), len(fed))
-        rows = self._conditioning.rows(fed[:length], self._rows)
+        rows = self._conditioning.rows(fed[:length], self._rows, self._unconditional)
         cache.prompt = length
         cache.shift = rows.tokens.shape[1] - length
         cache.body.padding = rows.padding if any(rows.padding) else None

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from specbench.errors import ModelError
+from specbench.law import OWN
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -141,10 +144,34 @@ class Conditioning(Protocol):
 
     longest: int
 
-    def rows(self, prompt: Sequence[int], count: int) -> Rows:
+    def rows(self, prompt: Sequence[int], count: int, unconditional: str = OWN) -> Rows:
         """Return the rows of a prompt: conditional, (image-conditional,) unconditional.
 
         Args:
             prompt: The conditional row.
             count: R, 1 to 3.
+            unconditional: Which unconditional row (`schema.config.UNCONDITIONAL`).
+
+        Raises:
+            ModelError: If the model has no such rows.
         """
+
+
+def check_rows(count: int, unconditional: str) -> None:
+    """Refuse rows that a family of two fixed ones lacks.
+
+    Raises:
+        ModelError: If more than two rows are asked for, or another unconditional one.
+    """
+    if count > 2:
+        raise ModelError(
+            "This model mixes two conditioning rows, not three",
+            "it has a conditional and an unconditional row, and none for a picture alone",
+            "Remove sampling.image_scale.",
+        )
+    if unconditional != OWN:
+        raise ModelError(
+            f"This model has no unconditional row '{unconditional}'",
+            "it has the one that its authors trained",
+            "Remove sampling.unconditional.",
+        )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from specbench.errors import ModelError
+from specbench.law import OWN
 from specbench.models.image import Grid, Pixels, Rows
 from specbench.models.pixels import code_map, to_pixels
 from specbench.schema.reading import Reader
@@ -35,6 +36,7 @@ _KEYS = (
     "prompt",
     "unconditional",
     "image_conditional",
+    "padding",
     "image_tokenizer",
     "image_tokenizer_revision",
 )
@@ -52,6 +54,8 @@ class Layout:
         unconditional: The row without the caption, up to the same token.
         image_conditional: The row that keeps a prompt's pictures and drops its text, for models
             that mix three rows; empty for others.
+        padding: Token that stands for every one of the caption's in the unconditional row
+            `padded`; None where no release makes one.
         image_tokenizer: Where the pixel decoder lies: a folder or a hub id; None for the
             checkpoint's own.
         image_tokenizer_revision: Hub revision of it, or None.
@@ -63,6 +67,7 @@ class Layout:
     prompt: Parts
     unconditional: Parts
     image_conditional: Parts = ()
+    padding: int | None = None
     image_tokenizer: str | None = None
     image_tokenizer_revision: str | None = None
 
@@ -85,6 +90,7 @@ class Layout:
             prompt=prompt,
             unconditional=_parts(reader, "unconditional"),
             image_conditional=_parts(reader, "image_conditional", empty=True),
+            padding=reader.integer("padding", minimum=0, null=True),
             image_tokenizer=reader.text("image_tokenizer", null=True),
             image_tokenizer_revision=reader.text("image_tokenizer_revision", null=True),
         )
@@ -163,11 +169,12 @@ class Prompts:
             )
         return ids
 
-    def rows(self, prompt: Sequence[int], count: int) -> Rows:
+    def rows(self, prompt: Sequence[int], count: int, unconditional: str = OWN) -> Rows:
         """Return the rows of a prompt: conditional, (image-conditional,) unconditional.
 
         Raises:
-            ModelError: If three rows are asked of a model that mixes two.
+            ModelError: If three rows are asked of a model that mixes two, or an unconditional row
+                that it lacks.
         """
         if count > 1 + len(self._others):
             raise ModelError(
@@ -176,10 +183,34 @@ class Prompts:
                 "Remove sampling.image_scale.",
             )
         rows = [list(prompt), *self._others[len(self._others) + 1 - count :]]
+        if count > 1:
+            rows[-1] = self._unconditional(prompt, unconditional)
         width = max(map(len, rows))
         padding = tuple(width - len(row) for row in rows)
         tokens = [[0] * gap + row for gap, row in zip(padding, rows, strict=True)]
         return Rows(torch.tensor(tokens), padding)
+
+    def _unconditional(self, prompt: Sequence[int], kind: str) -> list[int]:
+        """Return an unconditional row: the model's own, or what releases make of the prompt."""
+        own, padding = self._others[-1], self._layout.padding
+        if kind == OWN:
+            return own
+        before = list(prompt[: -len(own)])
+        if not before or list(prompt[-len(own) :]) != own:
+            raise ModelError(
+                f"This model has no unconditional row '{kind}'",
+                "its own one is not the end of the prompt, so there is nothing to put before it",
+                "Remove sampling.unconditional.",
+            )
+        if kind == "last_token":
+            return [before[-1], *own]
+        if padding is None:
+            raise ModelError(
+                f"This model has no unconditional row '{kind}'",
+                "its entry names no padding token",
+                "Set model.loader.padding, or remove sampling.unconditional.",
+            )
+        return [before[0], *[padding] * (len(before) - 1), *own]
 
     def _ids(self, parts: Parts) -> list[int]:
         ids: list[int] = []

@@ -25,10 +25,11 @@ from torch import Tensor
 from transformers import JanusConfig, JanusForConditionalGeneration
 
 from specbench.errors import ModelError
+from specbench.law import OWN
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.guided import GuidedModel
-from specbench.models.image import Grid, Rows
+from specbench.models.image import Grid, Rows, check_rows
 from specbench.models.image_side import (
     CAPTION,
     CodePictures,
@@ -252,18 +253,13 @@ class JanusCaptions:
             )
         return JanusCaptions(tokenizer, self._template, self._begin_name, renamed)
 
-    def rows(self, prompt: Sequence[int], count: int) -> Rows:
+    def rows(self, prompt: Sequence[int], count: int, unconditional: str = OWN) -> Rows:
         """Return the rows of a prompt: as it is, and with all but its two ends blanked.
 
         Raises:
-            ModelError: If a third row is asked for.
+            ModelError: If other rows are asked for.
         """
-        if count > 2:
-            raise ModelError(
-                "This model mixes two conditioning rows, not three",
-                "it has a conditional and an unconditional row, and none for a picture alone",
-                "Remove sampling.image_scale.",
-            )
+        check_rows(count, unconditional)
         full = [self._renamed.get(token, token) for token in prompt]
         blank = [self._tokenizer.pad_token_id] * (len(prompt) - 2)
         tokens = [full, [full[0], *blank, full[-1]]][:count]

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specbench.errors import ModelError
+from specbench.law import OWN
 from specbench.models.caption_features import CaptionFeatures
-from specbench.models.image import Rows
+from specbench.models.image import Rows, check_rows
 from specbench.models.published import State
 
 
@@ -49,13 +50,13 @@ class ClassRows:
             )
         return [self._codes + int(text)]
 
-    def rows(self, prompt: Sequence[int], count: int) -> Rows:
+    def rows(self, prompt: Sequence[int], count: int, unconditional: str = OWN) -> Rows:
         """Return the rows of a class.
 
         Raises:
-            ModelError: If a third row is asked for.
+            ModelError: If other rows are asked for.
         """
-        check_rows(count)
+        check_rows(count, unconditional)
         null = self._codes + self._classes
         tokens = [list(prompt), [null] * len(prompt)][:count]
         return Rows(torch.tensor(tokens), (0,) * count)
@@ -101,13 +102,13 @@ class CaptionRows:
         return [self._codes + token for token in (*padding, *ids)]
 
     @torch.inference_mode()
-    def rows(self, prompt: Sequence[int], count: int) -> Rows:
+    def rows(self, prompt: Sequence[int], count: int, unconditional: str = OWN) -> Rows:
         """Write the features of a prompt into the table and return the rows that read them.
 
         Raises:
-            ModelError: If a third row is asked for.
+            ModelError: If other rows are asked for.
         """
-        check_rows(count)
+        check_rows(count, unconditional)
         assert len(prompt) == self._slots
         ids = [token - self._codes for token in prompt]
         hidden = next(index for index, token in enumerate(ids) if token != self._features.pad)
@@ -136,17 +137,3 @@ class CaptionEmbedding:
     def __call__(self, features: Tensor) -> Tensor:
         """Map [T, E] to [T, C]."""
         return F.linear(F.gelu(F.linear(features, self._first), approximate="tanh"), self._second)
-
-
-def check_rows(count: int) -> None:
-    """Refuse a third conditioning row where a family has two.
-
-    Raises:
-        ModelError: If more than two rows are asked for.
-    """
-    if count > 2:
-        raise ModelError(
-            "This model mixes two conditioning rows, not three",
-            "it has a conditional and an unconditional row, and none for a picture alone",
-            "Remove sampling.image_scale.",
-        )

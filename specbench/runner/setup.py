@@ -26,6 +26,7 @@ def target_law(config: RunConfig) -> Law:
             1.0 if sampling.cfg_scale is None else sampling.cfg_scale,
             sampling.cfg_schedule,
             sampling.image_scale,
+            sampling.unconditional,
         )
     return Law(
         temperature=sampling.temperature,

@@ -38,10 +38,12 @@ _LAW_KEYS = (
     "cfg_schedule",
     "image_scale",
     "text_top_k",
+    "unconditional",
 )
 _SAMPLING_KEYS = (*_LAW_KEYS, "seed")
 RUN_ENGINES = ("auto", "graph", "compile", "eager")
 CFG_SCHEDULES = ("constant", "linear", "cosine")
+UNCONDITIONAL = ("own", "last_token", "padded")
 _TIMING_KEYS = ("repeats", "processes", "warmup", "threads")
 _RUN_KEYS = (
     "method",
@@ -76,6 +78,8 @@ class SamplingConfig:
         cfg_schedule: How the scale grows over a picture; one of `CFG_SCHEDULES`.
         image_scale: Weight of the image condition, for models of three conditioning rows.
         text_top_k: Like `top_k`, for the text tokens beside a picture.
+        unconditional: The unconditional row of an image model: the model's own; that behind the
+            prompt's last token; or that behind a prompt whose caption is padding.
     """
 
     temperature: float = 0.0
@@ -87,6 +91,7 @@ class SamplingConfig:
     cfg_schedule: str = "constant"
     image_scale: float | None = None
     text_top_k: int | None = None
+    unconditional: str = "own"
 
     @classmethod
     def from_dict(
@@ -117,6 +122,7 @@ class SamplingConfig:
             cfg_schedule=reader.choice("cfg_schedule", CFG_SCHEDULES, "constant"),
             image_scale=reader.number("image_scale", minimum=0, null=True),
             text_top_k=text_top_k or None,
+            unconditional=reader.choice("unconditional", UNCONDITIONAL, "own"),
             seed=reader.integer("seed", 0, minimum=0),
         )
 
@@ -281,14 +287,33 @@ def check_guidance(config: RunConfig) -> None:
                 "it has two conditioning rows, with and without the caption",
                 "Remove sampling.image_scale, or choose a model of three rows, such as anole.",
             )
+        check_unconditional(config)
         return
-    for key in ("cfg_scale", "image_scale", "text_top_k"):
-        if getattr(config.sampling, key) is not None:
+    for key in ("cfg_scale", "image_scale", "text_top_k", "unconditional"):
+        if getattr(config.sampling, key) not in (None, "own"):
             raise ConfigError(
                 f"'sampling.{key}' does not apply to '{config.model.name}'",
                 "guidance mixes the conditioning rows of an image model",
                 f"Remove sampling.{key}, or choose an image model (specbench list models).",
             )
+
+
+def check_unconditional(config: RunConfig) -> None:
+    """Refuse an unconditional row that a model's release does not know.
+
+    Raises:
+        ConfigError: If the model's rows are fixed, or it names no padding.
+    """
+    kind, loader = config.sampling.unconditional, config.model.loader
+    if kind == "own":
+        return
+    known = "unconditional" in loader and (kind != "padded" or loader.get("padding") is not None)
+    if not known:
+        raise ConfigError(
+            f"'sampling.unconditional={kind}' does not apply to '{config.model.name}'",
+            "its unconditional row is the one that its authors trained",
+            "Remove sampling.unconditional; docs/published_laws.md says who uses which row.",
+        )
 
 
 def check_pictures(config: RunConfig) -> None:

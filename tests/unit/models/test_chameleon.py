@@ -53,9 +53,10 @@ def reference(folder):
 GUIDANCES = [Guidance(1.0), Guidance(2.5), Guidance(3.0, "linear"), Guidance(3.0, "constant", 1.2)]
 
 
-def mixed(module, pair, guidance, tokens):
+def mixed(module, pair, guidance, tokens, bare=None):
     """The guided logits behind each of `tokens`, from separate forwards without padding."""
-    prompts = pair.image.encode(CAPTION), LAYOUT["image_conditional"], LAYOUT["unconditional"]
+    bare = bare or LAYOUT["unconditional"]
+    prompts = pair.image.encode(CAPTION), LAYOUT["image_conditional"], bare
     full, image, bare = (logits_of(module, [*row, *tokens])[len(row) - 1 :] for row in prompts)
     codes = [index for index, token in enumerate(pair.image.grid.forced) if token < 0]
     scales = torch.ones(len(tokens) + 1, 1, dtype=torch.float64)
@@ -120,6 +121,32 @@ def test_a_wrong_unconditional_row_is_noticed(pair, reference, monkeypatch):
     prompt = torch.tensor([pair.image.encode(CAPTION)])
     got = pair.target.forward(prompt, pair.target.new_cache(1, 64), last=1)[0, 0, FIRST]
     assert (got - mixed(reference, pair, guidance, TOKENS)[0, FIRST]).abs() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["last_token", "padded"])
+def test_the_unconditional_rows_of_releases_give_their_guided_law(folder, reference, kind):
+    """SJD, GSD and SCD keep the prompt's last token; ZipAR pads the caption (pad token 1)."""
+    pair = load(entry(folder), **LAYOUT, padding=1)
+    prompt = pair.image.encode(CAPTION)
+    before = prompt[: -len(LAYOUT["unconditional"])]
+    assert len(before) > 3 and before[-1] == TURN
+    bare = [TURN] if kind == "last_token" else [before[0]] + [1] * (len(before) - 1)
+    bare += [BEGIN, SIZE, SIZE]
+    pair.bind(Law(guidance=Guidance(2.5, unconditional=kind)))
+    cache = pair.target.new_cache(1, 64)
+    got = [pair.target.forward(torch.tensor([prompt]), cache, last=1)]
+    got.append(pair.target.forward(torch.tensor([TOKENS[:3]]), cache))
+    want = mixed(reference, pair, Guidance(2.5), TOKENS, bare)
+    check(pair, torch.cat(got, 1)[0], want)
+    assert (want - mixed(reference, pair, Guidance(2.5), TOKENS))[0].abs().max() > 1e-3
+
+
+def test_a_row_that_the_entry_does_not_state_is_refused(folder):
+    pair = load(entry(folder), **LAYOUT)
+    prompt = torch.tensor([pair.image.encode(CAPTION)])
+    pair.bind(Law(guidance=Guidance(2.5, unconditional="padded")))
+    with pytest.raises(ModelError, match="padded"):
+        pair.target.forward(prompt, pair.target.new_cache(1, 64), last=1)
 
 
 def test_three_rows_draw_what_two_draw_where_the_prompt_has_no_picture(pair, folder):

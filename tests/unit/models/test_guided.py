@@ -14,6 +14,7 @@ from specbench.models.image import CODE, Grid, Rows
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
 from specbench.rng import Streams
+from specbench.schema.config import UNCONDITIONAL
 
 FIRST, CODES, ROW_END, END, NULL, PAD = 2, 4, 6, 7, 8, 9
 VOCAB = 10
@@ -33,7 +34,7 @@ class Conditions:
         self.longest = len(bare)
         self._bare = bare
 
-    def rows(self, prompt, count):
+    def rows(self, prompt, count, unconditional="own"):
         rows = [tuple(prompt), (0, *prompt[1:]), self._bare]
         rows = [rows[0], *rows[3 - count + 1 :]] if count > 1 else rows[:1]
         width = max(map(len, rows))
@@ -157,6 +158,10 @@ def test_guidance_is_part_of_the_laws_hash_and_text_laws_keep_theirs():
     digests = {Law(guidance=guidance).digest() for guidance in [None, *LAWS]}
     assert len(digests) == 1 + len(LAWS)
     assert Law(text_top_k=3).digest() != Law().digest()
+    kinds = {Law(guidance=Guidance(3.0, unconditional=kind)).digest() for kind in UNCONDITIONAL}
+    assert len(kinds) == len(UNCONDITIONAL) == 3
+    # The hash that result files hold since before there was a choice.
+    assert Law(top_k=2000, guidance=Guidance(3.0)).digest() == "cbf68dd6c4322656"
 
 
 def test_grid_places_and_codes():

@@ -180,7 +180,7 @@ def test_hiding_the_blanks_would_be_noticed(folder, module, monkeypatch):
     """A mutation: padding that nobody sees is not what the release computes."""
     visible = JanusCaptions.rows
 
-    def hidden(self, prompt, count):
+    def hidden(self, prompt, count, *unconditional):
         rows = visible(self, prompt, count)
         return rows._replace(padding=(0, len(prompt) - 1)[:count])
 

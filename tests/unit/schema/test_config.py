@@ -109,6 +109,7 @@ def test_a_configuration_cannot_be_changed() -> None:
         ("sampling__cfg_scale", -1),
         ("sampling__cfg_schedule", "steep"),
         ("sampling__text_top_k", 6),
+        ("sampling__unconditional", "none"),
         ("sampling__top_k", 2.5),
         ("sampling__top_p", 0),
         ("sampling__top_p", 1.01),
@@ -233,3 +234,25 @@ def test_guidance_is_refused_on_a_model_of_text() -> None:
     with pytest.raises(ConfigError) as caught:
         check_capabilities(RunConfig.from_dict(node(sampling__cfg_scale=2.0)))
     assert "sampling.cfg_scale" in str(caught.value.what)
+
+
+def test_an_unconditional_row_is_asked_only_of_models_that_state_it() -> None:
+    image = {"modality": "image", "loader": {"_target_": "a.b", "unconditional": [3]}}
+
+    def check(kind: str, **model: Any) -> None:
+        changed = node(sampling__unconditional=kind)
+        changed["model"] = {**changed["model"], **model}
+        changed["task"] = {**changed["task"], "modality": "image"}
+        changed["method"] = {**changed["method"], "modality": "any", "needs": []}
+        changed["baseline"] = None
+        check_capabilities(RunConfig.from_dict(changed))
+
+    check("last_token", **image)
+    check("own", modality="image", loader={"_target_": "a.b"})
+    padded = {**image["loader"], "padding": 1}
+    check("padded", modality="image", loader=padded)
+    for kind, loader in (("padded", image["loader"]), ("last_token", {"_target_": "a.b"})):
+        with pytest.raises(ConfigError, match=f"sampling.unconditional={kind}"):
+            check(kind, modality="image", loader=loader)
+    with pytest.raises(ConfigError, match=r"sampling\.unconditional"):
+        check_capabilities(RunConfig.from_dict(node(sampling__unconditional="last_token")))
