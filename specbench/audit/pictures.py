@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specbench.law import OWN
 from specbench.models.guided import GuidedModel
 from specbench.models.image import Grid, Rows
 from specbench.models.pair import ModelPair
@@ -27,8 +28,8 @@ class Conditions:
 
     longest = 0
 
-    def rows(self, prompt: Sequence[int], count: int) -> Rows:
-        """Return the prompts of one or two rows."""
+    def rows(self, prompt: Sequence[int], count: int, unconditional: str = OWN) -> Rows:
+        """Return the prompts of one or two rows; a table has one unconditional row for all laws."""
         empty = (NULL, *prompt[1:])
         return Rows(torch.tensor([tuple(prompt), empty][:count]), (0, 0)[:count])
 

@@ -28,7 +28,7 @@ class Conditions:
     def __init__(self, gap=0):
         self._gap = gap
 
-    def rows(self, prompt, count):
+    def rows(self, prompt, count, unconditional="own"):
         empty = (NULL,) * (self._gap + 1) + tuple(prompt[self._gap + 1 :])
         padding = (0, self._gap)[:count]
         return Rows(torch.tensor([tuple(prompt), empty][:count]), padding)
