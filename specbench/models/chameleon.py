@@ -5,9 +5,10 @@ One adapter serves the embedded image model, Lumina-mGPT (Liu et al. 2024) and A
 weights and tokenizers come through transformers; what runs is the lean decoder. transformers' own
 class forbids the codes at the end of its forward, so it serves for loading alone.
 
-Token ids and rows as released: Alpha-VLLM/Lumina-mGPT, lumina_mgpt/inference_solver.py and
-data/item_processor.py; facebookresearch/chameleon, chameleon/inference/vocab.py and chameleon.py;
-GAIR-NLP/anole, text2image.py.
+Token ids and rows as released: Alpha-VLLM/Lumina-mGPT, lumina_mgpt/inference_solver.py,
+data/item_processor.py and, for the norms of queries and keys, model/chameleon;
+facebookresearch/chameleon, chameleon/inference/vocab.py and chameleon.py; GAIR-NLP/anole,
+text2image.py.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from specbench.models.lean_weights import body_weights, projection
 from specbench.models.load import read_settings
 from specbench.models.one_vocabulary import codes_slice, load_family, read_module
 from specbench.models.pair import ModelPair
+from specbench.models.shards import shape_of
 from specbench.models.vqgan_files import load_pixel_decoder
 from specbench.schema.model import ModelConfig
 
@@ -41,13 +43,23 @@ def load(
 
 
 class _Language(ChameleonForConditionalGeneration):  # type: ignore[misc]
-    """The language model alone: whatever the checkpoint holds of pictures is passed over."""
+    """The language model alone: whatever the checkpoint holds of pictures is passed over.
+
+    The norms of queries and keys have the rows that the checkpoint gives them
+    (`settings.norm_rows`), which transformers' class fixes at one for every head.
+    """
 
     _keys_to_ignore_on_load_unexpected = (r"^model\.vqmodel\.",)
 
     def __init__(self, config: ChameleonConfig) -> None:
         super().__init__(config)
         self.model.vqmodel = nn.Identity()
+        for layer in self.model.layers:
+            for name, rows in config.norm_rows.items():
+                norm = getattr(layer.self_attn, name)
+                for part in ("weight", "bias"):
+                    values = getattr(norm, part)
+                    setattr(norm, part, nn.Parameter(values.new_empty(rows, values.shape[-1])))
 
 
 class Chameleon:
@@ -86,6 +98,7 @@ class Chameleon:
             ModelError: If the checkpoint cannot be read, or its vocabulary is too small.
         """
         codes = codes_slice(layout, settings.vocab_size, files.source)
+        settings.norm_rows = norm_rows(files, settings)
         module = read_module(_Language, files, settings, dtype, beside="vqmodel")
         head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
         weights = body_weights(
@@ -110,3 +123,28 @@ class Chameleon:
         if match is None:
             return None
         return int("".join(str(ord(letter) - ord("A")) for letter in match[1]))
+
+
+def norm_rows(files: Checkpoint, settings: ChameleonConfig) -> dict[str, int]:
+    """Return how many rows the norms of queries and keys have in a checkpoint.
+
+    Chameleon was trained in shards of some heads each, and every shard has a weight and bias of
+    its own. The releases of Lumina-mGPT keep a row for each shard, transformers' conversions one
+    for each head, and the configurations do not tell which (`model_parallel_size` is 1 in both):
+    the header of the weights does.
+
+    Raises:
+        ModelError: If the heads do not divide by the rows.
+    """
+    rows = {}
+    heads = {"q_norm": settings.num_attention_heads, "k_norm": settings.num_key_value_heads}
+    for name, count in heads.items():
+        shape = shape_of(files, f"model.layers.0.self_attn.{name}.weight") or (count,)
+        rows[name] = shape[0]
+        if count % shape[0]:
+            raise ModelError(
+                f"'{files.source}' cannot be run",
+                f"its {name} has {shape[0]} rows, which do not divide its {count} heads",
+                "Name a checkpoint of the Chameleon family as it was published.",
+            )
+    return rows

@@ -179,14 +179,20 @@ def _head_norm(
     epsilon: float,
     tensor: Callable[[Tensor], Tensor],
 ) -> HeadNorm | None:
-    """Read the norm of queries and keys as one over H + G heads, [H + G, D]."""
+    """Read the norm of queries and keys as one over H + G heads, [H + G, D].
+
+    A weight is [D] for all heads, or [R, D] for R groups of heads in a row.
+    """
     if not hasattr(attention, "q_norm"):
         return None
     query, key = attention.q_norm, attention.k_norm
 
+    def over(weight: Tensor, count: int) -> Tensor:
+        rows = weight.reshape(-1, weight.shape[-1])
+        return rows.repeat_interleave(count // rows.shape[0], 0)
+
     def both(left: Tensor, right: Tensor) -> Tensor:
-        width = left.shape[-1]
-        return tensor(torch.cat([left.expand(heads, width), right.expand(groups, width)]))
+        return tensor(torch.cat([over(left, heads), over(right, groups)]))
 
     weight = both(query.weight, key.weight)
     if getattr(query, "bias", None) is None:

@@ -1,4 +1,4 @@
-"""Single tensors out of a checkpoint, without the module that the checkpoint describes."""
+"""Single tensors of a checkpoint, and their shapes, without the module that it describes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tensors_below(files: Checkpoint, prefix: str) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint whose names begin with a prefix, without it.
 
     Args:
-        files: A folder, or a hub checkpoint that was loaded before.
+        files: A folder, or a hub checkpoint; what is not cached of the latter is fetched.
         prefix: Such as "model.vqmodel.".
     """
     found: dict[str, Tensor] = {}
@@ -26,6 +26,20 @@ def tensors_below(files: Checkpoint, prefix: str) -> dict[str, Tensor]:
                 if name.startswith(prefix):
                     found[name.removeprefix(prefix)] = shard.get_tensor(name)
     return found
+
+
+def shape_of(files: Checkpoint, name: str) -> tuple[int, ...] | None:
+    """Return the shape of a tensor by the header of its file; None where there is none.
+
+    Args:
+        files: A folder or a hub checkpoint; of the latter the file that holds it is fetched.
+        name: The tensor's whole name.
+    """
+    for path in _shards(files, name):
+        with safe_open(path, "pt") as shard:
+            if name in shard.keys():  # noqa: SIM118 (no mapping)
+                return tuple(shard.get_slice(name).get_shape())
+    return None
 
 
 def _shards(files: Checkpoint, prefix: str) -> list[str]:

@@ -1,10 +1,9 @@
-"""The Chameleon family computes what transformers' module does, row by row."""
+"""The Chameleon family computes what its publishers define, row by row, from their layouts."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from transformers import ChameleonForConditionalGeneration
 
 from specbench.clock import CpuClock
 from specbench.decoding.loops.autoregressive import Autoregressive
@@ -14,13 +13,17 @@ from specbench.decoding.request import Request
 from specbench.decoding.tree import TreeMask
 from specbench.errors import ModelError
 from specbench.law import Guidance, Law
+from specbench.models import chameleon, checkpoint
 from specbench.models.chameleon import load
 from specbench.rng import Streams
+from tests.unit.models.by_hand import check_laws
 from tests.unit.models.chameleon_checkpoints import (
     BEGIN,
     CAPTION,
     CODES,
     FIRST,
+    GROUPS,
+    HEADS,
     LAYOUT,
     ROW_END,
     SIZE,
@@ -29,6 +32,7 @@ from tests.unit.models.chameleon_checkpoints import (
     close,
     entry,
     logits_of,
+    tensors,
     vocabulary,
     write,
 )
@@ -46,18 +50,20 @@ def pair(folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def reference(folder):
-    return ChameleonForConditionalGeneration.from_pretrained(folder, dtype=torch.float64).eval()
+def reference():
+    return tensors()
 
 
 GUIDANCES = [Guidance(1.0), Guidance(2.5), Guidance(3.0, "linear"), Guidance(3.0, "constant", 1.2)]
 
 
-def mixed(module, pair, guidance, tokens, bare=None):
+def mixed(state, pair, guidance, tokens, bare=None, groups=GROUPS):
     """The guided logits behind each of `tokens`, from separate forwards without padding."""
     bare = bare or LAYOUT["unconditional"]
     prompts = pair.image.encode(CAPTION), LAYOUT["image_conditional"], bare
-    full, image, bare = (logits_of(module, [*row, *tokens])[len(row) - 1 :] for row in prompts)
+    full, image, bare = (
+        logits_of(state, [*row, *tokens], groups)[len(row) - 1 :] for row in prompts
+    )
     codes = [index for index, token in enumerate(pair.image.grid.forced) if token < 0]
     scales = torch.ones(len(tokens) + 1, 1, dtype=torch.float64)
     for place, scale in zip(codes, guidance.scales(len(codes)), strict=True):
@@ -111,6 +117,63 @@ def test_rolled_back_windows_and_trees_equal_full_forwards(pair, reference, guid
     check(pair, nodes[[0, 2, 4]], want, first=7)
     cache.keep([len(prompt) + 6], [[0, 2, 4]])
     check(pair, pair.target.forward(torch.tensor([TOKENS[9:12]]), cache)[0], want, first=10)
+
+
+CODE_IDS = slice(FIRST, FIRST + CODES)
+
+
+def laws_of(folder, rows, groups=GROUPS):
+    """Our guided logits at the places of codes, and those of the definition, [T, K]."""
+    write(folder, groups=groups, rows=rows)
+    pair = load(entry(folder), **LAYOUT)
+    guidance = Guidance(3.0)
+    pair.bind(Law(guidance=guidance))
+    prompt = pair.image.encode(CAPTION)
+    got = pair.target.forward(torch.tensor([[*prompt, *TOKENS]]), pair.target.new_cache(1, 64))[0]
+    want = mixed(tensors(groups=groups, rows=rows), pair, guidance, TOKENS, groups=groups)
+    places = [place for place, token in enumerate(pair.image.grid.forced[:-1]) if token < 0]
+    return got[len(prompt) - 1 :][places, CODE_IDS], want[places, CODE_IDS]
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups"),
+    [((1, 1), 4), ((2, 2), 4), ((4, 4), 4), ((1, 1), 2), ((2, 2), 2), ((4, 2), 2)],
+)
+def test_norms_of_shards_and_of_heads_give_the_law_of_the_release(tmp_path, rows, groups):
+    """Lumina-mGPT keeps one row, larger Chameleons one for each shard, Anole one for each head."""
+    check_laws(*laws_of(tmp_path, rows, groups), top_k=8)
+
+
+def test_shards_that_take_turns_would_be_noticed(tmp_path, monkeypatch):
+    """Mutation: two shards spread over heads 0, 2 and 1, 3 in place of 0, 1 and 2, 3."""
+
+    def turns(weight, count, dim):
+        return weight.repeat(count, 1)
+
+    monkeypatch.setattr(torch.Tensor, "repeat_interleave", turns)
+    got, want = laws_of(tmp_path, (2, 2))
+    with pytest.raises(AssertionError):
+        check_laws(got, want, top_k=8)
+
+
+def test_the_header_tells_the_rows_and_not_the_configuration(tmp_path):
+    """`model_parallel_size` is 1 where a checkpoint has a row for every head, and elsewhere."""
+    for number, rows in enumerate(((1, 1), (2, 2), (HEADS, HEADS))):
+        folder = write(tmp_path / str(number), rows=rows, model_parallel_size=1)
+        settings = chameleon.Chameleon().read_settings(files_of(folder))
+        assert chameleon.norm_rows(files_of(folder), settings) == dict(
+            zip(("q_norm", "k_norm"), rows, strict=True)
+        )
+
+
+def test_rows_that_do_not_divide_the_heads_are_refused(tmp_path):
+    write(tmp_path, rows=(3, 3))
+    with pytest.raises(ModelError, match="q_norm has 3 rows, which do not divide its 4 heads"):
+        load(entry(tmp_path), **LAYOUT)
+
+
+def files_of(folder):
+    return checkpoint.find(str(folder), None)
 
 
 def test_a_wrong_unconditional_row_is_noticed(pair, reference, monkeypatch):

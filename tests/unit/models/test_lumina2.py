@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-from transformers import ChameleonConfig, ChameleonForConditionalGeneration, PreTrainedTokenizerFast
 
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.errors import ModelError
@@ -17,10 +14,18 @@ from specbench.models.lumina2 import with_tokens
 from specbench.models.movqgan import MoVQDecoder
 from specbench.models.published import State
 from specbench.schema import catalog
+from tests.unit.models.by_hand import (
+    Tensors,
+    check_laws,
+    states,
+    write_checkpoint,
+    write_tokenizer,
+)
 from tests.unit.models.image_checks import (
     check_forwards,
     check_identical,
     check_pictures_obey_the_grid,
+    law_of,
     load_entry,
     picture,
 )
@@ -31,6 +36,7 @@ SPECIAL = ["<racm3:break>", "<eoss>", "<reserved08799>", "<reserved08706>", "<re
 BREAK, END, ROW_END, SEPARATOR, SIZE = range(len(WORDS), len(WORDS) + len(SPECIAL))
 FIRST, CODES, SIDE = 20, 16, 3
 HEADS, CHANNELS = 4, 32
+VOCAB = FIRST + CODES + 3
 LOADER = {
     "grid": {"rows": SIDE, "columns": SIDE, "row_end": ROW_END, "ending": [END]},
     "first_code": FIRST,
@@ -46,31 +52,54 @@ LOADER = {
 }
 
 
-def write(place):
-    """Write a random checkpoint: the language model alone, as the release has it."""
-    torch.manual_seed(0)
-    config = ChameleonConfig(
-        vocab_size=FIRST + CODES + 3,
-        hidden_size=CHANNELS,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
-        max_position_embeddings=64,
-        initializer_range=0.4,
-        vocabulary_map={"<image>": 0},
-        vq_config={"base_channels": 32, "channel_multiplier": [1], "num_res_blocks": 1},
+def tensors():
+    """The language model alone, as the release has it: one row for the norms of all heads."""
+    made = Tensors()
+    made.body(
+        "model.",
+        channels=CHANNELS,
+        feed=48,
+        layers=2,
+        heads=HEADS,
+        groups=HEADS,
+        vocabulary=VOCAB,
+        rows=(1, 1),
     )
-    module = ChameleonForConditionalGeneration(config)
-    del module.model.vqmodel
-    for name, parameter in module.named_parameters():
-        if "norm" in name:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    module.save_pretrained(place)
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    inner.add_tokens([AddedToken(word, normalized=False) for word in SPECIAL])
-    PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|end|>").save_pretrained(place)
+    made.linear("lm_head", VOCAB, CHANNELS)
+    return made.state
+
+
+def write(place):
+    """Write the published layout: Alpha-VLLM/Lumina-mGPT-2.0, lumina_mgpt/model."""
+    config = {
+        "architectures": ["ChameleonXLLMXForConditionalGeneration"],
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "dropout": 0.05,
+        "hidden_act": "silu",
+        "hidden_size": CHANNELS,
+        "intermediate_size": 48,
+        "mask_image_logits": False,
+        "max_position_embeddings": 64,
+        "mlp_bias": False,
+        "model_parallel_size": 1,
+        "model_type": "chameleon",
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": HEADS,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+        "swin_norm": False,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "vocab_size": VOCAB,
+        "vocabulary_map": None,
+        "z_loss_weight": 1e-05,
+    }
+    write_checkpoint(place, config, tensors())
+    names = {word: index for index, word in enumerate([*WORDS, *SPECIAL])}
+    write_tokenizer(place, names, special=SPECIAL, eos_token="<|end|>")
 
 
 def movqgan():
@@ -140,69 +169,41 @@ def pair(folder):
 
 
 def forward(state, tokens):
-    """Return logits [T, V] of one row, from the definition of Chameleon's blocks."""
-
-    def norm(x, name):
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * state[name]
-
-    def head_norm(x, name):
-        normed = F.layer_norm(x, (x.shape[-1],), eps=1e-5)
-        return normed * state[f"{name}.weight"] + state[f"{name}.bias"]
-
-    length, width = len(tokens), CHANNELS // HEADS
-    speeds = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * speeds
-    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-
-    def turn(x):
-        left, right = x.chunk(2, -1)
-        return torch.cat([left * cos - right * sin, right * cos + left * sin], -1)
-
-    causal = torch.ones(length, length).tril().bool()
-    x = state["model.embed_tokens.weight"][torch.tensor(tokens)]
-    for layer in range(2):
-        name = f"model.layers.{layer}."
-        fed = norm(x, name + "input_layernorm.weight")
-        query, key, value = (
-            (fed @ state[f"{name}self_attn.{part}_proj.weight"].T).view(length, HEADS, width)
-            for part in "qkv"
-        )
-        query = turn(head_norm(query, name + "self_attn.q_norm"))
-        key = turn(head_norm(key, name + "self_attn.k_norm"))
-        scores = torch.einsum("qhd,khd->hqk", query, key) / width**0.5
-        weights = scores.masked_fill(~causal, -torch.inf).softmax(-1)
-        mixed = torch.einsum("hqk,khd->qhd", weights, value).reshape(length, CHANNELS)
-        x = x + mixed @ state[name + "self_attn.o_proj.weight"].T
-        fed = norm(x, name + "post_attention_layernorm.weight")
-        inner = F.silu(fed @ state[name + "mlp.gate_proj.weight"].T)
-        inner = inner * (fed @ state[name + "mlp.up_proj.weight"].T)
-        x = x + inner @ state[name + "mlp.down_proj.weight"].T
-    return norm(x, "model.norm.weight") @ state["lm_head.weight"].T
+    """Return logits [T, V] of one row."""
+    x = state["model.embed_tokens.weight"][torch.tensor(tokens)].double()
+    hidden = states(state, "model.", x, heads=HEADS, groups=HEADS)
+    return hidden @ state["lm_head.weight"].double().T
 
 
-def reference_of(folder):
-    loaded = load_file(folder / "model" / "model.safetensors")
-    state = {name: value.double() for name, value in loaded.items()}
-
-    def reference(prompt, tokens, scale):
-        count = len(tokens) + 1
-        full, empty = (
-            forward(state, [*row, *tokens])[-count:, FIRST : FIRST + CODES]
-            for row in (prompt, [BREAK, SIZE, SIZE])
-        )
-        return empty + scale * (full - empty)
-
-    return reference
+def reference(prompt, tokens, scale):
+    """Return the mixed logits of every place, from whole sequences."""
+    count = len(tokens) + 1
+    full, empty = (
+        forward(tensors(), [*row, *tokens])[-count:, FIRST : FIRST + CODES]
+        for row in (prompt, [BREAK, SIZE, SIZE])
+    )
+    return empty + scale * (full - empty)
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.0])
 @pytest.mark.parametrize("caption", ["a red cat", "dog"])
-def test_forwards_equal_full_recomputation(folder, pair, scale, caption):
+def test_forwards_equal_full_recomputation(pair, scale, caption):
     """The unconditional row is shorter, and stands behind padding.
 
     transformers' rotary tables are made in float32: agreement ends near 1e-5.
     """
-    check_forwards(pair, pair.image.encode(caption), reference_of(folder), scale, 1e-4)
+    check_forwards(pair, pair.image.encode(caption), reference, scale, 1e-4)
+
+
+def test_laws_are_those_of_the_release(pair):
+    """Guidance 4 and a cut of the codes, place by place, from the norms' one published row."""
+    pair.bind(law_of(4.0))
+    prompt, drawn = pair.image.encode("a red cat"), picture(pair)
+    cache = pair.target_cache(len(prompt) + len(drawn))
+    got = pair.target.forward(torch.tensor([[*prompt, *drawn[:-1]]]), cache)[0, len(prompt) - 1 :]
+    places = [place for place, token in enumerate(pair.image.grid.forced) if token < 0]
+    want = reference(prompt, drawn[:-1], 4.0)
+    check_laws(got[places, FIRST : FIRST + CODES], want[places], top_k=8)
 
 
 def test_the_prompt_is_the_authors_template(pair):
