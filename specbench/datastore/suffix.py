@@ -11,7 +11,7 @@ Shapes: N tokens, ends of documents included; R continuations of L tokens.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,6 +113,15 @@ class SuffixDatastore:
         )
         after = self._order_array[places].astype(np.int64) + match.length
         return rows_at(self._text.array, after, length)
+
+    def stretches(self, length: int) -> Iterator[Tokens]:
+        """Yield the `length` tokens from every place of the text on, sorted, a chunk at a time.
+
+        A stretch that passes the end of a document holds `END_OF_DOCUMENT` there.
+        """
+        for start in range(0, len(self._order_array), _CHUNK):
+            places = self._order_array[start : start + _CHUNK].astype(np.int64)
+            yield rows_at(self._text.array, places, length)
 
     def _first(self, wanted: bytes) -> int | None:
         """Return the first place in the sorted order of a suffix that begins with `wanted`."""

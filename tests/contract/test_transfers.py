@@ -61,7 +61,6 @@ WATCHING = Exempt(
 )
 EXEMPT = {
     "adadec": Exempt(lambda count: 2, "an entropy decides whether rollouts follow"),
-    "aded": Exempt(lambda count: 2, "the table of the search lies on the host"),
     "beam": Exempt(
         lambda count: count.target_forwards, "every forward is a choice; a round holds several"
     ),

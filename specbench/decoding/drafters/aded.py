@@ -1,245 +1,224 @@
-"""Draft by a tree search over tri-grams that the target itself keeps up to date."""
+"""Draft by a tree search over the tri-grams of a text: ADED.
+
+Liu, Lei, Zhang, Xu 2024, "Adaptive Draft-Verification for Efficient Large Language Model
+Decoding" (arXiv:2407.12021). A table holds how likely a token is after a pair of tokens. Before
+every round the tri-grams of the newest 16 tokens are raised in it, a Monte Carlo tree search walks
+the table, and the most visited paths are the draft. The target's probabilities are never read.
+
+Read in the authors' code (github.com/liuxukun2000/Adaptix: `DraftRetriever/src/mcts_sub.rs` and
+`lib.rs`, `aded/model/utils.py`). What differs here, and why:
+
+- Where the release takes the order of a hash map (which child is visited first, which of equally
+  long paths are cut first), the likelier or more visited one is preferred.
+- Its table is counted over samples joined by nothing, from a file of its own; here it is counted
+  from a suffix datastore, when the run begins and outside of its clock.
+- Without a path it proposes token 100; here the round is a plain step.
+- It draws a nucleus sample path by path, which is biased; `SampleMatch` draws once per node.
+"""
 
 from __future__ import annotations
 
-import math
+import random
 
-import torch
-from torch import Tensor
-
-from specbench.clock import Segment
+from specbench.datastore.location import Folder, Location, check_model
+from specbench.datastore.suffix import SuffixDatastore
+from specbench.datastore.trigrams import Trigrams, count_trigrams
 from specbench.decoding.drafters.base import Drafter, Plan
-from specbench.decoding.ranges import check_number
-from specbench.decoding.state import Outcome, State
+from specbench.decoding.ranges import check_number, check_whole
+from specbench.decoding.search.puct import Row, Search
+from specbench.decoding.state import State
 from specbench.decoding.tree import DraftTree
-from specbench.transfer import read, to_device
+from specbench.models.pair import ModelPair
+from specbench.rng import Purpose
+from specbench.transfer import to_device
 
-Context = tuple[int, int]
-Candidates = tuple[list[int], list[float]]
-
-
-class Node:
-    """A node of the search tree.
-
-    Attributes:
-        context: The two last tokens of the text up to here.
-        parent: Its place in the order of creation, -1 for the root.
-        depth: Tokens below the root.
-        prior: Tri-gram probability of its token.
-        visits: Simulations that came through.
-        value: Sum of their returns.
-        children: Visited children, the most probable first.
-        index: Its place in the order of creation, -1 for the root.
-    """
-
-    __slots__ = ("context", "parent", "depth", "prior", "visits", "value", "children", "index")
-
-    def __init__(
-        self,
-        context: Context,
-        parent: int = -1,
-        depth: int = 0,
-        prior: float = 1.0,
-        index: int = -1,
-    ) -> None:
-        self.context = context
-        self.parent = parent
-        self.depth = depth
-        self.prior = prior
-        self.visits = 0
-        self.value = 0.0
-        self.children: list[Node] = []
-        self.index = index
+MOST_NODES = 64
+"""The release keeps the shortest 64 prefixes of its paths."""
 
 
-class Trigrams:
-    """The most probable tokens after every pair of tokens.
+class AdaptiveTable:
+    """The tri-grams of a text, and what was raised since.
 
     Args:
-        candidates: How many are kept for each pair.
-        backoff: Whether a pair that was never seen is answered by the newest pair that ended
-            with the same token.
+        corpus: The text's tri-grams, or None for an empty table.
     """
 
-    def __init__(self, candidates: int, backoff: bool) -> None:
-        self._candidates = candidates
-        self._after: dict[Context, Candidates] = {}
-        self._after_token: dict[int, Candidates] | None = {} if backoff else None
+    def __init__(self, corpus: Trigrams | None = None) -> None:
+        self._corpus = corpus
+        self._known: dict[tuple[int, int], Row | None] = {}
+        self._raised: dict[tuple[int, int], Row] = {}
 
-    def after(self, context: Context) -> Candidates | None:
-        """Return the tokens after a pair and their probabilities, the most probable first."""
-        known = self._after.get(context)
-        if known is None and self._after_token is not None:
-            return self._after_token.get(context[1])
-        return known
+    def forget(self) -> None:
+        """Return to the text's tri-grams."""
+        self._raised.clear()
 
-    def learn(self, contexts: list[Context | None], logits: Tensor) -> None:
-        """Replace what is known of some pairs; of equal pairs the last one counts.
+    def row(self, first: int, second: int) -> Row | None:
+        """Return the successors of a pair, or None where there is none."""
+        pair = (first, second)
+        raised = self._raised.get(pair)
+        if raised is not None:
+            return raised
+        if pair not in self._known:
+            counted = self._corpus.after(first, second) if self._corpus is not None else None
+            self._known[pair] = Row(*counted) if counted is not None else None
+        return self._known[pair]
+
+    def learn(self, text: list[int], step: float, most: float) -> None:
+        """Raise the tri-grams of a text.
 
         Args:
-            contexts: The pair before each row, None for rows to be left out.
-            logits: [n, V] the target's logits after each pair.
+            text: Tokens.
+            step: How much each occurrence adds.
+            most: Where a weight stops.
         """
-        best = logits.topk(min(self._candidates, logits.shape[-1]), dim=-1)
-        scale = logits.logsumexp(-1, keepdim=True).double()
-        probabilities = (best.values.double() - scale).exp()
-        rows = read(torch.stack([best.indices.double(), probabilities]))
-        for context, tokens, chances in zip(contexts, *rows, strict=True):
-            if context is not None:
-                known = ([int(token) for token in tokens], chances)
-                self._after[context] = known
-                if self._after_token is not None:
-                    self._after_token[context[1]] = known
+        for first, second, token in zip(text, text[1:], text[2:], strict=False):
+            row = self.row(first, second)
+            weights = dict(zip(row.tokens, row.weights, strict=True)) if row is not None else {}
+            weights[token] = min(weights.get(token, 0.0) + step, most)
+            tokens = sorted(weights, key=weights.__getitem__, reverse=True)
+            self._raised[first, second] = Row(tokens, [weights[token] for token in tokens])
 
 
 class Aded(Drafter):
     """ADED: adaptive draft-verification.
 
-    Liu et al. 2024, "Adaptive Draft-Verification for Efficient Large Language Model Decoding"
-    (arXiv 2407.12021). A table of tri-grams P(c | a, b) stands in for the target and is updated
-    with the target's own distributions as it decodes. A Monte Carlo tree search over the table
-    makes the draft: every simulation descends from the newest token to the child with the
-    largest Q + c P sqrt(N_parent) / (1 + N_child), adds one node where it leaves the tree, and
-    returns the number of tokens that the table expects to be accepted along its path. The most
-    visited nodes are the draft tree.
-
-    The paper's abstract and the README of github.com/liuxukun2000/ADED were read (12 candidates
-    for each pair; trees verified as in REST). The authors' search is in no public file that
-    could be found: its returns, the first value of an unvisited child (its prior) and the
-    budgets are this project's choice. So is the table's start: the authors count the tri-grams
-    of a corpus; here the table starts empty, learns from the target's logits, those of the
-    prompt included, and new evidence replaces old. Children are chosen by no law: a verifier
-    that draws from the target keeps the method exact.
-
     Args:
-        nodes: Most nodes of a draft tree.
-        depth: Deepest level of the search.
-        simulations: Descents of one search.
-        exploration: c; 0 follows the most probable tri-grams alone.
-        candidates: Continuations that are kept for every pair of tokens.
-        learn_prompt: Whether the table learns from the logits of the prompt's tokens.
-        backoff: Whether an unseen pair is answered by the newest pair that ended alike; it
-            stands in for the corpus, whose tri-grams leave few pairs unseen.
+        datastore: Where the text lies: a suffix datastore's folder, or what chooses one.
+        draft_length: Tokens of the longest path; the search goes one level less deep, and every
+            path is made longer by its likeliest successor.
+        simulations: Simulations of one search.
+        sentences: Nodes whose paths are kept, the most visited first, the root among them.
+        choices: Most distinct tokens of all paths, each path counted by itself; the paths with
+            most of them are dropped.
+        candidates: Successors that are kept of every pair of the text.
+        window: Newest tokens whose tri-grams are raised before a round.
+        step: How much each of them is raised; 0 leaves the text's table as it is.
+        most: Weight at which a tri-gram stops to be raised.
 
     Raises:
-        ConfigError: If a number is too small.
+        ConfigError: If a number is out of its range.
     """
 
     needs = frozenset({"tree_mask"})
     carries_state = True
+    nodes = MOST_NODES
 
     def __init__(
         self,
-        nodes: int = 16,
-        depth: int = 6,
-        simulations: int = 32,
-        exploration: float = 1.0,
+        datastore: Location | str,
+        draft_length: int = 4,
+        simulations: int = 150,
+        sentences: int = 24,
+        choices: int = 24,
         candidates: int = 12,
-        learn_prompt: bool = True,
-        backoff: bool = True,
+        window: int = 16,
+        step: float = 0.04,
+        most: float = 3.0,
     ) -> None:
-        check_number("nodes", nodes, 1)
-        check_number("depth", depth, 1)
-        check_number("simulations", simulations, 1)
-        check_number("exploration", exploration, 0)
-        check_number("candidates", candidates, 1)
-        self._depth = depth
+        check_whole("draft_length", draft_length, 2, 64)
+        check_whole("simulations", simulations, 1)
+        check_whole("sentences", sentences, 2)
+        check_whole("choices", choices, 1)
+        check_whole("candidates", candidates, 1)
+        check_whole("window", window, 0)
+        check_number("step", step, 0)
+        check_number("most", most, 0)
+        self._location = Folder(datastore) if isinstance(datastore, str) else datastore
+        self._depth = draft_length - 1
         self._simulations = simulations
-        self._exploration = exploration
+        self._sentences = sentences
+        self._choices = choices
         self._candidates = candidates
-        self._backoff = backoff
-        self.nodes = nodes
-        self.prompt_logits = learn_prompt
-        self.reset()
+        self._window = window
+        self._step = step
+        self._most = most
+        self._store: SuffixDatastore | None = None
+        self._table = AdaptiveTable()
+
+    def prepare(self, models: ModelPair) -> None:
+        """Count the tri-grams of the datastore.
+
+        Raises:
+            ConfigError: If there is none, or it belongs to another tokenizer.
+        """
+        folder = self._location.folder(models)
+        self._store, counted = None, None
+        if folder is not None:
+            self._store = SuffixDatastore(folder)
+            check_model(self._store.metadata, folder, models)
+            counted = count_trigrams(self._store, self._candidates)
+        self._table = AdaptiveTable(counted)
+
+    def inputs(self) -> dict[str, str]:
+        """Return the digest of the datastore."""
+        return {"suffix datastore": self._store.metadata.digest()} if self._store else {}
 
     def reset(self) -> None:
-        """Empty the table."""
-        self._table = Trigrams(self._candidates, self._backoff)
-        self._drafted: list[Context] = []
-
-    def begin(self, state: State) -> None:
-        """Learn what the target thinks of the prompt."""
-        if self.prompt_logits and len(state.request.prompt) > 1:
-            prompt = state.request.prompt
-            pairs: list[Context | None] = list(zip(prompt, prompt[1:], strict=False))
-            self._table.learn(pairs, state.prefill.logits[0, 1:])
-        state.clock.lap(Segment.DRAFT)
+        """Forget what was raised."""
+        self._table.forget()
 
     def propose(self, state: State, plan: Plan) -> DraftTree | None:
-        """Search, and return the most visited nodes."""
-        self._drafted = []
-        depth = min(self._depth, plan.depth, plan.length.limit())
-        if depth < 1 or len(state.committed) < 2:
+        """Raise the newest tri-grams, search, and return the paths as one tree."""
+        text = state.committed
+        length = min(self._depth + 1, plan.length.limit(), plan.depth)
+        if self._step and self._window:
+            self._table.learn(text[-self._window :], self._step, self._most)
+        if length < 1 or len(text) < 2:
             return None
-        created = self.search((state.committed[-2], state.committed[-1]), depth)
-        if not created:
+        seed = state.request.streams.noise_seed(len(text), Purpose.DRAFT)
+        search = Search(self._table.row, text[-2], text[-1], self._depth)
+        search.run(self._simulations, random.Random(seed).random)
+        paths = cut_to_choices(search.sentences(self._sentences), self._choices)
+        tokens, parents = merged(paths, length, self.nodes)
+        if not tokens:
             return None
-        # A node is visited once by the simulation that made it, so a parent always more often
-        # than its children; the order of creation breaks ties, parents first.
-        ranked = sorted(created, key=lambda node: -node.visits)[: self.nodes]
-        kept = sorted(ranked, key=lambda node: (node.depth, node.index))
-        place = {node.index: index for index, node in enumerate(kept)} | {-1: -1}
-        self._drafted = [node.context for node in kept]
-        tokens = to_device([[node.context[1] for node in kept]], state.models.target.device)
-        return DraftTree(tokens, tuple(place[node.parent] for node in kept))
+        return DraftTree(to_device([tokens], state.models.target.device), parents)
 
-    def observe(self, state: State, outcome: Outcome) -> None:
-        """Put the target's distributions of this round into the table.
 
-        Pairs of the accepted path count more than the same pairs elsewhere in the tree.
-        """
-        emitted = len(outcome.verdict.tokens)
-        text, place = state.committed, len(state.committed) - emitted - 1
-        root = (text[place - 1], text[place]) if place else None
-        pairs: list[Context | None] = [root, *self._drafted]
-        accepted = {pairs[0], *(self._drafted[node] for node in outcome.verdict.path)}
-        path = {0, *(node + 1 for node in outcome.verdict.path)}
-        contexts = [
-            pair if index in path or pair not in accepted else None
-            for index, pair in enumerate(pairs)
-        ]
-        self._table.learn(contexts, outcome.scored.logits[0])
+def cut_to_choices(paths: list[list[int]], choices: int) -> list[list[int]]:
+    """Drop the paths of most distinct tokens until those of all sum to `choices` or less.
 
-    def search(self, context: Context, depth: int) -> list[Node]:
-        """Return the nodes of a search below a pair of tokens, in order of creation."""
-        root = Node(context)
-        created: list[Node] = []
-        for _ in range(self._simulations):
-            path = [root]
-            while path[-1].depth < depth:
-                child = self._descend(path[-1], len(created))
-                if child is None:
-                    break
-                path.append(child)
-                if child.index == len(created):
-                    created.append(child)
-                    break
-            returned = 0.0
-            for node in reversed(path[1:]):
-                returned = node.prior * (1.0 + returned)
-                node.value += returned
-                node.visits += 1
-            root.visits += 1
-        return created
+    The sum counts every path by itself, although paths share their beginnings. Of paths of equally
+    many tokens the last goes first.
 
-    def _descend(self, node: Node, index: int) -> Node | None:
-        """Return the child to go on with, a new one under `index`; None where there is none.
+    Args:
+        paths: The paths; equal ones count once.
+        choices: The largest sum.
+    """
+    kept = list(dict.fromkeys(map(tuple, paths)))
+    sizes = {path: len(set(path)) for path in kept}
+    total = sum(sizes.values())
+    for path in sorted(reversed(kept), key=sizes.__getitem__, reverse=True):
+        if total <= choices:
+            break
+        total -= sizes.pop(path)
+    return [list(path) for path in kept if path in sizes]
 
-        Unvisited children differ by their prior alone: only the most probable one is looked at.
-        """
-        candidates = self._table.after(node.context)
-        if candidates is None:
-            return None
-        tokens, priors = candidates
-        scale = self._exploration * math.sqrt(node.visits)
-        best, best_score = None, 0.0
-        for child in node.children:
-            score = child.value / child.visits + child.prior * scale / (1 + child.visits)
-            if score > best_score:
-                best, best_score = child, score
-        known = len(node.children)
-        if known < len(tokens) and priors[known] * (1.0 + scale) > best_score:
-            pair = (node.context[1], tokens[known])
-            best = Node(pair, node.index, node.depth + 1, priors[known], index)
-            node.children.append(best)
-        return best
+
+def merged(paths: list[list[int]], length: int, nodes: int) -> tuple[list[int], tuple[int, ...]]:
+    """Return the tokens and parents of the tree of all prefixes, in order of depth.
+
+    Args:
+        paths: The paths.
+        length: Longest prefix that is taken.
+        nodes: Most nodes; deeper ones are left out.
+    """
+    tokens: list[int] = []
+    parents: list[int] = []
+    ends = [(-1, path) for path in paths]
+    for depth in range(length):
+        ids: dict[tuple[int, int], int] = {}
+        following = []
+        for parent, path in ends:
+            if depth >= len(path):
+                continue
+            key = (parent, path[depth])
+            if key not in ids:
+                if len(tokens) == nodes:
+                    return tokens, tuple(parents)
+                ids[key] = len(tokens)
+                tokens.append(path[depth])
+                parents.append(parent)
+            following.append((ids[key], path))
+        ends = following
+    return tokens, tuple(parents)
