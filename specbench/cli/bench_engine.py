@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from specbench.runner.engine.figures import Figures
     from specbench.schema.shape import Shape
 
-ENGINES = ("graph", "eager", "compile")
+ENGINES = ("graph", "kernels", "compile", "eager")
+_ENGINES_BY_DEFAULT = ("graph", "eager", "compile")
+
 EVERY_SHAPE = ("llama_1b", "llama_8b", "chameleon_7b")
 """What --shape all measures, one after the other."""
 
@@ -56,8 +58,8 @@ def bench_engine(
         typer.Option(
             "--engine",
             metavar="NAME,NAME",
-            help=f"Of {', '.join(ENGINES)}; the first is held against the goals. Default: all on "
-            "a GPU, eager on a CPU.",
+            help=f"Of {', '.join(ENGINES)}; the first is held against the goals. Default: "
+            f"{', '.join(_ENGINES_BY_DEFAULT)} on a GPU, eager on a CPU.",
             show_default=False,
         ),
     ] = None,
@@ -85,6 +87,16 @@ def bench_engine(
     draft_length: Annotated[
         int, typer.Option("--draft-length", metavar="K", help="Synthetic draft tokens of a round.")
     ] = 4,
+    counts: Annotated[
+        str | None,
+        typer.Option(
+            "--verify",
+            metavar="T,T",
+            help="Token counts whose verification is measured, 1 among them. "
+            "Default: 1,2,4,8,16,32,64.",
+            show_default=False,
+        ),
+    ] = None,
     acceptance: Annotated[
         float,
         typer.Option(
@@ -131,6 +143,7 @@ def bench_engine(
             place,
             context,
             tokens,
+            counts=_counts(counts),
             transformers=transformers,
             acceptance=acceptance,
             draft_length=draft_length,
@@ -174,7 +187,7 @@ def _device(name: str) -> torch.device:
 
 def _engines(words: str | None, device: torch.device) -> tuple[str, ...]:
     if words is None:
-        return ENGINES if device.type == "cuda" else ("eager",)
+        return _ENGINES_BY_DEFAULT if device.type == "cuda" else ("eager",)
     names = tuple(dict.fromkeys(word.strip() for word in words.split(",")))
     for name in names:
         if name not in ENGINES:
@@ -183,6 +196,20 @@ def _engines(words: str | None, device: torch.device) -> tuple[str, ...]:
                 f"There is no engine '{name}'", f"there are: {', '.join(ENGINES)}", near
             )
     return names
+
+
+def _counts(words: str | None) -> tuple[int, ...]:
+    from specbench.runner.engine.steps import COUNTS
+
+    if words is None:
+        return COUNTS
+    try:
+        numbers = {int(word) for word in words.split(",")} | {1}
+    except ValueError:
+        numbers = {0}
+    if min(numbers) < 1:
+        raise UsageError(f"--verify cannot be '{words}'", "it is a list of whole numbers from 1")
+    return tuple(sorted(numbers))
 
 
 def _shapes(name: str | None, device: torch.device) -> list[Shape]:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from specbench.errors import ModelError
-from specbench.models import kernels
 from specbench.models.base import Model
 from specbench.models.compiled import CompiledCapture, missing_compiler
 from specbench.models.decoder import LeanDecoder
@@ -22,14 +21,14 @@ from specbench.models.ops import CompilerOps, Ops
 from specbench.models.pair import ModelPair
 from specbench.models.static import StaticDecoder
 
-EAGER, GRAPH, COMPILE, AUTO = "eager", "graph", "compile", "auto"
+EAGER, GRAPH, KERNELS, COMPILE, AUTO = "eager", "graph", "kernels", "compile", "auto"
 
 
 def check_engine(engine: str, device: torch.device, name: str, *, lean: bool = True) -> None:
     """Refuse, before anything is loaded, an engine that cannot run on a device.
 
     Args:
-        engine: "auto", "eager", "graph" or "compile".
+        engine: "auto", "eager", "graph", "kernels" or "compile".
         device: Where the models will compute.
         name: What to call the model.
         lean: Whether the lean decoder may run it.
@@ -45,12 +44,22 @@ def check_engine(engine: str, device: torch.device, name: str, *, lean: bool = T
             "its forwards belong to transformers' modules, and only the lean decoder's are static",
             "Use engine=auto, or leave out model.engine and model.device_map.",
         )
-    if engine == GRAPH and device.type != "cuda":
+    if engine in (GRAPH, KERNELS) and device.type != "cuda":
         raise ModelError(
-            "engine=graph needs a CUDA device",
+            f"engine={engine} needs a CUDA device",
             f"'{name}' computes on {device}, where there are no graphs to capture",
             "Use engine=auto, which captures graphs where it can.",
         )
+    if engine == KERNELS:
+        from specbench.models import kernels
+
+        obstacle = kernels.obstacle(device)
+        if obstacle is not None:
+            raise ModelError(
+                f"engine=kernels cannot run '{name}' here",
+                obstacle,
+                "Use engine=graph, which captures the library's operations.",
+            )
     missing = missing_compiler(device) if engine == COMPILE else None
     if missing is not None:
         raise ModelError(
@@ -65,7 +74,7 @@ def switch(models: ModelPair, engine: str) -> None:
 
     Args:
         models: The pair, as its loader made it.
-        engine: "auto", "eager", "graph" or "compile".
+        engine: "auto", "eager", "graph", "kernels" or "compile".
 
     Raises:
         ModelError: If a model cannot run in the engine that is asked for by name.
@@ -103,8 +112,8 @@ def run_by(model: LeanDecoder, engine: str) -> LeanDecoder:
 
     Args:
         model: The decoder, in any engine.
-        engine: "auto", "eager", "graph" or "compile". "auto" is "graph" where the kernels run,
-            else "eager".
+        engine: "auto", "eager", "graph", "kernels" or "compile". "auto" is
+            "graph" on a CUDA device, else "eager".
 
     Raises:
         ModelError: If its device has no such engine.
@@ -113,11 +122,15 @@ def run_by(model: LeanDecoder, engine: str) -> LeanDecoder:
     device = lean.device
     check_engine(engine, device, lean.name)
     if engine == AUTO:
-        engine = GRAPH if kernels.available(device) else EAGER
+        engine = GRAPH if device.type == "cuda" else EAGER
     if engine == EAGER:
         return lean
     if engine == COMPILE:
         return StaticDecoder(lean, CompilerOps(), CompiledCapture(device), "lean compile")
-    decoder = StaticDecoder(lean, Ops(), graphs_of(device), "lean graph")
-    kernels.prepare(decoder.projections)
+    if engine == GRAPH:
+        return StaticDecoder(lean, Ops(), graphs_of(device), "lean graph")
+    from specbench.models.kernels.ops import KernelOps
+
+    decoder = StaticDecoder(lean, KernelOps(), graphs_of(device), "lean kernels")
+    decoder.prepare()
     return decoder

@@ -143,3 +143,33 @@ def window(mask: Tensor, positions: Tensor, slot_positions: Tensor, width: int) 
     """
     far = positions[:, None] - slot_positions[None] >= width
     return mask.masked_fill(far, -torch.inf)
+
+
+def visible_slots(
+    length: Tensor, count: int, slots: int, ancestors: Tensor | None, first: Tensor | None
+) -> Tensor:
+    """Return which slots of a cache each new token sees, asking the device for nothing.
+
+    Args:
+        length: [B] int, cached tokens of each row before the T new ones.
+        count: T.
+        slots: S, the cache's capacity.
+        ancestors: [T, W] bool: whether new token i sees slot `length + T - W + w`. Every slot
+            before these W is visible to all; columns whose slot would be negative are ignored.
+            None: new token i sees the new tokens up to itself.
+        first: [B] int, the number of leading slots that nobody may see; None for 0.
+
+    Returns:
+        [B, T, S] bool.
+    """
+    slot = torch.arange(slots, device=length.device)
+    if ancestors is None:
+        token = torch.arange(count, device=length.device)
+        seen = slot <= length[:, None, None] + token[:, None]
+    else:
+        width = ancestors.shape[1]
+        column = slot - (length[:, None] + count - width)  # [B, S]
+        inside = (column >= 0) & (column < width)
+        chosen = ancestors[:, column.clamp(0, width - 1)].transpose(0, 1)  # [B, T, S]
+        seen = torch.where(inside[:, None], chosen, (column < 0)[:, None])
+    return seen if first is None else seen & (slot >= first[:, None, None])

@@ -7,7 +7,7 @@ replayed for every length (`models.graphs`, `models.compiled`).
 
 A step (`Step`) is captured between requests, once it has been used twice; `settle` does it, and
 the runner calls `settle` outside of timed regions. Until then the same function runs operation
-by operation over the same memory: the same kernels, only slower to launch. What is not
+by operation over the same memory, only slower to launch. What is not
 static (a prompt, a layer whose sliding window has been passed) runs through the lean decoder's
 own forward on the same cache.
 
@@ -31,11 +31,8 @@ from torch import Tensor
 from specbench.cache import Cache
 from specbench.models.base import AncestorMask, LayerSkip, Taps
 from specbench.models.decoder import LeanDecoder
-from specbench.models.kernels import HeadScale, Projection
-from specbench.models.lean_weights import Layer
 from specbench.models.linear import Linear, RowLinear
-from specbench.models.norm import LayerHeadNorm, RMSHeadNorm
-from specbench.models.ops import Ops
+from specbench.models.ops import Ops, Place
 from specbench.models.static_cache import (
     SLOT_STEP,
     Inputs,
@@ -82,7 +79,7 @@ class StaticDecoder(LeanDecoder):
 
     Args:
         lean: The decoder whose weights it shares.
-        ops: What computes; by default kernels where they run, else plain torch.
+        ops: What computes; by default the library's operations.
         capture: What makes steps fast; None leaves them as they are.
         engine: What results call it.
 
@@ -107,7 +104,6 @@ class StaticDecoder(LeanDecoder):
         self._capture = capture
         self._layers = tuple(self._ops.adopt(layer) for layer in self._layers)
         self._head = self._ops.adopt_head(self._head, self.embedding[:1])
-        self._scales = tuple(_head_scale(layer) for layer in self._layers)
         windows = [layer.window for layer in self._layers if layer.window is not None]
         self._window = min(windows, default=None)
         self._longest: int = self._cos.shape[0]
@@ -213,18 +209,9 @@ class StaticDecoder(LeanDecoder):
         every = taps is not None and taps.every and wanted > 0
         return Step(rows, fed, width, wanted, hidden > 0, skip, layers, every)
 
-    @property
-    def projections(self) -> list[Projection]:
-        """All weights that a step multiplies by and the kernels can read."""
-        found = [(linear, False) for each in self._layers for linear in (each.qkv, each.output)]
-        found += [(each.gate_up, True) for each in self._layers]
-        found += [(each.down, False) for each in self._layers]
-        plain = [(self._head, False)] + found
-        return [
-            Projection(linear.weight, gated)
-            for linear, gated in plain
-            if isinstance(linear, RowLinear)
-        ]
+    def prepare(self) -> None:
+        """Measure what the operations choose for these weights, before any step is captured."""
+        self._ops.prepare(self._layers, self._head)
 
     def settle(self) -> None:
         """Capture the steps that are in use, for every cache that is; never in a timed region."""
@@ -263,7 +250,19 @@ class StaticDecoder(LeanDecoder):
         """Compute a step: a pure function of tensors, but for the cache and its lengths."""
         ops, epsilon, skip = self._ops, self._epsilon, step.skip or _NO_SKIP
         rows, count = step.rows, step.tokens
-        first = storage.first if step.padded else None
+        place = ops.place(
+            Place(
+                storage.length,
+                count,
+                storage.store.shape[-2],
+                self._heads // self._groups,
+                self._cos,
+                self._sin,
+                inputs.offsets,
+                inputs.ancestors,
+                storage.first if step.padded else None,
+            )
+        )
         stream = _Stream(F.embedding(inputs.tokens.reshape(-1), self.embedding), ops, epsilon)
         tapped: dict[int, Tensor] = {}
         kept = 0 if step.every else step.last
@@ -271,17 +270,8 @@ class StaticDecoder(LeanDecoder):
             if index not in skip.attention:
                 qkv = ops.project(layer.qkv, stream.norm(layer.attention_norm))
                 keys, values = storage.store[0, index], storage.store[1, index]
-                query = ops.rotate(
-                    qkv,
-                    self._cos,
-                    self._sin,
-                    keys,
-                    values,
-                    storage.length,
-                    inputs.offsets,
-                    self._scales[index],
-                )
-                mixed = ops.attend(query, keys, values, storage.length, inputs.ancestors, first)
+                query = ops.rotate(qkv, place, keys, values, layer.head_norm)
+                mixed = ops.attend(query, keys, values, place)
                 stream.add(layer.output, mixed.reshape(rows * count, -1))
             if index not in skip.feed_forward:
                 normed = stream.norm(layer.feed_forward_norm)
@@ -342,16 +332,6 @@ class _Stream:
 def _last(x: Tensor, step: Step) -> Tensor:
     """Return the last tokens of each row, [B last, C], of [B T, C]."""
     return x.view(step.rows, step.tokens, -1)[:, -step.last :].reshape(-1, x.shape[-1])
-
-
-def _head_scale(layer: Layer) -> HeadScale | None:
-    norm = layer.head_norm
-    if isinstance(norm, RMSHeadNorm):
-        return HeadScale(norm.weight, norm.epsilon)
-    if isinstance(norm, LayerHeadNorm):
-        return HeadScale(norm.weight, norm.epsilon, norm.bias)
-    assert norm is None, "a norm of heads that the kernels do not know"
-    return None
 
 
 def _give_back(spare: list[Storage], storage: Storage) -> None:

@@ -41,7 +41,7 @@ _LAW_KEYS = (
     "unconditional",
 )
 _SAMPLING_KEYS = (*_LAW_KEYS, "seed")
-RUN_ENGINES = ("auto", "graph", "compile", "eager")
+RUN_ENGINES = ("auto", "graph", "kernels", "compile", "eager")
 CFG_SCHEDULES = ("constant", "linear", "cosine")
 UNCONDITIONAL = ("own", "last_token", "padded")
 _TIMING_KEYS = ("repeats", "processes", "warmup", "threads")

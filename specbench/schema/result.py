@@ -145,7 +145,7 @@ class FileMetadata:
         dtype: Compute dtype, such as "float32".
         device: Device name.
         engine: Which engine ran the target: "lean" (operation by operation), "lean graph",
-            "lean compile", "transformers" or "table".
+            "lean kernels", "lean compile", "transformers" or "table".
         temperature: Temperature of the target law; None where it is not known (imports).
         timing: Repeats, warm-up and clock of the run.
         config: The resolved configuration, secrets removed.

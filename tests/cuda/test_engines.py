@@ -92,9 +92,10 @@ def script(model, cache):
 @pytest.mark.parametrize("name", list(CONFIGS))
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 @pytest.mark.parametrize("rows", [1, 2])
-def test_graphs_agree_with_the_eager_forward(name, dtype, rows):
+@pytest.mark.parametrize("engine", ["graph", "kernels"])
+def test_graphs_agree_with_the_eager_forward(name, dtype, rows, engine):
     eager = lean(name, dtype)
-    model = run_by(eager, "graph")
+    model = run_by(eager, engine)
     cache = model.new_cache(rows, 2048)
     expected = list(script(eager, eager.new_cache(rows, 2048)))
     direct = list(script(model, cache))
@@ -126,9 +127,10 @@ def test_compiled_steps_agree_with_the_eager_forward(dtype):
             torch.testing.assert_close(got[1], got[0], atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
-def test_rows_behind_padding_agree_with_the_eager_forward():
+@pytest.mark.parametrize("engine", ["graph", "kernels"])
+def test_rows_behind_padding_agree_with_the_eager_forward(engine):
     eager = lean("llama", torch.float32)
-    model = run_by(eager, "graph")
+    model = run_by(eager, engine)
     caches = [each.new_cache(2, 1024) for each in (eager, model)]
     for each, cache in zip((eager, model), caches, strict=True):
         cache.padding = (0, 30)
@@ -156,8 +158,9 @@ def test_logits_outlive_the_next_replay():
     assert torch.equal(first, held)
 
 
-def test_no_forward_waits_for_the_device():
-    model = run_by(lean("qwen3", torch.bfloat16), "graph")
+@pytest.mark.parametrize("engine", ["graph", "kernels"])
+def test_no_forward_waits_for_the_device(engine):
+    model = run_by(lean("qwen3", torch.bfloat16), engine)
     cache = model.new_cache(1, 2048)
     for _ in range(2):
         list(script(model, cache))

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from specbench.models.masks import visible_slots
+
 
 class HeadScale(NamedTuple):
     """The norm of queries and keys, head by head, before they are rotated.
@@ -63,9 +65,7 @@ def decode_attention(
     rows, count, heads, width = query.shape
     groups, slots = keys.shape[1], keys.shape[2]
     exact = _wide(query)
-    visible = _visible(length, count, slots, ancestors)
-    if first is not None:
-        visible = visible & (torch.arange(slots, device=query.device) >= first[:, None, None])
+    visible = visible_slots(length, count, slots, ancestors, first)
     grouped = query.to(exact).view(rows, count, groups, heads // groups, width)
     scores = torch.einsum("btgrd,bgsd->bgrts", grouped, keys.to(exact))
     scores = scores * (width**-0.5 if scale is None else scale)
@@ -73,19 +73,6 @@ def decode_attention(
     weights = scores.softmax(-1)
     attended = torch.einsum("bgrts,bgsd->btgrd", weights, values.to(exact))
     return attended.reshape(query.shape).to(query.dtype)
-
-
-def _visible(length: Tensor, count: int, slots: int, ancestors: Tensor | None) -> Tensor:
-    """Return [B, T, S] bool: which slots each new token sees."""
-    slot = torch.arange(slots, device=length.device)
-    token = torch.arange(count, device=length.device)
-    if ancestors is None:
-        return slot <= length[:, None, None] + token[:, None]
-    width = ancestors.shape[1]
-    column = slot - (length[:, None] + count - width)  # [B, S]
-    inside = (column >= 0) & (column < width)
-    chosen = ancestors[:, column.clamp(0, width - 1)].transpose(0, 1)  # [B, T, S]
-    return torch.where(inside[:, None], chosen, (column < 0)[:, None])
 
 
 def rotate_and_store(

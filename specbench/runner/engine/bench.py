@@ -29,7 +29,7 @@ from specbench.models.random_weights import (
 from specbench.runner.bandwidth import copy_bandwidth
 from specbench.runner.engine.contenders import TRANSFORMERS, Decoded, Ours, Theirs, prompts_of
 from specbench.runner.engine.figures import Figures, Plain, Setting, Synthetic, Verifying
-from specbench.runner.engine.steps import COUNTS, Steps, measure_verifying
+from specbench.runner.engine.steps import COUNTS, Steps, measure_verifying, tree_tokens
 from specbench.runner.engine.synthetic import measure_synthetic
 from specbench.runner.engine.timing import in_turns, spread
 from specbench.runner.provenance import device_name, provenance
@@ -42,7 +42,6 @@ SMALL_DRAFT = Shape("small_draft", "a smaller Llama", 128, 2, 2, 1, 64, 384, 819
 
 _SLACK = 1.15
 _WARM_UPS = 3
-_LONGEST = max(COUNTS)
 
 Say = Callable[[str], None]
 
@@ -54,7 +53,7 @@ class Question:
     Attributes:
         shape: Of the target.
         draft: Of the draft; its vocabulary is replaced by the target's.
-        engines: Ours, the main one first: "graph", "compile", "eager".
+        engines: Ours, the main one first: "graph", "kernels", "compile", "eager".
         transformers: Whether `generate` is raced too, where the shape is one of its Llamas.
         dtype: A dtype's name, or "auto".
         device: Where.
@@ -64,6 +63,7 @@ class Question:
         draft_length: Of the synthetic drafts.
         rounds: How often everything is measured.
         seed: Of weights and prompts.
+        counts: Tokens of the forwards whose cost is measured, 1 among them.
     """
 
     shape: Shape
@@ -78,6 +78,7 @@ class Question:
     draft_length: int
     rounds: int = 5
     seed: int = 0
+    counts: tuple[int, ...] = COUNTS
 
     def __post_init__(self) -> None:
         least = {"context": 1, "tokens": 2, "draft_length": 1, "rounds": 1}
@@ -95,7 +96,7 @@ class Question:
     @property
     def longest(self) -> int:
         """Slots that a sequence can need."""
-        return self.context + max(self.tokens, _LONGEST) + self.draft_length + 1
+        return self.context + max(self.tokens, *self.counts, tree_tokens()) + self.draft_length + 1
 
     def model(self, shape: Shape) -> RandomModel:
         """Return the random model of a shape."""
@@ -246,8 +247,8 @@ def _verifying(question: Question, pairs: dict[str, ModelPair], say: Say) -> tup
     steps = {}
     for name, pair in pairs.items():
         say(f"verifying several tokens, {name}: warming up")
-        steps[name] = Steps(pair, question.context, _LONGEST)
-    return tuple(measure_verifying(steps, max(5, 2 * question.rounds), COUNTS))
+        steps[name] = Steps(pair, question.context, max(*question.counts, tree_tokens()))
+    return tuple(measure_verifying(steps, max(5, 2 * question.rounds), question.counts))
 
 
 def _synthetic(

@@ -28,7 +28,7 @@ class Plain:
     """Plain decoding in one engine.
 
     Attributes:
-        engine: "graph", "compile", "eager", or "transformers".
+        engine: "graph", "kernels", "compile", "eager", or "transformers".
         seconds: Of a token, after the first.
         host_share: Share of that time in which the device had no work, or None where one time
             line serves both, or nobody looked.

@@ -36,6 +36,11 @@ def tree_parents(branching: tuple[int, ...] = TREE) -> tuple[int, ...]:
     return tuple(parents)
 
 
+def tree_tokens() -> int:
+    """Return the tokens of a forward over the tree, its root included."""
+    return len(tree_parents()) + 1
+
+
 class Steps:
     """Forwards of one model behind a context, each undone after it.
 

@@ -1,0 +1,44 @@
+"""The script of the first minutes on a GPU runs to its end on a CPU, step by step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check.sh"
+
+
+def check(tmp_path, *arguments):
+    return subprocess.run(
+        ["bash", str(SCRIPT), *arguments],
+        env={**os.environ, "OUT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_without_a_part_it_says_how_it_is_called(tmp_path):
+    shown = check(tmp_path)
+    assert shown.returncode == 2 and "--rehearse" in shown.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("timeout") is None, reason="needs coreutils")
+@pytest.mark.parametrize(
+    "part, steps",
+    [("engine", ("CUDA tests", "8B graph kernels")), ("methods", ("doctor", "pictures", "tables"))],
+)
+def test_the_rehearsal_takes_every_step(tmp_path, part, steps):
+    done = check(tmp_path, part, "--rehearse")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert f"{part}: every step done" in done.stdout
+    for name in steps:
+        assert f"--- {name}: done" in done.stdout
+    if part == "engine":
+        assert len(list(tmp_path.glob("*.json"))) == 3
+    else:
+        assert len(list((tmp_path / "results").glob("*.parquet"))) == 6
