@@ -106,7 +106,10 @@ def ask_hub(repository: str, revision: str | None, file: str = "config.json") ->
     """
     if isinstance(try_to_load_from_cache(repository, file, revision=revision), str):
         return
-    embedded = "Run model=tiny_text or model=tiny_image, both embedded, or name a local folder."
+    elsewhere = (
+        "Put its files into a folder and name that, or run model=tiny_text or model=tiny_image, "
+        "which are embedded."
+    )
     try:
         HfApi().model_info(repository, revision=revision, timeout=_HUB_TIMEOUT)
     except GatedRepoError as error:
@@ -125,7 +128,7 @@ def ask_hub(repository: str, revision: str | None, file: str = "config.json") ->
         raise ModelError(
             f"'{repository}' is not on this machine and the hub cannot be reached",
             f"{type(error).__name__}: no network, or offline mode is set",
-            embedded,
+            elsewhere,
         ) from error
 
 

@@ -89,14 +89,18 @@ class Emu3:
         with torch.device("meta"):
             module = Emu3VQVAE(settings.vq_config)
         missing = set(module.state_dict()) - set(tensors)
-        if missing:
-            error = ModelError(
+        why = f"its checkpoint lacks {len(missing)} tensors of 'vqmodel'" if missing else ""
+        try:
+            module.load_state_dict(tensors, strict=False, assign=True)
+        except RuntimeError as error:  # a tensor of another shape
+            why = str(error).strip().splitlines()[-1].strip()
+        if why:
+            lacking = ModelError(
                 f"The pixel decoder of '{files.source}' is missing",
-                f"its checkpoint lacks {len(missing)} tensors of 'vqmodel'",
+                why,
                 "Use a checkpoint with all parts, such as BAAI/Emu3-Gen-hf.",
             )
-            return PixelDecoder(None, None, error)
-        module.load_state_dict(tensors, strict=False, assign=True)
+            return PixelDecoder(None, None, lacking)
         module = module.float().to(device).eval().requires_grad_(False)
 
         @torch.inference_mode()

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from specbench.errors import ModelError
 from specbench.models.published import State
 
 _GROUPS = 32
@@ -32,6 +33,9 @@ class MoVQDecoder:
 
     Attributes:
         codebook: [K, E].
+
+    Raises:
+        ModelError: If the weights are those of another model.
     """
 
     def __init__(self, state: State, device: torch.device) -> None:
@@ -45,7 +49,12 @@ class MoVQDecoder:
         self._state = State(tensors, Path("decoder"))
         self._levels = self._state.count("up.{}.block.0.conv1.weight")
         self._blocks = self._state.count("up.0.block.{}.conv1.weight")
-        assert self._levels and self._blocks
+        if not (self._levels and self._blocks):
+            raise ModelError(
+                "The image tokenizer's file holds no decoder of MoVQGAN",
+                "it lacks the weights below 'decoder.up.0.block.0'",
+                "Use the published movqgan_270M.ckpt.",
+            )
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:

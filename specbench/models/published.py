@@ -1,14 +1,18 @@
 """Weights that are published as single files and not as a folder for transformers.
 
 LlamaGen and MoVQGAN publish one pickled state dictionary for each model. Pickles can run code, so
-only those that hold nothing but tensors are read, by torch's own safe reader; a safetensors file of
-the same names serves as well.
+only those that hold nothing but tensors are read, by torch's own safe reader, which is told one
+harmless name more: LlamaGen's training scripts save their arguments, an `argparse.Namespace`,
+beside the weights (autoregressive/train/train_c2i.py). A safetensors file of the same names serves
+as well.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -180,21 +185,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: If the file holds more than tensors or cannot be read.
     """
-    if path.suffix == ".safetensors":
-        return dict(load_file(path))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
         raise ModelError(
             f"'{path}' is not loaded",
-            "its pickle holds more than tensors, and such a file can run code",
+            f"its pickle holds more than tensors{f' ({name[1]})' if name else ''}, and such a "
+            "file can run code",
             "Use the published file, or save its state dictionary alone (as safetensors, say).",
         ) from error
-    except (RuntimeError, OSError, EOFError) as error:
+    except (RuntimeError, OSError, EOFError, SafetensorError) as error:
         raise ModelError(
             f"'{path}' cannot be read",
             str(error).strip().splitlines()[0],
-            "Check that the file is a complete PyTorch checkpoint.",
+            "Check that the file is a complete checkpoint.",
         ) from error
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):

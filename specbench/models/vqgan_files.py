@@ -101,12 +101,19 @@ def _read_config(path: Path) -> VqganConfig:
     Raises:
         ModelError: If it is neither.
     """
-    text = path.read_text(encoding="utf-8")
-    values = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    if "base_channels" in values:
-        return _from_transformers(values)
-    values = values.get("model", {}).get("params", values)
-    return VqganConfig.from_params(values)
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        if "base_channels" in values:
+            return _from_transformers(values)
+        values = values.get("model", {}).get("params", values)
+        return VqganConfig.from_params(values)
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"'{path}' describes no image tokenizer",
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            _FIX,
+        ) from error
 
 
 def _from_transformers(values: Mapping[str, Any]) -> VqganConfig:

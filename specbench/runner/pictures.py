@@ -109,16 +109,16 @@ def check_drawing(image: ImageSide, model: str) -> None:
     """Refuse a model that cannot draw, before anything is measured.
 
     Raises:
-        ModelError: If the pixel decoder is not there.
+        ModelError: If the pixel decoder is not there or its weights are wrong, with the cause.
     """
-    if not image.can_draw:
+    try:
+        image.pixels([])
+    except ModelError as cause:
         raise ModelError(
             f"The model '{model}' cannot turn its tokens into pictures",
-            "its checkpoint holds no pixel decoder",
-            "Give the decoder's weights (specbench show model NAME says which), or measure speed "
-            "alone with pictures=false.",
-        )
-    image.pixels([])  # what is wrong with the decoder's weights is said now
+            ": ".join(part for part in (cause.what, cause.why) if part),
+            f"{cause.fix} Or measure speed alone with pictures=false.".strip(),
+        ) from cause
 
 
 def _file_names(sample_ids: Sequence[str]) -> dict[str, str]:

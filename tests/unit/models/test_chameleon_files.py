@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from specbench.models.image_side import Layout
 from specbench.models.pixels import to_pixels
 from specbench.models.vqgan import Vqgan
 from specbench.paths import conf_dir
+from specbench.runner.pictures import check_drawing
 from specbench.schema.model import ModelConfig
 from specbench.zoo.pictures import tokenizer as world_words
 from specbench.zoo.pictures.train_model import build_model, load_model, save_model
@@ -116,6 +118,10 @@ def test_published_image_tokenizers_draw(folder, tmp_path, form):
     assert near(drawing.pixels(TOKENS), drawn(numbers))
 
 
+def broken(file):
+    file.write_text("model: 7 ")
+
+
 class Unsafe:
     """Something that only a full unpickler would build."""
 
@@ -123,10 +129,12 @@ class Unsafe:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda place: meta_folder(place, {"callbacks": Unsafe()}), "can run code"),
+        (lambda place: meta_folder(place, {"callbacks": Unsafe()}), r"Unsafe\), and such a file"),
         (lambda place: place, "neither vqgan.yaml"),
+        (lambda place: broken(meta_folder(place) / "vqgan.yaml"), "describes no image tokenizer"),
+        (lambda place: broken(transformers_folder(place) / "model.safetensors"), "cannot be read"),
     ],
-    ids=["unsafe", "empty"],
+    ids=["unsafe", "empty", "configuration", "safetensors"],
 )
 def test_a_tokenizer_that_cannot_be_read_costs_pictures_and_not_the_run(
     folder, tmp_path, spoil, reason
@@ -138,6 +146,21 @@ def test_a_tokenizer_that_cannot_be_read_costs_pictures_and_not_the_run(
         with pytest.raises(ModelError, match=reason) as caught:
             ask()
         assert caught.value.exit_code == 2
+    with pytest.raises(ModelError, match="cannot turn its tokens into pictures") as caught:
+        check_drawing(pair.image, pair.name)
+    assert re.search(reason, caught.value.why)
+    assert "pictures=false" in caught.value.fix
+
+
+def test_a_tokenizer_that_cannot_be_fetched_is_the_cause_that_is_told(folder, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(checkpoint.HfApi, "model_info", unreachable)
+    pair = load(entry(folder), **LAYOUT, image_tokenizer="leloy/Anole-7b-v0.1-vqvae-hf")
+    with pytest.raises(ModelError, match="cannot turn its tokens into pictures") as caught:
+        check_drawing(pair.image, pair.name)
+    assert "vqvae-hf' is not on this machine and the hub cannot be reached" in caught.value.why
 
 
 def test_the_embedded_layout_finds_its_tokenizer_beside_it(tmp_path):

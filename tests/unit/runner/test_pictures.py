@@ -189,7 +189,8 @@ def test_a_model_that_cannot_draw_stops_the_run_before_it_begins(tmp_path, monke
         patch.setattr(Bench, "run", None)
         with pytest.raises(ModelError, match="cannot turn its tokens into pictures") as caught:
             run_job(config)
-        assert "pictures=false" in caught.value.fix
+        assert caught.value.why == "'vq.pt' is not loaded: its pickle can run code"
+        assert caught.value.fix == "Use another. Or measure speed alone with pictures=false."
     assert run_job(replace(config, pictures=False)).failed == 0
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from specbench.errors import ModelError
 from specbench.metrics.base import CorpusValue
 from specbench.models.image import Grid
 from specbench.models.pair import ModelPair
@@ -37,7 +38,8 @@ class Squares:
         return [ord(letter) % CODES for letter in prompt if not letter.isspace()]
 
     def pixels(self, tokens):
-        assert self.can_draw
+        if not self.can_draw:
+            raise ModelError("'vq.pt' is not loaded", "its pickle can run code", "Use another.")
         drawn.count += 1
         codes = [*tokens, *[0] * self.grid.length][: self.grid.length]
         shades = np.array(codes, dtype=np.uint8).reshape(2, 3) * 40
@@ -89,8 +91,6 @@ class Contrast:
 
 class Unready(Brightness):
     def prepare(self):
-        from specbench.errors import ModelError
-
         raise ModelError("weights.pt is missing", "there is no network", "Give it by hand.")
 
 
