@@ -95,6 +95,12 @@ class Law:
         return self.temperature == 0
 
     @property
+    def plain(self) -> bool:
+        """Whether the law is the softmax of the penalised logits and nothing else."""
+        cut = self.top_k is not None or (self.top_p is not None and self.top_p < 1)
+        return self.temperature == 1 and not cut
+
+    @property
     def needs_history(self) -> bool:
         """Whether the law depends on the tokens before the node."""
         return self.repetition_penalty != 1.0
@@ -147,6 +153,14 @@ class Law:
     def argmax(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return the most probable token at each node, [...], lowest index on ties."""
         return self.penalise(logits, seen).argmax(-1)
+
+    def softmax(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Return the softmax of the penalised logits, whatever the law is, [..., V].
+
+        At temperature 1 and with nothing cut off: what most authors call a model's confidence.
+        """
+        logits = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+        return self.penalise(logits, seen).softmax(-1)
 
     def probabilities(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return the processed distribution, [..., V], in float32 or wider.

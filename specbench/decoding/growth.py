@@ -23,7 +23,7 @@ from specbench.decoding.tree import DraftTree, DrawKind, Draws, TreeMask
 from specbench.law import History, Law, draw, draw_distinct
 from specbench.models.base import LayerSkip, Model
 from specbench.rng import Purpose
-from specbench.transfer import read, to_device
+from specbench.transfer import moved, read, to_device
 
 _WITH_LAW = (DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT, DrawKind.HYBRID)
 
@@ -120,6 +120,45 @@ class Growth:
         """Return the draft's law after the last token of a chain, [1, V]."""
         return self._warp(logits, self._chain_seen())
 
+    def softmax(self, logits: Tensor, law: Tensor) -> Tensor:
+        """Return the draft's softmax at temperature 1 there, [1, V]: `law` where it is that."""
+        if self.greedy or self._source.law.plain:
+            return law
+        return self._source.law.softmax(logits, self._chain_seen())
+
+    def watched(self, logits: Tensor, law: Tensor | None) -> Tensor | None:
+        """Return the law that the length policy judges, [1, V]; None where it does not watch."""
+        if law is None or not self.length.watches:
+            return None
+        return self.softmax(logits, law) if self.length.raw else law
+
+    def unsure(self, judged: Tensor | None) -> bool:
+        """Say whether a policy that drops the unsure token ends the chain before the next one."""
+        if judged is None or self.length.keep_last:
+            return False
+        return self.length.ends(read(self.length.measure(judged, None)))
+
+    def look(self, token: Tensor, judged: Tensor | None, *more: Tensor) -> tuple[bool, list[float]]:
+        """Say whether a drawn token is a chain's last, and return further numbers, in one look.
+
+        The policy may say so, and nothing is drafted behind a stop token. No look at a device is
+        made for the sake of stop tokens alone: the chain goes on there, and what stands behind
+        one is left out of the counts.
+
+        Args:
+            token: [1] the token.
+            judged: What the policy judges, see `watched`.
+            more: Further numbers to read, without dimensions.
+        """
+        stops, length = self._state.stops, self.length
+        asked = judged is not None and length.keep_last
+        if not (asked or more or (stops and self.device.type == "cpu")):
+            return False, []
+        numbers = [length.measure(judged, token), *more] if asked else list(more)
+        drawn, *values = read(torch.stack([number.double() for number in (token[0], *numbers)]))
+        ends = asked and length.ends(values.pop(0))
+        return ends or int(drawn) in stops, values
+
     def token(self, logits: Tensor, law: Tensor | None, uniform: float) -> Tensor:
         """Draw the next token of a chain, or take the argmax of a greedy draft, [1]."""
         if self.greedy or law is None:
@@ -140,6 +179,15 @@ class Growth:
 
     def expand_root(self) -> Tensor:
         """Return the draft's law after the newest committed token, [1, V]."""
+        law = self._warp(self._plant(), self._source.history.now())
+        self._laws.append(law)
+        return law
+
+    def rank_root(self) -> Tensor:
+        """Return the draft's softmax at temperature 1 there, [1, V]: to choose by, not to draw."""
+        return self._source.law.softmax(self._plant(), self._source.history.now())
+
+    def _plant(self) -> Tensor:
         logits = self.feed_root()
         size = self._nodes + 1
         self._parents = torch.full((size,), -1, dtype=torch.int64, device=self.device)
@@ -152,9 +200,7 @@ class Growth:
         self._visible[0, 0] = True
         seen = self._source.history.now()
         self._seen = None if seen is None else seen.repeat(size, 1)
-        law = self._warp(logits, seen)
-        self._laws.append(law)
-        return law
+        return logits
 
     def add(self, parents: Tensor, tokens: Tensor) -> Tensor:
         """Add nodes to the tree without feeding them.
@@ -186,6 +232,18 @@ class Growth:
         Returns:
             Laws [n, V].
         """
+        laws = self._warp(self._feed(ids), self._seen_by(ids))
+        self._laws.append(laws)
+        return laws
+
+    def rank(self, ids: Tensor) -> Tensor:
+        """Feed nodes, and return the draft's softmax at temperature 1 after each, [n, V]."""
+        return self._source.law.softmax(self._feed(ids), self._seen_by(ids))
+
+    def _seen_by(self, ids: Tensor) -> Tensor | None:
+        return None if self._seen is None else self._seen[ids + 1]
+
+    def _feed(self, ids: Tensor) -> Tensor:
         source, count, fed = self._source, ids.shape[0], self._fed
         width = fed + count
         entries = ids + 1
@@ -200,9 +258,14 @@ class Growth:
         order = torch.arange(fed, width, device=self.device)
         self._slot[entries] = order
         self._fed = width
-        laws = self._warp(logits, None if self._seen is None else self._seen[entries])
-        self._laws.append(laws)
-        return laws
+        return logits
+
+    def ended(self, ids: Tensor) -> Tensor | None:
+        """Say which nodes, [n], are stop tokens, behind which nothing is emitted; None: none."""
+        if not self._state.stops:
+            return None
+        stops = moved(self._state.stop_tokens, self.device)
+        return (ids >= 0) & torch.isin(self._tokens[ids + 1], stops)
 
     def depths(self, ids: Tensor) -> Tensor:
         """Return the depth of nodes, [n]; children of the root have depth 1."""
@@ -247,7 +310,8 @@ class Growth:
         """Turn the nodes into a tree: one transfer to the host.
 
         Nodes of one prefix become one; with replacement each draw stays recorded. Nodes that a
-        sampling draft cannot have drawn (probability zero) are dropped with their descendants.
+        sampling draft cannot have drawn (probability zero) are dropped with their descendants,
+        and so is what hangs below a stop token.
 
         Args:
             kind: How children were drawn from the laws of `expand_root` and `expand`.
@@ -266,6 +330,9 @@ class Growth:
         alive = torch.ones_like(tokens)
         if laws is not None and kind is not DrawKind.HYBRID:
             alive = (laws[self._slot[parents + 1], tokens] > 0).long()
+        ended = self.ended(parents)
+        if ended is not None:
+            alive = alive * ~ended
         if keep is not None:
             alive = alive * torch.zeros_like(alive).index_fill_(0, keep, 1)
         columns = [parents, tokens, alive, self._depths[nodes], self._slot[nodes]]
@@ -319,9 +386,7 @@ class Growth:
 
     def _warp(self, logits: Tensor, seen: Tensor | None) -> Tensor:
         law = self._source.law
-        if law.greedy:
-            return law.penalise(logits.float(), seen).softmax(-1)
-        return law.probabilities(logits, seen)
+        return law.softmax(logits, seen) if law.greedy else law.probabilities(logits, seen)
 
     def _chain_seen(self) -> Tensor | None:
         seen = self._source.history.now()

@@ -26,6 +26,10 @@ class Cut(NamedTuple):
 class StopRule(Protocol):
     """Decides where a sequence of emitted tokens ends."""
 
+    @property
+    def ids(self) -> frozenset[int]:
+        """Tokens that end every sequence."""
+
     def find(self, tokens: Sequence[int], start: int) -> Cut | None:
         """Return the first cut at or after index `start`, or None.
 

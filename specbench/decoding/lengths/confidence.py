@@ -6,28 +6,28 @@ from torch import Tensor
 
 from specbench.decoding.lengths.base import LengthPolicy
 from specbench.errors import ConfigError
-from specbench.transfer import read
 
 
 class ConfidenceStop(LengthPolicy):
-    """End the draft where the largest probability of the draft's law is below a threshold.
+    """End the draft with the first token whose probability is below a threshold.
 
     The common stop of self-speculation and cascades: Draft & Verify (Zhang et al. 2023), Kangaroo
     (Liu et al. 2024), SWIFT (Xia et al. 2024), BiLD (Kim et al. 2023), and assisted generation in
     transformers (`assistant_confidence_threshold`, after Mamou et al. 2024, "Dynamic Speculation
     Lookahead").
 
-    The policy looks at the law and not at the token that was drawn from it. With `keep_last` off
-    that is what keeps a sampled draft exact: dropping tokens because of their identity would
-    change the law of the ones that remain. The published codes compare the probability of the
-    drawn token, which is the same for a greedy draft.
-
-    A draft of temperature 0 is judged by its softmax at temperature 1.
+    As in the codes of the first, third and last, the probability is that of the drawn token. With
+    `keep_last` off it is the largest one: a token must not be dropped for what it is. For a greedy
+    draft the two are the same.
 
     Args:
         threshold: Stop below this probability, in [0, 1]; 0 never stops.
         max_length: Most tokens of a round.
         keep_last: Whether the unconfident token is still proposed; BiLD drops it.
+        raw: Whether the probability is the draft's softmax, at temperature 1 and with nothing cut
+            off, as in the codes of Draft & Verify (decoding.py), SWIFT (model/swift/utils.py) and
+            BiLD, which decodes greedily; transformers takes the law that tokens are drawn from
+            (`ConfidenceCriteria` is given the processed scores).
 
     Raises:
         ConfigError: If a value is out of range.
@@ -35,15 +35,18 @@ class ConfidenceStop(LengthPolicy):
 
     watches = True
 
-    def __init__(self, threshold: float, max_length: int, keep_last: bool = True) -> None:
+    def __init__(
+        self, threshold: float, max_length: int, keep_last: bool = True, raw: bool = False
+    ) -> None:
         if not 0 <= threshold <= 1:
             raise ConfigError(
                 f"A confidence threshold of {threshold:g} is not possible",
-                "It is compared with the draft's largest probability",
+                "It is compared with a probability of the draft",
                 "Choose a number from 0 (never stop) to 1.",
             )
         check_cap(max_length)
         self.keep_last = keep_last
+        self.raw = raw
         self.watches = threshold > 0
         self._threshold = threshold
         self._max_length = max_length
@@ -57,10 +60,13 @@ class ConfidenceStop(LengthPolicy):
         """Return the most tokens of a round."""
         return self._max_length
 
-    def should_stop(self, law: Tensor) -> bool:
-        """Say whether the draft is unconfident; one number crosses to the host."""
-        most: float = read(law.amax())
-        return most < self.threshold
+    def measure(self, law: Tensor, token: Tensor | None) -> Tensor:
+        """Return the drawn token's probability, or the largest one."""
+        return law.amax() if token is None else law[0].gather(0, token)[0]
+
+    def ends(self, measured: float) -> bool:
+        """Say whether the draft is unconfident."""
+        return measured < self.threshold
 
 
 class AdaptiveConfidence(ConfidenceStop):
@@ -78,6 +84,7 @@ class AdaptiveConfidence(ConfidenceStop):
         threshold: The first threshold, in [0, 1].
         max_length: Most tokens of a round.
         keep_last: Whether the unconfident token is still proposed.
+        raw: Whether the draft's softmax is judged, as in the released code.
         target_acceptance: Acceptance rate that the threshold aims for, in (0, 1].
         step: How far the aim lies from the present threshold.
         memory: Weight of earlier rounds in the running acceptance, in [0, 1).
@@ -92,12 +99,13 @@ class AdaptiveConfidence(ConfidenceStop):
         threshold: float = 0.8,
         max_length: int = 8,
         keep_last: bool = True,
+        raw: bool = True,
         target_acceptance: float = 0.9,
         step: float = 0.01,
         memory: float = 0.5,
         inertia: float = 0.9,
     ) -> None:
-        super().__init__(threshold, max_length, keep_last)
+        super().__init__(threshold, max_length, keep_last, raw)
         for name, value, least, most in (
             ("target_acceptance", target_acceptance, 0, 1),
             ("step", step, 0, 1),

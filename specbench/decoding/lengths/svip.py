@@ -10,7 +10,6 @@ from torch import Tensor
 from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.lengths.confidence import check_cap
 from specbench.errors import ConfigError
-from specbench.transfer import read
 
 
 class Svip(LengthPolicy):
@@ -19,10 +18,8 @@ class Svip(LengthPolicy):
     The acceptance of a token, 1 - TV(p, q), is at least 1 - sqrt(KL(q, p) / 2); the divergence is
     taken as a multiple of the draft's own entropy H(q). A draft ends where sqrt(c H(q)) > h, and
     the token of that law is still proposed. Values and order of the released
-    `vanilla-sd/eval_specbench.py`: c = 0.15, h = 0.3, at most 40 tokens, entropy in nats.
-
-    The decision depends on the draft's law alone. A draft of temperature 0 is judged by its
-    softmax at temperature 1, as in the released code.
+    `vanilla-sd/eval_specbench.py`: c = 0.15, h = 0.3, at most 40 tokens, entropy in nats, and
+    that of the draft's softmax at every temperature.
 
     Args:
         threshold: h; the draft ends above it. Infinity never stops.
@@ -33,7 +30,7 @@ class Svip(LengthPolicy):
         ConfigError: If a value is out of range.
     """
 
-    watches = True
+    raw = True
 
     def __init__(
         self, threshold: float = 0.3, coefficient: float = 0.15, max_length: int = 40
@@ -54,7 +51,10 @@ class Svip(LengthPolicy):
         """Return the most tokens of a round."""
         return self._max_length
 
-    def should_stop(self, law: Tensor) -> bool:
-        """Say whether the entropy is above its bound; one number crosses to the host."""
-        entropy: float = read(torch.special.entr(law).sum())
-        return math.sqrt(self._coefficient * max(entropy, 0.0)) > self._threshold
+    def measure(self, law: Tensor, token: Tensor | None) -> Tensor:
+        """Return the entropy."""
+        return torch.special.entr(law).sum()
+
+    def ends(self, measured: float) -> bool:
+        """Say whether the entropy is above its bound."""
+        return math.sqrt(self._coefficient * max(measured, 0.0)) > self._threshold

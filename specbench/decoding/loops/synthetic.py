@@ -130,6 +130,11 @@ class _Behind:
     extra: int
     cut: Cut | None = None
 
+    @property
+    def ids(self) -> frozenset[int]:
+        """No token ends the sequence by itself."""
+        return frozenset()
+
     def find(self, tokens: Sequence[int], start: int) -> Cut | None:
         """Return the cut, once there are enough tokens behind the other rule's."""
         if self.cut is None:

@@ -3,7 +3,8 @@
 A candidate is a likely child of a node that was fed. It becomes a node when it is fed itself, or
 when it is among the best at the end. No candidate's score is above its parent's, and parents
 stand before their children, so that the best candidates, the earlier first where scores are
-equal, make a tree whose parents are all in it.
+equal, make a tree whose parents are all in it. Nothing is emitted behind a stop token, so that
+what would stand below one is the worst of all.
 
 Shapes: m candidates, n nodes fed at once, k children of each.
 """
@@ -24,13 +25,18 @@ class Candidates:
         growth: The tree that grows.
         children: k, how many children of a node become candidates.
         discount: Added to the score for every step of depth; not positive.
+        warped: Whether children are ranked by the law that a sampling draft would draw from, and
+            not by the draft's softmax at temperature 1 with nothing cut off.
 
     Attributes:
         scores: [m] cumulative log-probability of the draft and discounts, float64.
     """
 
-    def __init__(self, growth: Growth, children: int, discount: float = 0.0) -> None:
+    def __init__(
+        self, growth: Growth, children: int, discount: float = 0.0, warped: bool = False
+    ) -> None:
         self._growth = growth
+        self._rank = growth.expand if warped else growth.rank
         self._children = children
         self._discount = discount
         device = growth.device
@@ -40,7 +46,7 @@ class Candidates:
         self._ids = self._parents
         root = torch.full((1,), -1, dtype=torch.int64, device=device)
         start = torch.zeros(1, dtype=torch.float64, device=device)
-        self._offer(root, growth.expand_root(), start)
+        self._offer(root, growth.expand_root() if warped else growth.rank_root(), start)
 
     @property
     def count(self) -> int:
@@ -56,7 +62,9 @@ class Candidates:
         growth = self._growth
         ids = growth.add(self._parents[chosen], self._tokens[chosen])
         self._ids[chosen] = ids
-        self._offer(ids, growth.expand(ids), self.scores[chosen])
+        laws, scores = self._rank(ids), self.scores[chosen]
+        ended = growth.ended(ids)
+        self._offer(ids, laws, scores if ended is None else scores.masked_fill(ended, -torch.inf))
 
     def unfed(self) -> Tensor:
         """Return which candidates were not fed, [m] bool."""

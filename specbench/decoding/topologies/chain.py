@@ -14,7 +14,8 @@ class Chain(Topology):
     """Every node has one child; the length policy alone decides where the chain ends.
 
     A policy that does not keep the last token drops the token whose law made it stop. The law
-    is looked at before the token is drawn, so the choice depends on the law alone.
+    is looked at before the token is drawn, so the choice depends on the law alone. A chain ends
+    with a stop token too, as the drafts of assisted generation in transformers and of SVIP do.
     """
 
     several = False
@@ -28,14 +29,15 @@ class Chain(Topology):
         logits = growth.feed_root()
         for uniform in growth.uniforms():
             law = None if growth.greedy and not length.watches else growth.law(logits)
-            stop = law is not None and length.watches and length.should_stop(law)
-            if stop and not length.keep_last:
+            judged = growth.watched(logits, law)
+            if growth.unsure(judged):
                 break
             token = growth.token(logits, law, uniform)
             tokens.append(token)
             if law is not None:
                 laws.append(law)
-            if stop or len(tokens) == growth.depth:
+            ends, _ = growth.look(token, judged)
+            if ends or len(tokens) == growth.depth:
                 break
             logits = growth.feed_next(token)
         if not tokens:

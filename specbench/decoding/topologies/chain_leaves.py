@@ -11,7 +11,6 @@ from specbench.decoding.growth import Growth
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree, DrawKind, Draws
 from specbench.errors import ConfigError
-from specbench.transfer import read
 
 
 class ChainLeaves(Topology):
@@ -23,9 +22,11 @@ class ChainLeaves(Topology):
     replacement, or are the most probable ones where the draft is greedy; the first goes on, the
     others are leaves. Only the chain is fed to the draft, so that leaves cost nothing there.
 
-    The release takes the probability of the drawn token for the confidence; here it is the
-    largest one of the draft's law, which is the same for a greedy draft. Looking at the law
-    alone, the number of children is known before they are drawn, and only so many are.
+    As in the release the confidence is the draft's softmax, at temperature 1 and with nothing cut
+    off, of the first child, and how many children stay is decided after they are drawn. The law
+    is kept: given a first child that was rejected, the others were drawn from what is left of
+    the draft's law, however many there are. Nothing is drafted behind a stop token, which the
+    release does not look for.
 
     Args:
         bounds: Falling confidences; above bound i a level has `widths[i]` children.
@@ -70,22 +71,24 @@ class ChainLeaves(Topology):
 
     def grow(self, growth: Growth) -> DraftTree | None:
         """Draw level after level; one small transfer for each tells how wide it is."""
-        length = growth.length
         depth = min(growth.depth, self._max_depth)
         levels: list[Tensor] = []
         laws: list[Tensor] = []
         logits = growth.feed_root()
         while True:
             law = growth.law(logits)
-            stop = length.watches and length.should_stop(law)
-            if stop and not length.keep_last:
+            judged = growth.watched(logits, law)
+            if growth.unsure(judged):
                 break
-            children = growth.pick(law, self._width(law, growth.greedy))
-            levels.append(children)
+            children = growth.pick(law, max(self._widths[growth.greedy]))
+            first = children[:, 0]
+            confidence = growth.softmax(logits, law)[0].gather(0, first)
+            ends, numbers = growth.look(first, judged, confidence[0], (law > 0).sum())
+            levels.append(children[:, : self._width(numbers[0], numbers[1], growth.greedy)])
             laws.append(law)
-            if stop or len(levels) == depth:
+            if ends or len(levels) == depth:
                 break
-            logits = growth.feed_next(children[:, 0])
+            logits = growth.feed_next(first)
         if not levels:
             return None
         expanded: list[int] = []
@@ -102,9 +105,7 @@ class ChainLeaves(Topology):
         draws = Draws(kind, tuple(expanded), law_of)
         return DraftTree(torch.cat(levels, dim=1), tuple(parents), draws)
 
-    def _width(self, law: Tensor, greedy: bool) -> int:
-        """Return the number of children to draw from a law, [1, V]; at most its support."""
-        numbers: list[float] = read(torch.stack([law.amax(), (law > 0).sum()]))
-        confidence, support = numbers
+    def _width(self, confidence: float, support: float, greedy: bool) -> int:
+        """Return the number of children of a level; at most the support of its law."""
         level = sum(confidence <= bound for bound in self._bounds)
         return min(self._widths[greedy][level], int(support))

@@ -1,8 +1,9 @@
 """The dynamic tree of EAGLE-2: expand the likeliest nodes, then keep the likeliest of all.
 
 Li et al. 2024, "EAGLE-2: Faster Inference of Language Models with Dynamic Draft Trees", section 4;
-read in the released `eagle/model/cnets.py`. The draft's own probabilities stand for acceptance:
-the value of a node is their product along its path.
+read in the released `eagle/model/cnets.py` (`topK_genrate`). The draft's own probabilities stand
+for acceptance: the value of a node is their product along its path. The released code takes the
+softmax of the logits as they are, whatever the temperature and the cuts of the target's law.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ class Eagle2Dynamic(Topology):
         top_k: Nodes that are expanded on each level, and children of each.
         nodes: Nodes of the finished tree.
         depth: Levels of the tree; a draft forward for each.
+        warped: Whether the probabilities are those of the law that a sampling draft would draw
+            from, as in the released code of LANTERN.
 
     Raises:
         ConfigError: If a value is out of range.
     """
 
-    def __init__(self, top_k: int = 10, nodes: int = 60, depth: int = 6) -> None:
+    def __init__(
+        self, top_k: int = 10, nodes: int = 60, depth: int = 6, warped: bool = False
+    ) -> None:
         if not (1 <= nodes <= MOST_NODES and 1 <= top_k <= nodes and depth >= 1):
             raise ConfigError(
                 f"A dynamic tree of {nodes} nodes, top_k {top_k} and depth {depth} is not possible",
@@ -48,10 +53,11 @@ class Eagle2Dynamic(Topology):
         self._top_k = top_k
         self._kept = nodes
         self._depth = depth
+        self._warped = warped
 
     def grow(self, growth: Growth) -> DraftTree | None:
         """Expand level by level, and rank all candidates at the end."""
-        candidates = Candidates(growth, self._top_k)
+        candidates = Candidates(growth, self._top_k, warped=self._warped)
         level = 0
         for _ in range(min(growth.depth, self._depth) - 1):
             end = candidates.count

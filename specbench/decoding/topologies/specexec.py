@@ -26,11 +26,14 @@ class SpecExec(Topology):
     """Feed the best candidates, some at a time, until no new one could be among the kept.
 
     The score of a node is the log-probability of its path plus log(decay) for each step of depth:
-    a draft is the less reliable the further it looks ahead. A candidate is fed only while its best
-    possible child would still be among the `nodes` best; the released code also feeds candidates
-    whose children cannot be. One look at the device for each forward. While the tree is small,
-    nearly every candidate looks promising: a beam of about a quarter of the budget feeds half as
-    many nodes as the published one for the same trees. No more than eight times the budget is fed.
+    a draft is the less reliable the further it looks ahead. As in the released `get_next_beams`,
+    the probabilities are the softmax of the draft's logits as they are, at every temperature.
+
+    A candidate is fed only while its best possible child would still be among the `nodes` best;
+    the released code also feeds candidates whose children cannot be. One look at the device for
+    each forward. While the tree is small, nearly every candidate looks promising: a beam of about
+    a quarter of the budget feeds half as many nodes as the published one for the same trees. No
+    more than eight times the budget is fed.
 
     Args:
         nodes: Nodes of the finished tree, the budget of the paper.

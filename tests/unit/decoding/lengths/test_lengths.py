@@ -42,6 +42,10 @@ def chain(length, topology=None):
     return DraftVerify(ModelDrafter(), topology or Chain(), length, TokenSD())
 
 
+def stops(policy, law, token=None):
+    return policy.ends(float(policy.measure(law, token)))
+
+
 def lengths_of(decoder, law=None, count=60):
     generation = generate(decoder, table_pair(sharpness=2.0), law or Law(), count=count)
     return [entry.count.proposed for entry in generation.rounds[1:]], generation.tokens
@@ -106,8 +110,17 @@ def test_a_heuristic_that_never_moves_is_a_constant_length():
 @pytest.mark.parametrize("largest", [0.55, 0.7, 0.9])
 def test_confidence_compares_the_largest_probability(largest):
     law = torch.tensor([[largest, 1 - largest - 0.01, 0.01]])
-    assert ConfidenceStop(largest + 0.01, 4).should_stop(law)
-    assert not ConfidenceStop(largest - 0.01, 4).should_stop(law)
+    assert stops(ConfidenceStop(largest + 0.01, 4), law)
+    assert not stops(ConfidenceStop(largest - 0.01, 4), law)
+
+
+@pytest.mark.parametrize("token", range(3))
+def test_confidence_compares_the_drawn_tokens_probability_where_the_token_is_kept(token):
+    law = torch.tensor([[0.5, 0.3, 0.2]])
+    drawn = torch.tensor([token])
+    assert [stops(ConfidenceStop(bound, 4), law, drawn) for bound in (0.19, 0.25, 0.4, 0.6)] == [
+        bound > law[0, token] for bound in (0.19, 0.25, 0.4, 0.6)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -150,20 +163,20 @@ def test_an_adaptive_threshold_that_never_moves_is_a_fixed_one():
 def test_svip_is_monotone_in_its_threshold():
     generator = torch.Generator().manual_seed(0)
     laws = (3 * torch.randn(50, 1, 7, generator=generator)).softmax(-1)
-    stops = [
-        sum(Svip(threshold).should_stop(law) for law in laws)
+    counts = [
+        sum(stops(Svip(threshold), law) for law in laws)
         for threshold in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     ]
-    assert stops == sorted(stops, reverse=True)
-    assert stops[0] == 50 > stops[3] > stops[-1] == 0
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == 50 > counts[3] > counts[-1] == 0
 
 
 def test_svip_never_stops_on_a_certain_draft_and_measures_entropy_in_nats():
-    assert not Svip(0.0).should_stop(torch.eye(4)[:1])
+    assert not stops(Svip(0.0), torch.eye(4)[:1])
     uniform = torch.full((1, 8), 1 / 8)
     bound = math.sqrt(0.15 * math.log(8))
-    assert Svip(bound - 1e-4).should_stop(uniform)
-    assert not Svip(bound + 1e-4).should_stop(uniform)
+    assert stops(Svip(bound - 1e-4), uniform)
+    assert not stops(Svip(bound + 1e-4), uniform)
 
 
 @pytest.mark.parametrize("acceptance", [0.0, 0.2, 0.5, 0.8, 0.95, 1.0])

@@ -18,6 +18,7 @@ from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
+from tests.unit.decoding.enumeration import distance, output_law, true_law
 from tests.unit.decoding.parts import generate
 
 
@@ -53,6 +54,16 @@ def test_levels_are_as_wide_as_the_draft_is_unsure():
         assert list(tree.draws.parents[1:]) == [
             tree.children[p + 1][0] for p in tree.draws.parents[:-1]
         ], "the first child goes on"
+
+
+@pytest.mark.parametrize("law", [Law(), Law(0.6)], ids=Law.describe)
+def test_widths_that_follow_the_drawn_token_keep_the_law(law):
+    models = skipping_pair(3)
+    leaves = ChainLeaves((0.5, 0.3, 0.2), sampled_widths=(1, 3, 2, 1), max_depth=2)
+    got = output_law(
+        leaves_decoder(leaves, ConfidenceStop(0.25, 2, raw=True)), models, law, (0, 1), 3
+    )
+    assert distance(got, true_law(models, law, (0, 1), 3)) < 1e-12
 
 
 def test_a_law_with_few_tokens_offers_no_others():

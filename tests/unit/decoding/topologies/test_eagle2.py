@@ -82,15 +82,33 @@ def reference(table, prefix, top_k, nodes, depth):
     return {path for path, _ in sorted(candidates, key=lambda item: -item[1])[:nodes]}
 
 
+LAWS = [Law(), Law(0.0), Law(0.5), Law(1.7, top_k=4), Law(0.8, top_p=0.9)]
+
+
 @pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("law", LAWS, ids=Law.describe)
 @pytest.mark.parametrize("shape", [(2, 5, 3), (3, 12, 4), (5, 9, 2), (4, 17, 5)])
-def test_the_kept_nodes_are_the_best_of_all_candidates(shape, seed):
+def test_the_kept_nodes_are_the_best_of_all_candidates_at_every_temperature(shape, law, seed):
     top_k, nodes, depth = shape
     models = table_pair(vocab=5, sharpness=1.5, seed=seed)
     composed = decoder(top_k=top_k, nodes=nodes, depth=depth)
-    tree, prefix = first_tree(composed, models)
+    tree, prefix = first_tree(composed, models, law)
     table = markov_table(2, 5, seed + 1, 1.5)
     assert paths_of(tree) == reference(table, prefix, top_k, nodes, depth)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_a_warped_ranking_is_that_of_the_drawing_law(temperature):
+    changed = 0
+    for seed in range(5):
+        models = table_pair(vocab=5, sharpness=1.5, seed=seed)
+        composed = decoder(top_k=4, nodes=17, depth=4, warped=True)
+        tree, prefix = first_tree(composed, models, Law(temperature))
+        table = markov_table(2, 5, seed + 1, 1.5)
+        warped = reference(lambda text, table=table: table(text) / temperature, prefix, 4, 17, 4)
+        assert paths_of(tree) == warped
+        changed += warped != reference(table, prefix, 4, 17, 4)
+    assert changed
 
 
 def test_ties_keep_the_tree_closed_under_parents():
@@ -122,7 +140,8 @@ def test_equal_probabilities_fill_the_tree():
 
 def test_tokens_that_the_draft_cannot_draw_are_no_nodes():
     models = table_pair(vocab=5)
-    tree, _ = first_tree(decoder(top_k=4, nodes=20, depth=3), models, Law(top_k=2))
+    warped = decoder(top_k=4, nodes=20, depth=3, warped=True)
+    tree, _ = first_tree(warped, models, Law(top_k=2))
     assert tree.size == 2 + 4 + 8
 
 

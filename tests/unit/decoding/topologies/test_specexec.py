@@ -57,15 +57,17 @@ def test_a_tree_of_everything_accepts_its_whole_depth(law):
 
 
 @pytest.mark.parametrize("beam", [2, 128])
-@pytest.mark.parametrize("decay", [1.0, 0.95, 0.6])
+@pytest.mark.parametrize(
+    ("decay", "temperature"), [(1.0, 1.0), (0.95, 0.5), (0.6, 1.0), (0.9, 0.0)]
+)
 @pytest.mark.parametrize("seed", range(4))
-def test_the_kept_nodes_are_the_best_of_all_paths(seed, decay, beam):
+def test_the_kept_nodes_are_the_best_of_all_paths(seed, decay, temperature, beam):
     """Stopping early loses nothing: the same nodes as ranking every path of the vocabulary."""
     nodes, depth, vocab = 12, 4, 4
     models = table_pair(vocab=vocab, sharpness=3.0, seed=seed)
     # A small beam needs more turns than levels to find them, so its tree is checked in part.
     composed = decoder(depth, nodes=nodes, beam=beam, children=vocab, decay=decay)
-    tree, prefix = first_tree(composed, models)
+    tree, prefix = first_tree(composed, models, Law(temperature))
     table = markov_table(2, vocab, seed + 1, 3.0)
     scores = {}
     for length in range(1, depth + 1):
