@@ -44,6 +44,10 @@ class TableSide:
     first_code: int = FIRST_CODE
     can_draw: bool = False
 
+    def vectors(self, space: str) -> Tensor:
+        """Return the one place that each code has, [K, 1], whatever the space."""
+        return self.codebook
+
     def encode(self, prompt: str) -> list[int]:
         """Tables have no text."""
         raise NotImplementedError

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from specbench.errors import ConfigError
-from specbench.models.image import ImageSide
+from specbench.errors import ConfigError, did_you_mean
+from specbench.models.image import SPACES, ImageSide
 from specbench.models.pair import ModelPair
 
 _CHUNK = 512
@@ -64,9 +64,9 @@ class Neighbours:
     first_code: int
 
     @classmethod
-    def of_image(cls, image: ImageSide, count: int) -> Neighbours:
-        """Return the `count` neighbours of each code of an image model."""
-        return cls(nearest_codes(image.codebook, count), image.first_code)
+    def of_image(cls, image: ImageSide, count: int, space: str) -> Neighbours:
+        """Return the `count` neighbours of each code of an image model; see `image.SPACES`."""
+        return cls(nearest_codes(image.vectors(space), count), image.first_code)
 
     def of(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens near some tokens.
@@ -82,6 +82,20 @@ class Neighbours:
         inside = (codes >= 0) & (codes <= last)
         near = self.nearest[codes.clamp(0, last)].long() + self.first_code
         return near, inside[:, None]
+
+
+def check_space(value: str) -> None:
+    """Refuse a word that names no space of codes.
+
+    Raises:
+        ConfigError: If it is none of `image.SPACES`.
+    """
+    if value not in SPACES:
+        raise ConfigError(
+            f"distance={value} is not possible",
+            f"the distance of two codes is measured in one of {', '.join(SPACES)}",
+            did_you_mean(str(value), SPACES),
+        )
 
 
 def image_of(models: ModelPair, what: str) -> ImageSide:

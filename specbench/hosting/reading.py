@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from specbench.errors import ConfigError
 from specbench.schema import catalog
 from specbench.schema.config import RunConfig
+from specbench.schema.reading import unknown_key
 
 
 def read_config(
@@ -29,9 +30,9 @@ def read_config(
     """
     own = [str(key) for key in config if key != "hydra"]
     try:
-        plain = OmegaConf.to_container(
-            OmegaConf.masked_copy(config, own), resolve=True, throw_on_missing=False
-        )
+        chosen = OmegaConf.masked_copy(config, own)
+        fill(chosen.method, chosen.model)
+        plain = OmegaConf.to_container(chosen, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
         raise ConfigError(
             "The configuration cannot be resolved", " ".join(str(error).split())
@@ -40,18 +41,45 @@ def read_config(
     values = {str(key): value for key, value in plain.items()}
     baseline = values.get("baseline")
     if baseline is not None:
-        values["baseline"] = load_method(str(baseline), folders)
+        values["baseline"] = load_method(str(baseline), folders, values["model"])
     values["metric"] = _metrics(values, choices, folders)
     return RunConfig.from_dict(values)
 
 
-def load_method(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
+def load_method(
+    name: str, folders: Sequence[Path] = (), model: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return a method's node with its own interpolations resolved.
+
+    Args:
+        name: The method's id.
+        folders: Other folders that may hold its file.
+        model: The node of the model that it runs on, where there is one.
 
     Raises:
         ConfigError: If there is no such method.
     """
-    return dict(_resolved({"method": catalog.load("method", name, folders)})["method"])
+    entry = dict(catalog.load("method", name, folders))
+    fill(entry, model or {})
+    return dict(_resolved({"method": entry})["method"])
+
+
+def fill(method: MutableMapping[Any, Any], model: Mapping[Any, Any]) -> None:
+    """Give a method the model's own values of parameters that are null.
+
+    Args:
+        method: The method's node; changed in place.
+        model: The model's node, whose `methods` holds values by method and parameter.
+
+    Raises:
+        ConfigError: If the model names a parameter that the method lacks.
+    """
+    known = model.get("methods") if "methods" in model else None
+    for key, value in ((known or {}).get(method.get("name")) or {}).items():
+        if key not in method:
+            raise unknown_key(f"model.methods.{method['name']}", key, list(method))
+        if method[key] is None:
+            method[key] = value
 
 
 def load_metric(name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:

@@ -33,6 +33,11 @@ CODE = -1
 TEXT = -2
 """Stands in `Grid.forced` where a text token is free."""
 
+SPACES = ("rows", "codebook", "embeddings")
+"""Where the distance of two codes can be measured: between the image tokenizer's stored rows,
+between these as its decoder reads them (LlamaGen and Janus give each the length one), or between
+the target's input embeddings."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -109,12 +114,14 @@ class ImageSide(Protocol):
     codes: int
     can_draw: bool
 
-    @property
-    def codebook(self) -> Tensor:
-        """[K, D] float32, normalised where the model's quantizer normalises.
+    def vectors(self, space: str) -> Tensor:
+        """Return a vector for each code, in the order of token ids, [K, D].
+
+        Args:
+            space: One of `SPACES`.
 
         Raises:
-            ModelError: If the image tokenizer's weights are missing.
+            ModelError: If the weights that hold them are missing.
         """
 
     def encode(self, prompt: str) -> list[int]:

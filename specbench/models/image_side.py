@@ -236,6 +236,7 @@ class PixelDecoder:
 
     Attributes:
         codebook: [K, D] by the tokenizer's own numbers, or None.
+        rows: [K, D] its stored rows, where the decoder reads something else; None where not.
         decode: Turns code numbers [1, h, w] into pixels [1, 3, H, W] in -1 to 1, or None.
         missing: Why something is None.
     """
@@ -243,6 +244,7 @@ class PixelDecoder:
     codebook: Tensor | None
     decode: Callable[[Tensor], Tensor] | None
     missing: ModelError | None = None
+    rows: Tensor | None = None
 
 
 class Captions(Protocol):
@@ -259,6 +261,7 @@ class CodePictures:
         layout: Grid and codes.
         prompts: Turns captions into prompts.
         decoder: The image tokenizer.
+        embeddings: [K, C], the target's input embeddings of the codes.
         numbers: [K], the tokenizer's number of each code in the order of token ids; None where
             the orders agree.
         rounded: See `pixels.to_pixels`.
@@ -272,6 +275,7 @@ class CodePictures:
         layout: Layout,
         prompts: Captions,
         decoder: PixelDecoder,
+        embeddings: Tensor,
         numbers: Tensor | None = None,
         *,
         rounded: bool = True,
@@ -282,6 +286,8 @@ class CodePictures:
         self.can_draw = decoder.decode is not None
         self._prompts = prompts
         self._decoder = decoder
+        self._embeddings = embeddings
+        self._vectors: dict[str, Tensor] = {}
         self._numbers = numbers
         self._rounded = rounded
         if decoder.codebook is not None and decoder.codebook.shape[0] != layout.codes:
@@ -291,19 +297,26 @@ class CodePictures:
                 "Name the tokenizer that the model was trained with: model.loader.image_tokenizer.",
             )
 
-    @property
-    def codebook(self) -> Tensor:
-        """[K, D] float32, in the order of token ids.
+    def vectors(self, space: str) -> Tensor:
+        """Return a vector for each code, [K, D]; see `image.ImageSide`.
 
         Raises:
             ModelError: If the image tokenizer is missing.
         """
-        codebook = self._decoder.codebook
+        if space not in self._vectors:
+            self._vectors[space] = self._find_vectors(space)
+        return self._vectors[space]
+
+    def _find_vectors(self, space: str) -> Tensor:
+        if space == "embeddings":
+            return self._embeddings
+        codebook, rows = self._decoder.codebook, self._decoder.rows
         if codebook is None:
             raise self._missing()
+        chosen = rows if space == "rows" and rows is not None else codebook
         if self._numbers is not None:
-            codebook = codebook[self._numbers.to(codebook.device)]
-        return codebook.float()
+            chosen = chosen[self._numbers.to(chosen.device)]
+        return chosen.float()
 
     def encode(self, prompt: str) -> list[int]:
         """Return the conditional row's prompt, up to the token before the first generated one."""

@@ -101,7 +101,8 @@ def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options:
     assert decoder is not None
     codes = decoder.codebook.shape[0]
     layout = Layout(grid, models[0].vocab_size - codes, codes, prompt=(), unconditional=())
-    pixels = PixelDecoder(decoder.codebook, decoder.decode)
+    pixels = PixelDecoder(decoder.codebook, decoder.decode, rows=decoder.rows)
+    embeddings = models[0].body.embedding[-codes:]
     return ModelPair(
         name=config.name,
         target=models[0],
@@ -109,7 +110,7 @@ def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options:
         tokenizer=tokenizer,
         provenance=provenance,
         more_drafts=tuple(models[2:]),
-        image=CodePictures(layout, captions, pixels, rounded=False),
+        image=CodePictures(layout, captions, pixels, embeddings, rounded=False),
     )
 
 
@@ -274,14 +275,15 @@ class JanusPixels:
         device: Where to compute.
 
     Attributes:
+        rows: [K, 8], the codes as they are stored.
         codebook: [K, 8], every code of length one, as the decoder reads them.
     """
 
     def __init__(self, vqmodel: Any, device: torch.device) -> None:
         self._decoder = vqmodel.decoder.float().to(device)
         self._to_latents = vqmodel.post_quant_conv.float().to(device)
-        book = vqmodel.quantize.embedding.weight.detach().to(device, torch.float32)
-        self.codebook = F.normalize(book, dim=-1)
+        self.rows = vqmodel.quantize.embedding.weight.detach().to(device, torch.float32)
+        self.codebook = F.normalize(self.rows, dim=-1)
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def load_class_conditional(
         rows = ClassRows(codes, table.shape[0] - 1)
         models.append(GuidedModel(body, rows, grid, 0, codes, codes + table.shape[0]))
     _check_draft(models, files)
-    images = _images(config, chosen, codes, rows, device)
+    images = _images(config, chosen, models[0], codes, rows, device)
     return _pair(config, models, files, *images)
 
 
@@ -182,7 +182,7 @@ def load_text_conditional(
     codes = state["tok_embeddings.weight"].shape[0]
     rows = CaptionRows(features, embed, body.embedding, codes, slots)
     target = GuidedModel(body, rows, grid, 0, codes, codes + features.vocab_size)
-    images, tokenizer = _images(config, chosen, codes, rows, device)
+    images, tokenizer = _images(config, chosen, target, codes, rows, device)
     provenance = {**tokenizer, "text_encoder": features.describe()}
     return _pair(config, [target], files, images, provenance)
 
@@ -199,6 +199,7 @@ def _check_draft(models: list[GuidedModel], files: list[WeightFile]) -> None:
 def _images(
     config: ModelConfig,
     chosen: Options,
+    target: GuidedModel,
     codes: int,
     captions: Captions,
     device: torch.device,
@@ -208,13 +209,13 @@ def _images(
     provenance: dict[str, Any] = {}
     try:
         file = published.find_files(config.target, names, config.target_revision)[1]
-        tokenizer = load_vq(file.fetch(), device)
-        decoder = PixelDecoder(tokenizer.codebook.detach(), tokenizer.decode)
+        tokenizer, stored = load_vq(file.fetch(), device)
+        decoder = PixelDecoder(tokenizer.codebook.detach(), tokenizer.decode, rows=stored)
         provenance["image_tokenizer"] = file.describe()
     except ModelError as missing:
         decoder = PixelDecoder(None, None, missing)
     layout = Layout(chosen.grid, first_code=0, codes=codes, prompt=(), unconditional=())
-    return CodePictures(layout, captions, decoder), provenance
+    return CodePictures(layout, captions, decoder, target.body.embedding[:codes]), provenance
 
 
 def _pair(

@@ -21,12 +21,15 @@ _RESOLUTION = 256  # any number of pixels: attention stands at the lowest resolu
 _MIDDLE = ("block_1", "attn_1", "block_2")
 
 
-def load_vq(path: Path, device: torch.device) -> Vqgan:
-    """Load a published image tokenizer for drawing, in float32, its codebook normalised.
+def load_vq(path: Path, device: torch.device) -> tuple[Vqgan, Tensor]:
+    """Load a published image tokenizer for drawing, in float32.
 
     Args:
         path: `vq_ds16_c2i.pt`, `vq_ds16_t2i.pt` or `vq_ds8_c2i.pt`.
         device: Where to compute.
+
+    Returns:
+        The tokenizer with a normalised codebook, and the rows of the codebook as stored, [K, 8].
 
     Raises:
         ModelError: If the file is another model's.
@@ -38,10 +41,11 @@ def load_vq(path: Path, device: torch.device) -> Vqgan:
     names = {name: _taming_name(name, levels) for name in state.below("")}
     tokenizer.load_published({new: state[old].float() for old, new in names.items() if new})
     book = tokenizer.quantize.embedding.weight
+    rows = book.data.to(device)
     book.data = F.normalize(book.data, dim=-1)
     del tokenizer.encoder  # half of the weights, and drawing has no use for them
     tokenizer.to(device).eval().requires_grad_(False)
-    return tokenizer
+    return tokenizer, rows
 
 
 def _config(state: State) -> VqganConfig:

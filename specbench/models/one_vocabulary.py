@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 
 from specbench.errors import ModelError
-from specbench.models.base import Model
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.guided import GuidedModel
@@ -96,7 +95,7 @@ def load_family(
     numbers = code_numbers(tokenizer.get_vocab(), layout, family.code_number)
     settings = family.read_settings(target_files)
 
-    def guided(files: Checkpoint, settings: Any) -> Model:
+    def guided(files: Checkpoint, settings: Any) -> GuidedModel:
         body = family.load_body(files, settings, layout, device, dtype)
         if config.context is not None:
             body.context = min(body.context, config.context + prompts.longest)
@@ -113,6 +112,8 @@ def load_family(
         drafts.append(guided(files, family.read_settings(files)))
         provenance[role] = describe(files, drafts[-1])
     decoder = family.load_pixel_decoder(target_files, settings, layout, device)
+    first = layout.first_code
+    embeddings = target.body.embedding[first : first + layout.codes]
     return ModelPair(
         name=config.name,
         target=target,
@@ -120,7 +121,7 @@ def load_family(
         tokenizer=tokenizer,
         provenance=provenance,
         more_drafts=tuple(drafts[1:]),
-        image=CodePictures(layout, prompts, decoder, numbers, rounded=family.rounded),
+        image=CodePictures(layout, prompts, decoder, embeddings, numbers, rounded=family.rounded),
     )
 
 

@@ -35,6 +35,7 @@ _MODEL_KEYS = (
     "chat",
     "chat_template",
     "sampling",
+    "methods",
     "task",
 )
 
@@ -65,6 +66,8 @@ class ModelConfig:
         chat: "auto", True or False: whether prompts go through a chat template.
         chat_template: A template to use instead of the tokenizer's own, or None.
         sampling: The model's own values of `sampling.*` keys, used where the run gives none.
+        methods: Its own values of methods' parameters, by method and parameter, used where the
+            method's file and the run leave null.
         task: The task that runs where the command names none; None leaves the general one.
     """
 
@@ -88,6 +91,7 @@ class ModelConfig:
     chat: str | bool = "auto"
     chat_template: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Any] = field(default_factory=dict)
     task: str | None = None
 
     @classmethod
@@ -136,5 +140,6 @@ class ModelConfig:
             chat=chat,
             chat_template=reader.text("chat_template", null=True),
             sampling=reader.mapping("sampling"),
+            methods=reader.mapping("methods"),
             task=reader.text("task", null=True),
         )

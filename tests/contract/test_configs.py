@@ -11,6 +11,7 @@ import pytest
 
 from specbench.compare.comparison import ComparisonRow
 from specbench.compare.derive import ArmSummary
+from specbench.errors import ConfigError
 from specbench.hosting import HostRequest, compose_jobs, load_method, load_metric
 from specbench.metrics.base import CorpusMetric, PictureMetric
 from specbench.paths import conf_dir
@@ -66,7 +67,8 @@ def test_every_target_can_be_imported(group: str, name: str) -> None:
 def test_a_method_composes_and_its_parts_accept_their_arguments(name: str) -> None:
     model = "tiny_image" if catalog.load("method", name).get("modality") == "image" else "tiny_text"
     ((_, config),) = compose_jobs(HostRequest((f"method={name}", f"model={model}")))
-    assert config.method == MethodConfig.from_dict(load_method(name))
+    alone = load_method(name, model=catalog.load("model", model))
+    assert config.method == MethodConfig.from_dict(alone)
     assert config.method.summary
     decoder = instantiate(config.method.decoder)
     assert callable(decoder.generate)
@@ -173,3 +175,37 @@ def test_the_embedded_task_files_are_there(repo_root: Path) -> None:
         "tiny_rewrite",
         "tiny_translate",
     ]
+
+
+PUBLISHED = [
+    ("zipar", "lumina", "window", 15),
+    ("zipar", "llamagen_c2i_l_384", "window", 8),
+    ("zipar", "llamagen_c2i_b_256", "window", None),
+    ("zipar", "tiny_image", "window", 8),
+    ("gsd", "lumina", "distance", "embeddings"),
+    ("gsd", "tiny_image", "distance", None),
+    ("lantern", "llamagen_c2i_l_384", "distance", "rows"),
+]
+
+
+@pytest.mark.parametrize(("method", "model", "key", "value"), PUBLISHED)
+def test_a_published_parameter_is_the_models_own(
+    method: str, model: str, key: str, value: Any
+) -> None:
+    words = (f"method={method}", f"model={model}")
+    ((_, config),) = compose_jobs(HostRequest(words))
+    assert config.method.parameters[key] == value
+    assert config.method.decoder.get(key, value) == value
+    other = {"window": 3, "distance": "codebook"}[key]
+    ((_, config),) = compose_jobs(HostRequest((*words, f"method.{key}={other}")))
+    assert config.method.parameters[key] == other
+    ((_, config),) = compose_jobs(
+        HostRequest(("method=ar", f"model={model}", f"baseline={method}"))
+    )
+    assert config.baseline is not None and config.baseline.parameters[key] == value
+
+
+def test_a_models_own_value_of_an_unknown_parameter_is_refused() -> None:
+    words = ("method=zipar", "model=lumina", "+model.methods.zipar.windw=3")
+    with pytest.raises(ConfigError, match="windw"):
+        compose_jobs(HostRequest(words))

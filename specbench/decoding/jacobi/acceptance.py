@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.decoding.codebook import image_of
+from specbench.decoding.codebook import check_space, image_of
 from specbench.decoding.jacobi.trial import Trial
 from specbench.decoding.ranges import check_number, check_whole
 from specbench.decoding.verifiers.cool_sd import annealed_weights
@@ -121,15 +121,18 @@ class Grouped(Acceptance):
     the draft, the 7 ranks below it and the 6 above it, less those whose probability differs by
     0.15 or more and those whose squared distance is 0.5 or more; a draft among the 7 least
     probable tokens is judged alone. The token itself is emitted, and the residual is that of the
-    exact test. Two differences: the release measures distance between the language model's input
-    embeddings, here it is that of the codebook, which every image model has; and a draft that has
-    become impossible is judged alone, so that no forbidden token is emitted.
+    exact test. The release measures distance between the language model's input embeddings
+    (`embed_tokens.weight`), and its threshold means those of Lumina-mGPT; between rows of a
+    codebook 0.5 is another threshold. One difference: a draft that has become impossible is
+    judged alone, so that no forbidden token is emitted.
 
     Args:
         ranks: r; the group spans r ranks below the draft and r - 1 above it. 0 is the exact
             test.
         probability_threshold: Members differ from the draft's probability by less than this.
         distance_threshold: Members have a squared distance to the draft's code below this.
+        distance: Where it is measured: one of `image.SPACES`; None is "codebook", which every
+            image model has.
 
     Raises:
         ConfigError: If a value is negative.
@@ -142,7 +145,10 @@ class Grouped(Acceptance):
         ranks: int = 7,
         probability_threshold: float = 0.15,
         distance_threshold: float = 0.5,
+        distance: str | None = None,
     ) -> None:
+        self._space = distance or "codebook"
+        check_space(self._space)
         check_whole("ranks", ranks, 0)
         check_number("probability_threshold", probability_threshold, 0)
         check_number("distance_threshold", distance_threshold, 0)
@@ -191,7 +197,9 @@ class Grouped(Acceptance):
         drafts = own - image.first_code
         inside = (codes >= 0) & (codes < image.codes) & (drafts >= 0) & (drafts < image.codes)
         last = image.codes - 1
-        apart = image.codebook[codes.clamp(0, last)] - image.codebook[drafts.clamp(0, last)]
+        vectors = image.vectors(self._space)
+        theirs, own = vectors[codes.clamp(0, last)], vectors[drafts.clamp(0, last)]
+        apart = theirs.float() - own.float()
         return inside & (apart.square().sum(-1) < self._most_distant)
 
 

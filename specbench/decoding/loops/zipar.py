@@ -14,6 +14,9 @@ grid forces. A query sees every token that is there and stands before it in rast
 window of m columns or more the order is raster order, and the tokens are those of plain decoding
 with the same random numbers; below, rows are drawn without what is missing above: lossy.
 
+Lumina-mGPT's release counts the token before a row with its codes: what it calls a window of 16
+starts a row behind 15 codes, and is a window of 15 here. LlamaGen's counts as this one does.
+
 Differences from the released code: LlamaGen's decodes the whole first row alone, while here, as
 in its Lumina-mGPT, the second row starts early too; LlamaGen's lets a query see the zeros of
 cache slots that nothing was written to, where Lumina-mGPT's and this one hide them; the paper's
@@ -74,7 +77,8 @@ class ZipAR(Decoder):
     """Overlapping rows.
 
     Args:
-        window: Codes that a row must hold before the next one starts; at least 1.
+        window: Codes that a row must hold before the next one starts, at least 1; None is a
+            third of a row.
 
     Raises:
         ConfigError: If the window is less than one.
@@ -82,9 +86,10 @@ class ZipAR(Decoder):
 
     needs = frozenset({"image", "tree_mask"})
 
-    def __init__(self, window: int) -> None:
-        check_whole("window", window, 1)
-        self._window = int(window)
+    def __init__(self, window: int | None = None) -> None:
+        if window is not None:
+            check_whole("window", window, 1)
+        self._window = window
         self._planned: tuple[Grid, torch.device, _Wavefront] | None = None
 
     def prepare(self, models: ModelPair) -> None:
@@ -152,7 +157,8 @@ class ZipAR(Decoder):
         """Return the plan of a grid with its tables, made once."""
         if self._planned is not None and self._planned[:2] == (grid, device):
             return self._planned[2]
-        order = plan(grid, self._window)
+        window = max(grid.columns // 3, 1) if self._window is None else self._window
+        order = plan(grid, window)
         front = _Wavefront(
             order,
             to_device(order.sources, device),

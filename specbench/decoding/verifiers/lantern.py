@@ -17,6 +17,9 @@ delta bounds how far each code's own r~ lies from r, not how far the output lies
 with many draft codes around few probable ones the output can miss the target's law altogether.
 Nor does a larger delta accept more at every node: a rejected code takes near siblings with it.
 
+Near is by Euclidean distance between the rows of the codebook as they are stored, as in the
+release; LlamaGen's and Janus's decoders read them normalised, which orders them differently.
+
 Departures from the released code: a code counts as raised only where mass was really added, so
 that a bound of zero is the exact rule (there, neighbours of probability zero make it relaxed); k
 neighbours are removed after a rejection and not k + 1; a law that loses all its mass with the
@@ -32,7 +35,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.decoding.codebook import Neighbours, image_of
+from specbench.decoding.codebook import Neighbours, check_space, image_of
 from specbench.decoding.ranges import check_number, check_whole
 from specbench.decoding.tree import DrawKind
 from specbench.decoding.verifiers.base import Scored, Verdict
@@ -70,6 +73,7 @@ class RelaxedRule(NodeRule):
         delta: Most mass that neighbours may add, in [0, 1]; 0 is the exact rule.
         factor: Instead of delta: lambda, at least 1; neighbours may add up to lambda - 1 times
             the code's own probability. 1 is the exact rule.
+        distance: Where codes are near: one of `image.SPACES`; "rows" as released.
 
     Raises:
         ConfigError: If a value is out of range, or not exactly one of the bounds is given.
@@ -79,9 +83,14 @@ class RelaxedRule(NodeRule):
     kinds = frozenset({DrawKind.POINT, DrawKind.NONE, DrawKind.WITHOUT_REPLACEMENT})
 
     def __init__(
-        self, neighbours: int, delta: float | None = None, factor: float | None = None
+        self,
+        neighbours: int,
+        delta: float | None = None,
+        factor: float | None = None,
+        distance: str = "rows",
     ) -> None:
         check_whole("neighbours", neighbours, 0)
+        check_space(distance)
         if (delta is None) == (factor is None):
             raise ConfigError(
                 f"delta={delta} and factor={factor} do not go together",
@@ -95,6 +104,7 @@ class RelaxedRule(NodeRule):
         self._count = int(neighbours)
         self._delta = delta
         self._factor = factor
+        self._space = distance
         self._neighbours: Neighbours | None = None
 
     def prepare(self, models: ModelPair) -> None:
@@ -104,7 +114,8 @@ class RelaxedRule(NodeRule):
             ConfigError: If the model draws no pictures.
         """
         image = image_of(models, "LANTERN")
-        self._neighbours = Neighbours.of_image(image, self._count) if self._count else None
+        count, space = self._count, self._space
+        self._neighbours = Neighbours.of_image(image, count, space) if count else None
 
     def judge(self, target: Tensor, offers: Offers, uniforms: Tensor) -> Judgement:
         """Judge the k-th offer of all nodes together, for each k; see `NodeRule.judge`."""
@@ -209,6 +220,7 @@ class Lantern(TreeWalk):
         neighbours: k; see `RelaxedRule`.
         delta: Most mass that neighbours may add.
         factor: Instead of delta: lambda.
+        distance: Where codes are near; see `RelaxedRule`.
         batched: Whether all nodes are judged at once; None decides by the device.
     """
 
@@ -217,9 +229,10 @@ class Lantern(TreeWalk):
         neighbours: int,
         delta: float | None = None,
         factor: float | None = None,
+        distance: str = "rows",
         batched: bool | None = None,
     ) -> None:
-        self._relaxed = RelaxedRule(neighbours, delta, factor)
+        self._relaxed = RelaxedRule(neighbours, delta, factor, distance)
         super().__init__(self._relaxed, batched)
 
     def verify(self, scored: Scored) -> list[Verdict]:

@@ -43,6 +43,9 @@ class Side:
     first_code: int = FIRST
     can_draw: bool = False
 
+    def vectors(self, space):
+        return self.codebook
+
     @property
     def codes(self):
         return self.codebook.shape[0]

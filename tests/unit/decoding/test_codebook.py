@@ -46,7 +46,7 @@ def test_more_neighbours_than_codes_are_all_codes():
 
 def test_tokens_that_are_no_codes_have_no_neighbours():
     models = toy_picture(codes=4, codebook=torch.tensor([[0.0], [1.0], [3.0], [3.5]]))
-    neighbours = Neighbours.of_image(models.image, 2)
+    neighbours = Neighbours.of_image(models.image, 2, "rows")
     tokens = torch.tensor([0, FIRST, FIRST + 3, FIRST + 4])
     near, inside = neighbours.of(tokens)
     assert inside.flatten().tolist() == [False, True, True, False]

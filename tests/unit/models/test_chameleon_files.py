@@ -64,7 +64,10 @@ def drawn(numbers):
 def test_ids_are_not_numbers_codebook_and_pixels_follow_the_names(pair, tmp_path):
     """The published vocabulary names each code; its order is not taken for granted."""
     codebook = image_tokenizer()["quantize.embedding.weight"]
-    torch.testing.assert_close(pair.image.codebook, codebook[NUMBERS])
+    for space in ("codebook", "rows"):
+        torch.testing.assert_close(pair.image.vectors(space), codebook[NUMBERS])
+    embeddings = tensors()["model.embed_tokens.weight"][FIRST : FIRST + CODES]
+    torch.testing.assert_close(pair.image.vectors("embeddings").float(), embeddings.float())
     assert not pair.image.can_draw
     with pytest.raises(ModelError, match="pixel decoder"):
         pair.image.pixels(TOKENS)
@@ -142,7 +145,7 @@ def test_a_tokenizer_that_cannot_be_read_costs_pictures_and_not_the_run(
     spoil(tmp_path)
     pair = load(entry(folder), **LAYOUT, image_tokenizer=str(tmp_path))
     assert not pair.image.can_draw
-    for ask in (lambda: pair.image.pixels(TOKENS), lambda: pair.image.codebook):
+    for ask in (lambda: pair.image.pixels(TOKENS), lambda: pair.image.vectors("codebook")):
         with pytest.raises(ModelError, match=reason) as caught:
             ask()
         assert caught.value.exit_code == 2
@@ -170,9 +173,8 @@ def test_the_embedded_layout_finds_its_tokenizer_beside_it(tmp_path):
     (place / "vq" / "config.json").write_text(json.dumps(META_VQ))
     write_tensors(place / "vq", state, files=1)
     pair = load(entry(place), **LAYOUT)
-    torch.testing.assert_close(
-        pair.image.codebook, state["quantize.embedding.weight"][NUMBERS].float()
-    )
+    codebook = state["quantize.embedding.weight"][NUMBERS].float()
+    torch.testing.assert_close(pair.image.vectors("codebook"), codebook)
 
 
 def test_memory_is_asked_for_before_anything_is_read(folder, monkeypatch):
@@ -299,4 +301,4 @@ def test_the_embedded_entry_reads_what_training_writes(tmp_path):
     full, bare = full[codes], bare[codes]
     close(got[codes], bare + 2 * (full - bare))
     assert pair.image.pixels(tokens).shape == (48, 48, 3)
-    assert pair.image.codebook.shape == (512, WORLD_VQ.code_width)
+    assert pair.image.vectors("rows").shape == (512, WORLD_VQ.code_width)

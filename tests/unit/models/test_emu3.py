@@ -215,7 +215,7 @@ def test_pixels_are_those_of_transformers(pair, reference):
     assert pair.image.pixels(tokens).shape == (2 * ROWS, 2 * COLUMNS, 3)
     assert (pair.image.pixels(tokens) == to_pixels(want, rounded=False)).all()
     codebook = reference.model.vqmodel.quantize.embedding.weight
-    torch.testing.assert_close(pair.image.codebook, codebook.float())
+    torch.testing.assert_close(pair.image.vectors("codebook"), codebook.float())
 
 
 def test_a_checkpoint_without_pixels_still_decodes(folder, tmp_path):

@@ -221,7 +221,14 @@ def test_pixels_are_those_of_transformers(folder, pair, module):
     got = pair.image.pixels(tokens)
     assert got.shape == want.shape == (2 * SIDE, 2 * SIDE, 3)
     assert np.abs(got.astype(int) - want.astype(int)).max() <= 1
-    torch.testing.assert_close(pair.image.codebook.norm(dim=-1), torch.ones(CODES))
+    torch.testing.assert_close(pair.image.vectors("codebook").norm(dim=-1), torch.ones(CODES))
+    stored = module.model.vqmodel.quantize.embedding.weight.detach().float()
+    assert torch.equal(pair.image.vectors("rows"), stored)
+    assert (stored.norm(dim=-1) - 1).abs().min() > 1e-3
+    with torch.inference_mode():
+        vectors = module.model.generation_embeddings.weight
+        want = module.model.generation_aligner(vectors.double())
+    torch.testing.assert_close(pair.image.vectors("embeddings").double(), want, atol=1e-5, rtol=0)
 
 
 def test_a_smaller_janus_drafts(folder):

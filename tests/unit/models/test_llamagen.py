@@ -288,8 +288,11 @@ def test_pixels_are_those_of_the_release(folder, classes):
     assert got.shape == (6, 6, 3)
     differing = (torch.tensor(got).permute(2, 0, 1).int() - want.int()).abs()
     assert differing.max() <= 1
-    codebook = classes.image.codebook
+    codebook, rows = (classes.image.vectors(space) for space in ("codebook", "rows"))
     torch.testing.assert_close(codebook.norm(dim=-1), torch.ones(files.CODES))
+    assert torch.equal(rows, state["quantize.embedding.weight"].float())
+    embeddings = state_of(folder, "model.pt")["tok_embeddings.weight"]
+    torch.testing.assert_close(classes.image.vectors("embeddings").float(), embeddings.float())
     short = classes.image.pixels(tokens[:4])
     assert (short == classes.image.pixels(tokens[:4] + [0] * 5)).all()
 
@@ -302,7 +305,7 @@ def test_without_its_tokenizer_a_model_still_decodes(folder, tmp_path):
     with pytest.raises(ModelError, match=r"holds no 'vq\.pt'"):
         pair.image.pixels([0])
     with pytest.raises(ModelError, match=r"holds no 'vq\.pt'"):
-        _ = pair.image.codebook
+        pair.image.vectors("rows")
 
 
 @pytest.mark.parametrize("prompt", ["cat", "-1", "5", "1.0", "²", ""])

@@ -306,7 +306,9 @@ def test_pixels_are_those_of_the_release(folder, pair):
     assert np.abs(got - want).max() <= 1
     decoder = MoVQDecoder(State.read(folder / "vq" / "movqgan_270M.ckpt"), torch.device("cpu"))
     torch.testing.assert_close(decoder.decode(codes[None])[0], decoded, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(pair.image.codebook, movqgan()["quantize.embedding.weight"])
+    torch.testing.assert_close(
+        pair.image.vectors("codebook"), movqgan()["quantize.embedding.weight"]
+    )
 
 
 def test_norms_that_ignore_the_codes_are_noticed(folder, pair, monkeypatch):

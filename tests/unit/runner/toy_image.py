@@ -34,6 +34,9 @@ class Squares:
     def __init__(self, can_draw=True):
         self.can_draw = can_draw
 
+    def vectors(self, space):
+        return self.codebook
+
     def encode(self, prompt):
         return [ord(letter) % CODES for letter in prompt if not letter.isspace()]
 

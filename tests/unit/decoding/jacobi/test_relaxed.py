@@ -91,6 +91,31 @@ def test_a_group_is_what_rank_probability_and_codebook_say(ranks, apart, distant
     assert max(sizes) > 1
 
 
+def test_groups_are_near_in_the_space_that_is_asked_for():
+    """The release's distance is that of input embeddings: other codes are near in them."""
+    models = image_pair(codes=25)
+    image = models.image
+    shuffled = torch.randperm(25, generator=torch.Generator().manual_seed(1))
+    lengths = shuffled[:, None].expand(25, 3) * 0.5
+    models.image = type("Spaces", (), {"vectors": lambda _, space: spaces[space]})()
+    models.image.first_code, models.image.codes = image.first_code, image.codes
+    spaces = {"codebook": image.codebook, "embeddings": lengths.to(torch.bfloat16)}
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 26, FIRST_CODE + 25, generator=generator, dtype=torch.float64)
+    laws, old = logits.softmax(-1)
+    trial = trial_of(laws, old, torch.arange(FIRST_CODE, FIRST_CODE + 25), models)
+    ratios = {}
+    for space, vectors in spaces.items():
+        image_of_space = type("Image", (), {"codebook": vectors.float()})
+        image_of_space.first_code, image_of_space.codes = image.first_code, image.codes
+        ratios[space] = Grouped(7, 1.0, 2.0, space).ratio(trial)
+        for row, token in enumerate(trial.tokens.tolist()):
+            args = laws[row].tolist(), old[row].tolist(), token, image_of_space, 7, 1.0, 2.0
+            assert float(ratios[space][row]) == pytest.approx(by_hand(*args)[0], rel=1e-12)
+    assert not torch.allclose(ratios["codebook"], ratios["embeddings"])
+    assert torch.equal(Grouped(7, 1.0, 2.0).ratio(trial), ratios["codebook"])
+
+
 def test_the_least_probable_tokens_are_judged_alone():
     models = image_pair(codes=8)
     laws = torch.arange(1.0, 12.0).double().repeat(2, 1)
@@ -189,6 +214,11 @@ def test_impossible_parameters_are_refused():
     for wrong in ({"delta": 0}, {"nu": -1}, {"mu": "high"}):
         with pytest.raises(ConfigError, match="not possible"):
             Cool(**wrong)
+
+
+def test_an_unknown_space_is_refused():
+    with pytest.raises(ConfigError, match="distance=embedding "):
+        Grouped(distance="embedding")
 
 
 def test_scripts_count_every_choice():

@@ -33,6 +33,9 @@ class ToyImage:
     first_code: int = FIRST_CODE
     can_draw: bool = True
 
+    def vectors(self, space: str) -> Tensor:
+        return self.codebook
+
     def encode(self, prompt: str) -> list[int]:
         return [PROMPT[0], FIRST_CODE + len(prompt) % self.codes]
 

@@ -116,6 +116,33 @@ def settings():
             yield rows, columns, row_end, window
 
 
+def forwards_of_luminas_release(rows, columns, window):
+    """Its counter: a row's count begins at 1 with the token before the row."""
+    counts, forwards = [1], 0
+    while len(counts) < rows or counts[-1] <= columns:
+        forwards += 1
+        for row in [row for row, count in enumerate(counts) if count <= columns]:
+            counts[row] += 1
+            if counts[row] == window and row + 1 == len(counts) < rows:
+                counts.append(1)
+    return forwards
+
+
+@pytest.mark.parametrize(("rows", "columns", "window"), [(48, 48, 16), (6, 6, 2), (5, 9, 4)])
+def test_a_window_of_luminas_release_is_one_smaller_here(rows, columns, window):
+    grid = Grid(rows, columns, row_end=99, ending=(98,))
+    forwards = forwards_of_luminas_release(rows, columns, window)
+    assert len(plan(grid, window - 1).steps) == forwards
+    assert len(plan(grid, window).steps) == forwards + rows - 1
+    assert (rows, forwards) != (48, 800) and forwards == columns + (rows - 1) * (window - 1)
+
+
+def test_no_window_is_a_third_of_a_row():
+    models = toy_picture(3, 6)
+    alone, third = (generate(ZipAR(window), models, GUIDED) for window in (None, 2))
+    assert alone.tokens == third.tokens and len(alone.rounds) == len(third.rounds) == 10
+
+
 @pytest.mark.parametrize(("rows", "columns", "row_end", "window"), list(settings()))
 def test_the_tokens_are_those_of_the_method_written_down(rows, columns, row_end, window):
     models = toy_picture(rows, columns, 3, row_end)

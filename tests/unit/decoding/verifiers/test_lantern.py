@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from specbench.decoding.codebook import Neighbours
 from specbench.decoding.tree import DraftTree, DrawKind, Draws
@@ -319,3 +320,27 @@ def test_bad_values_and_models_of_text_are_refused():
             Lantern(**values)
     with pytest.raises(ConfigError, match="needs an image model"):
         Lantern(3, 0.1).prepare(table_pair())
+
+
+class Spaces(Side):
+    """Codes whose decoder normalises them: the nearest stored row is not the nearest direction."""
+
+    def vectors(self, space):
+        assert space in ("rows", "codebook")
+        return self.codebook if space == "rows" else F.normalize(self.codebook, dim=-1)
+
+
+def test_codes_are_near_by_their_stored_rows_as_in_the_release():
+    rows = torch.tensor([[1.0, 0.0], [9.0, 0.0], [1.0, 1.0], [5.0, 5.1]])
+    models = ModelPair("line", table_pair().target, image=Spaces(toy_grid(1, 1, 4), rows, 0))
+    nearest = {}
+    for distance in ("rows", "codebook"):
+        rule = RelaxedRule(1, delta=0.5, distance=distance)
+        rule.prepare(models)
+        nearest[distance] = rule._neighbours.nearest[:, 0].tolist()
+    assert nearest == {"rows": [2, 3, 0, 2], "codebook": [1, 0, 3, 2]}
+    released = RelaxedRule(1, delta=0.5)
+    released.prepare(models)
+    assert released._neighbours.nearest[:, 0].tolist() == nearest["rows"]
+    with pytest.raises(ConfigError, match="distance=row "):
+        Lantern(1, delta=0.5, distance="row")
