@@ -129,6 +129,17 @@ def likely_pair(vocab: int = 6, seed: int = 0) -> ModelPair:
     return pair_of(table, drift_table(table, noise, 0.3), vocab)
 
 
+def lacking_pair() -> ModelPair:
+    """Return a target of three tokens, a draft without the last and one with a token more."""
+    tables = [markov_table(2, vocab, vocab, 2.0) for vocab in (3, 2, 4)]
+    return ModelPair(
+        "tables",
+        TableModel(tables[0], 3, "target", skipped=markov_table(2, 3, 9)),
+        TableModel(tables[1], 2, "draft"),
+        more_drafts=(TableModel(tables[2], 4, "second draft"),),
+    )
+
+
 WARPED = Law(temperature=0.7, top_k=2, repetition_penalty=1.3)
 PENALISED = Law(repetition_penalty=1.7)
 END = frozenset({1})
@@ -155,6 +166,8 @@ ENUMERATED: tuple[Case, ...] = (
     Case("a draft that disagrees", disagreeing_pair, quick=True),
     Case("equal probabilities, top-k 2", tied_pair, Law(top_k=2)),
     Case("forbidden tokens on both sides", forbidding_pair, prompt=(0,), count=4),
+    Case("a draft without a token", lacking_pair, prompt=(2, 0), quick=True),
+    Case("a draft without the end of text", lacking_pair, WARPED, (0, 2), 4, frozenset({2})),
     Case("a draft at temperature 2", table_pair, draft_law=Law(temperature=2.0)),
     Case("a draft at temperature 0", table_pair, draft_law=Law(temperature=0.0)),
     Case("three positions of two tokens", two_tokens, count=3, quick=True),
@@ -202,6 +215,7 @@ GREEDY: tuple[Case, ...] = (
     _greedy("temperature 0, end of text", stop=frozenset({1, 4}), quick=True),
     _greedy("temperature 0, prompt of one token", prompt=(2,)),
     _greedy("temperature 0, a draft that disagrees", make=disagreeing_pair),
+    _greedy("temperature 0, a draft without a token", make=lacking_pair, quick=True),
     _greedy("temperature 0, length limit 1", count=1, quick=True),
     _greedy("temperature 0, length limit 2", count=2),
     _greedy("temperature 0, length limit 7", count=7),

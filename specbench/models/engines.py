@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from specbench.errors import ModelError
+from specbench.models.aligned import AlignedDraft
 from specbench.models.base import Model
 from specbench.models.compiled import CompiledCapture, missing_compiler
 from specbench.models.decoder import LeanDecoder
@@ -94,16 +95,14 @@ def switch(models: ModelPair, engine: str) -> None:
 
 
 def _switched(model: Model, engine: str) -> Model:
-    guided: Any = model  # two kinds of models whose protocol hides which one it is
-    body = guided.body if isinstance(guided, GuidedModel) else guided
-    if not isinstance(body, LeanDecoder):
+    kind: Any = model  # the protocol hides which kind of model it is
+    if isinstance(kind, GuidedModel | AlignedDraft):
+        kind.take_body(_switched(kind.body, engine))
+        return model
+    if not isinstance(kind, LeanDecoder):
         check_engine(engine, model.device, model.name, lean=False)
         return model
-    body = run_by(body, engine)
-    if isinstance(guided, GuidedModel):
-        guided.take_body(body)
-        return model
-    switched: Model = body
+    switched: Model = run_by(kind, engine)
     return switched
 
 

@@ -52,9 +52,6 @@ def load_pair(config: ModelConfig, *, needs: frozenset[str] = frozenset({"draft"
         check_vocabularies(tokenizer, load_tokenizer(files, config), config.target, files.source)
         drafts.append(load_model(files, config, device, dtype))
         provenance[role] = describe(files, drafts[-1])
-    width = min(model.vocab_size for model in (target, *drafts))
-    for model in (target, *drafts):
-        model.vocab_size = width
     if config.context is not None:
         target.context = min(target.context, config.context)
     return ModelPair(
@@ -273,8 +270,8 @@ def load_model(
 def check_vocabularies(target: Any, draft: Any, target_name: str, draft_name: str) -> None:
     """Refuse a draft whose token ids mean something else than the target's.
 
-    Widths that differ by padding alone are fine: both laws are cut to the common width before
-    they are normalised.
+    A few ids that one of them lacks are fine (`models.aligned`): padding, and tokens that a
+    fine-tuned target added.
 
     Raises:
         ModelError: If the vocabularies differ.

@@ -8,6 +8,7 @@ from typing import Any
 
 from specbench.cache import Cache
 from specbench.law import Law
+from specbench.models.aligned import aligned
 from specbench.models.base import Model, grown, least_capacity, settle
 from specbench.models.image import ImageSide
 
@@ -22,7 +23,8 @@ class ModelPair:
     Attributes:
         name: Model id in results.
         target: The model whose law is decoded.
-        draft: A cheaper model over the same vocabulary, or None.
+        draft: A cheaper model over the same vocabulary, or None. Where its ids are fewer or
+            more than the target's, it becomes an `AlignedDraft`; so do `more_drafts`.
         tokenizer: A transformers tokenizer, or None for models without text.
         stop_ids: Tokens that end an answer.
         provenance: Revision and digest of each checkpoint.
@@ -39,6 +41,12 @@ class ModelPair:
     more_drafts: tuple[Model, ...] = ()
     image: ImageSide | None = None
     _caches: dict[str, Cache] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Let every draft speak of the target's ids."""
+        if self.draft is not None:
+            self.draft = aligned(self.draft, self.target)
+        self.more_drafts = tuple(aligned(draft, self.target) for draft in self.more_drafts)
 
     @property
     def drafts(self) -> tuple[Model, ...]:

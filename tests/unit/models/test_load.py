@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from specbench.errors import ModelError
 from specbench.models import checkpoint
@@ -15,6 +16,7 @@ from specbench.models.causal_lm import CausalLM
 from specbench.models.decoder import LeanDecoder
 from specbench.models.load import load_pair
 from specbench.schema.config import ModelConfig
+from tests.unit.models import published_checkpoints as published
 from tests.unit.models import tiny_checkpoints
 
 
@@ -59,6 +61,24 @@ def test_a_draft_of_the_same_vocabulary_is_accepted_and_padding_is_cut(folder):
     pair = load_pair(entry(target, padded))
     assert pair.draft is not None
     assert pair.target.vocab_size == pair.draft.vocab_size == tiny_checkpoints.VOCAB
+
+
+def test_padding_and_added_tokens_of_the_target_stay_in_its_law(folder):
+    """The draft lacks the last ids: its law is 0 there, and the target's is transformers'."""
+    draft = published.write(folder / "narrow")
+    weights = published.tensors(published.IDS + 5, seed=1)
+    target = published.write(folder / "wide", weights, vocab_size=published.IDS + 5)
+    published.write_tokenizer(target, published.IDS + 3)  # of which 2 are padding
+    pair = load_pair(entry(target, draft))
+    assert pair.draft is not None
+    tokens = torch.tensor([[3, published.IDS + 2, 4]])
+    logits = pair.target.forward(tokens, pair.target_cache(8))
+    module = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).eval()
+    torch.testing.assert_close(logits, module(tokens).logits, atol=1e-4, rtol=1e-4)
+    drafted = pair.draft.forward(tokens, pair.draft_cache(8))
+    assert drafted.shape == logits.shape
+    assert drafted[..., published.IDS :].isneginf().all()
+    assert drafted[..., : published.IDS].isfinite().all()
 
 
 def test_a_draft_of_another_vocabulary_is_refused(folder):
