@@ -4,7 +4,7 @@ At temperature 0 a lossless decoder must emit plain decoding's tokens. Where it 
 first differing token is graded:
 
 - `tie`: the logits of both tokens lie so close that the shape of a forward alone may swap them,
-  by a bound that is measured on the same text (`specbench.audit.fidelity`).
+  as measured at that place (`specbench.audit.fidelity`).
 - `diverged`: they lie further apart, but in the next wider type (float32 for bfloat16 and
   float16, float64 for float32) plain decoding and the decoder, run anew on the same prompt,
   agree or tie. Rounding explains the difference.
@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from specbench.audit.fidelity import Fidelity, Grade, judge, numeric_bound
+from specbench.audit.fidelity import Fidelity, Grade, judge
 from specbench.audit.verdict import Check, Kind, Outcome
 from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
@@ -80,11 +80,8 @@ def compare_tokens(
 def judge_greedy(
     models: ModelPair, request: Request, reference: tuple[int, ...], output: tuple[int, ...]
 ) -> Fidelity:
-    """Grade a greedy output by the target's top-2 gap at the first difference."""
-    if reference == output:
-        return Fidelity(Grade.IDENTICAL)
-    bound = numeric_bound(models, request.prompt, reference)
-    return judge(models, request.law, request.prompt, reference, output, bound)
+    """Grade a greedy output by the logits of the two tokens at the first difference."""
+    return judge(models, request.law, request.prompt, reference, output)
 
 
 def identity_check(

@@ -19,13 +19,21 @@ What the method's own rule does with its random numbers, only the sampled law te
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from specbench.audit.fidelity import Fidelity, Grade, numeric_bound, target_logits
+from specbench.audit.fidelity import (
+    Fidelity,
+    Grade,
+    first_difference,
+    logits_by_shape,
+    may_cross,
+    resolution,
+    seen_before,
+    severe_grade,
+)
 from specbench.decoding.base import Decoder
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.loops.jacobi import Jacobi
@@ -33,7 +41,6 @@ from specbench.decoding.loops.lookahead import Lookahead
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.decoding.request import Request
 from specbench.decoding.verifiers.sample_match import SampleMatch
-from specbench.law import History
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.schema.build import instantiate, locate
@@ -73,8 +80,8 @@ def judge_coupled(
     """Grade an output that shares plain decoding's random numbers.
 
     Both tokens at the first difference come from one number by inverting the cumulative law. They
-    tie where that number lies so close to the other token's stretch that the rounding of logits,
-    measured on this text, may have moved the border across it.
+    tie where that number lies so close to the other token's stretch that forwards of another shape
+    may move the border across it, as measured at this place.
 
     Args:
         models: The pair that made both.
@@ -87,25 +94,20 @@ def judge_coupled(
     """
     if reference == output:
         return Fidelity(Grade.IDENTICAL)
-    precise = models.target.dtype in (torch.float32, torch.float64)
-    severe = Grade.WRONG if precise else Grade.DIVERGED
-    shared = zip(reference, output, strict=False)
-    place = next((i for i, (a, b) in enumerate(shared) if a != b), None)
+    severe = severe_grade(models)
+    place = first_difference(reference, output)
     if place is None:
         return Fidelity(severe, min(len(reference), len(output)))
-    bound = numeric_bound(models, request.prompt, reference)
     context = [*request.prompt, *reference[:place]]
-    logits = target_logits(models, context)
-    fed = torch.tensor([context], device=logits.device)
-    history = History(request.law, fed, logits.shape[-1])
-    law = request.law.probabilities(logits, history.now())[0].double()
-    ends = law.cumsum(0)
-    number = request.streams.uniform(len(context), Purpose.SAMPLE) * float(ends[-1])
-    token = output[place]
-    end = float(ends[token])
-    start = end - float(law[token])
-    gap = max(start - number, number - end, 0.0)
-    moved = math.expm1(2 * bound / request.law.temperature)
+    logits = logits_by_shape(models, context)
+    laws = request.law.probabilities(logits, seen_before(models, request.law, context))
+    ends = laws.cumsum(-1)
+    number = request.streams.uniform(len(context), Purpose.SAMPLE) * ends[:, -1]
+    end = ends[:, output[place]]
+    start = end - laws[:, output[place]]
+    outside = torch.maximum(start - number, number - end)
+    least = resolution(models, logits) / request.law.temperature
     if request.law.top_k or (request.law.top_p or 1) < 1:  # a token at the cut's edge may swap
-        moved += float(law[law > 0].min())
-    return Fidelity(Grade.TIE if gap <= moved else severe, place, gap)
+        least += float(laws[laws > 0].min())
+    tied = may_cross(outside, least)
+    return Fidelity(Grade.TIE if tied else severe, place, max(float(outside.mean()), 0.0))

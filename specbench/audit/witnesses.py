@@ -15,6 +15,7 @@ Shapes: T positions, V vocabulary, S sets, A laws, W shares.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -28,9 +29,9 @@ from specbench.audit.alternatives import (
     laws_of,
     log_ratios,
 )
-from specbench.audit.fidelity import numeric_bound
+from specbench.audit.fidelity import logits_by_shape, may_cross, resolution
 from specbench.decoding.request import Request
-from specbench.law import History, draw
+from specbench.law import History, Law, draw
 from specbench.models.base import Model
 from specbench.models.pair import ModelPair
 
@@ -113,7 +114,7 @@ class Scorer:
             kept[0] = True
             other = torch.where(kept[:, None], drawn, other)
             errors.append(look.at(other, generator))
-        return sets._replace(impossible=self._forbidden(tokens, logits, target, drawn)), errors
+        return sets._replace(impossible=self._forbidden(tokens, seen, target, drawn)), errors
 
     def _inside(self, context: Context, tokens: Sequence[int]) -> Tensor:
         """Return [T, S - 8, V], True at the tokens of each set."""
@@ -142,14 +143,16 @@ class Scorer:
             inside[position, copies] = True
         return inside
 
-    def _forbidden(self, tokens: Sequence[int], logits: Tensor, laws: Tensor, drawn: Tensor) -> str:
+    def _forbidden(
+        self, tokens: Sequence[int], seen: Tensor | None, laws: Tensor, drawn: Tensor
+    ) -> str:
         """Say which token the law gives no probability, rounding at a cut's edge apart."""
         places = (laws.gather(1, drawn)[:, 0] == 0).nonzero()[:, 0].tolist()
         for place in places:
-            row = logits[0, place].double()
-            lowest = row[laws[place] > 0].min()
-            missing = float(lowest - row[tokens[place]])
-            if missing > 2 * numeric_bound(self._models, self.prompt, tokens):
+            logits = logits_by_shape(self._models, [*self.prompt, *tokens[:place]])
+            before = None if seen is None else seen[:, place]
+            least = resolution(self._models, logits)
+            if not _at_the_edge(self._law, logits, before, tokens[place], least):
                 return f"token {tokens[place]} at position {place + 1} has probability 0"
         return ""
 
@@ -197,6 +200,30 @@ class _Reader:
         self._cache.truncate([self._length])
         fed = torch.tensor([list(tokens[:-1])], device=self._model.device)
         return torch.cat([self._first, self._model.forward(fed, self._cache)], 1)
+
+
+def _at_the_edge(law: Law, logits: Tensor, seen: Tensor | None, token: int, least: float) -> bool:
+    """Say whether rounding may bring a token over the edge of a law's cut.
+
+    Args:
+        law: Sampled.
+        logits: [N, V] of one place, by forwards of several shapes.
+        seen: [1, V] tokens in the text, or None.
+        token: It.
+        least: What two logits may move even where the shapes agree.
+    """
+    if bool((law.probabilities(logits, seen)[:, token] > 0).any()):
+        return True
+    scores = law.penalise(logits, seen)
+    if law.top_k is not None and law.top_k < logits.shape[-1]:
+        lowest = scores.topk(law.top_k).values[:, -1]
+        if may_cross(lowest - scores[:, token], least):
+            return True
+    if law.top_p is None or law.top_p >= 1:
+        return False
+    kept = replace(law, top_p=None).probabilities(logits, seen)
+    likelier = (kept * (kept > kept[:, token, None])).sum(-1)
+    return may_cross(likelier - law.top_p, least / law.temperature)
 
 
 def _normed(weights: Tensor) -> Tensor:

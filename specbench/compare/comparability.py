@@ -29,6 +29,8 @@ class Ruler(NamedTuple):
         task: Digest and version of the task's samples and protocol.
         scorer: Scorers and their versions.
         max_new_tokens: Limit of each turn, where the run set one.
+        fidelity: Version of the grades of outputs that differ from the baseline's; empty where
+            none does.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Ruler(NamedTuple):
     task: str
     scorer: str
     max_new_tokens: str
+    fidelity: str
 
 
 QUALITY = "quality"
@@ -50,6 +53,9 @@ ALLOWABLE = (*Ruler._fields, QUALITY)
 
 PER_TASK = ("task", "scorer", "max_new_tokens")
 """Fields that differ between tasks by nature and must agree inside of one."""
+
+_MAY_BE_EMPTY = ("baseline", "fidelity")
+"""Fields of which a file may say nothing, and then agrees with every other."""
 
 _MEANING = {
     "model": "the models differ",
@@ -62,6 +68,7 @@ _MEANING = {
     "task": "the samples or the prompt protocols differ",
     "scorer": "the scorers' versions differ",
     "max_new_tokens": "the limits on new tokens differ",
+    "fidelity": "outputs that differ from the baseline's were graded in different ways",
     QUALITY: "a metric of the pictures was computed in different ways",
 }
 
@@ -82,6 +89,7 @@ def ruler_of(result: ResultSet) -> Ruler:
         task=f"{data.task_digest} (version {data.task_version})",
         scorer=json.dumps(dict(data.scorer), sort_keys=True),
         max_new_tokens=_text(data.config.get("max_new_tokens")),
+        fidelity=_fidelity(result),
     )
 
 
@@ -149,7 +157,7 @@ def _first_clash(name: str, results: Sequence[ResultSet], rulers: Sequence[Ruler
     """Return the first two files that differ in one field, or None."""
     seen: dict[str, int] = {}
     for index, (result, ruler) in enumerate(zip(results, rulers, strict=True)):
-        if name == "baseline" and not ruler.baseline:
+        if name in _MAY_BE_EMPTY and not getattr(ruler, name):
             continue
         scope = result.metadata.task if name in PER_TASK else ""
         earlier = seen.setdefault(scope, index)
@@ -186,6 +194,13 @@ def _baseline(name: str, config: Any) -> str:
     node = config.get("baseline")
     parameters = node.get("parameters") if isinstance(node, dict) else None
     return f"{name} {json.dumps(parameters, sort_keys=True)}" if parameters else name
+
+
+def _fidelity(result: ResultSet) -> str:
+    """Return the version of a file's grades, where one of them depends on it."""
+    grades = set(result.read(["fidelity"])["fidelity"].unique().to_pylist())
+    grades -= {"identical", None}
+    return f"version {result.metadata.noise.get('fidelity_version', 1)}" if grades else ""
 
 
 def _text(value: Any) -> str:

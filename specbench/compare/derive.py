@@ -44,7 +44,7 @@ class FidelityCounts(NamedTuple):
     """Samples by how their tokens compare with the baseline's at temperature 0.
 
     A sample counts with the worst of its repeats. `tie`: the first difference lies where the
-    target's two best logits are equal within the measured numeric bound.
+    logits of both tokens are equal as far as forwards of several shapes can tell.
     """
 
     identical: int

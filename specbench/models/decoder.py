@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specbench.cache import Cache, KVCache
+from specbench.models.attention import attend
 from specbench.models.base import AncestorMask, Capability, LayerSkip, Taps
 from specbench.models.lean_weights import Layer, Weights, causal_lm_weights, supports
 from specbench.models.masks import MaskTable, window
@@ -199,14 +200,7 @@ class LeanDecoder:
         if layer.window is not None and max(cache.lengths) + count > layer.window:
             visible = self._windowed(cache, count, mask, visible, layer.window)
             first = False
-        attended = F.scaled_dot_product_attention(
-            rotated[:, :heads],
-            keys,
-            values,
-            attn_mask=visible,
-            is_causal=first,
-            enable_gqa=heads != groups,
-        )
+        attended = attend(rotated[:, :heads], keys, values, visible, causal=first)
         return layer.output.add(x, attended.transpose(1, 2).reshape(rows * count, -1))
 
     def _positions(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from specbench import store
+from specbench.audit import fidelity
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.models.shape import described
@@ -15,7 +16,7 @@ from specbench.schema.config import RunConfig
 from specbench.schema.result import FileMetadata
 from specbench.tasks.base import Task
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Moves when the way of measuring changes, so that old journals are not continued."""
 
 
@@ -70,6 +71,7 @@ def file_metadata(
             "history": "baseline" if config.baseline else "own",
         },
         config=config.to_dict(),
+        noise={"fidelity_version": fidelity.VERSION},
         provenance={
             **provenance(device),
             "models": described(models),

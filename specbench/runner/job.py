@@ -322,7 +322,6 @@ class _Job:
         config["timing"] = {**config.get("timing", {}), "processes": processes}
         return replace(
             begun,
-            noise={"logit_bound": self._judge.bound(rows, self._bench)},
             timing={**begun.timing, "processes": processes},
             config=config,
             provenance=with_notes(begun.provenance, self._journal.notes),

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from specbench.audit.fidelity import Fidelity, judge, numeric_bound, worst
+from specbench.audit.fidelity import Fidelity, judge, worst
 from specbench.law import Law
 from specbench.models.pair import ModelPair
-from specbench.runner.measure import Bench, Measured
+from specbench.runner.measure import Measured
 from specbench.schema.result import BASELINE
 from specbench.tasks.base import Sample, Task
-
-_BOUND_SAMPLES = 2
-_BOUND_TOKENS = 512
-"""The first tokens of a picture, on which the shapes of forwards are compared."""
 
 
 class Judge:
@@ -75,29 +70,5 @@ class Judge:
     ) -> Fidelity:
         key = (prompt, reference, output)
         if key not in self._verdicts:
-            bound = 0.0
-            if reference != output:
-                bound = numeric_bound(self._models, prompt, reference)
-            self._verdicts[key] = judge(self._models, self._law, prompt, reference, output, bound)
+            self._verdicts[key] = judge(self._models, self._law, prompt, reference, output)
         return self._verdicts[key]
-
-    def bound(self, rows: Sequence[Mapping[str, Any]], bench: Bench) -> float | None:
-        """Return how far the shape of a forward moves a logit on a few measured samples.
-
-        Args:
-            rows: Every measurement.
-            bench: Knows the samples' prompts.
-        """
-        samples = {sample.id: sample for sample in self._task.samples}
-        limit = None if self._models.image is None else _BOUND_TOKENS
-        answers: dict[str, Sequence[int]] = {}
-        for row in rows:
-            if row.get("error") is None and len(answers) < _BOUND_SAMPLES:
-                answers.setdefault(row["sample_id"], row["output_ids"][0][:limit])
-        return max(
-            (
-                numeric_bound(self._models, bench.prompt(samples[name]), answer)
-                for name, answer in answers.items()
-            ),
-            default=None,
-        )

@@ -88,7 +88,7 @@ RESULT_SCHEMA = pa.schema(
         pa.field("score_detail", pa.string()),
         pa.field("fidelity", pa.string()),  # identical | tie | diverged | wrong; null if undefined
         pa.field("first_divergence", pa.int32()),  # output position; null where identical
-        pa.field("top2_gap", pa.float64()),  # target's top-2 logit gap at the first divergence
+        pa.field("top2_gap", pa.float64()),  # how far the two tokens' logits lie apart there
         pa.field("offer_visits", pa.int64()),  # visited tree nodes that had children; see below
         pa.field("offer_accepted", pa.int64()),  # of these, how many had a child accepted
         pa.field("offer_optimal", pa.float64()),  # sum of the best possible acceptance there
@@ -150,7 +150,8 @@ class FileMetadata:
         timing: Repeats, warm-up and clock of the run.
         config: The resolved configuration, secrets removed.
         provenance: Versions, git revision, machine, digests and command line.
-        noise: Summary of what the run measured about itself (A/A floor inputs, numeric bound).
+        noise: What the run knows of its own noise: `fidelity_version`, by which outputs that
+            differ from plain decoding's were graded.
         metrics: What each metric of the pictures is, by name: title, unit, better, version,
             protocol, `average` ("categories" where the mean of the categories' means is the
             metric's number, else "pictures") and `kind` ("picture" or "corpus").

@@ -595,6 +595,16 @@ class TestComparability:
         assert len(comparison.banners) == 1
         assert "Allowed difference" in comparison.banners[0]
 
+    def test_grades_of_two_versions_meet_only_where_a_grade_depends_on_it(self, tmp_path):
+        def graded(grade, name, **noise):
+            rows = simple_rows(started_unix=len(name), fidelity=grade)
+            return result_set(tmp_path, rows, metadata(PLD, noise=noise), name)
+
+        old, new = graded("tie", "old"), graded("tie", "newer", fidelity_version=2)
+        with pytest.raises(NotComparable, match="version 1 and version 2"):
+            compare([old, new])
+        compare([old, graded("identical", "other", fidelity_version=2)])
+
     def test_an_allowance_without_a_difference_says_nothing(self, tmp_path):
         result = result_set(tmp_path, simple_rows(), metadata())
         assert compare([result], allow={"device"}).banners == ()

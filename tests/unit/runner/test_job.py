@@ -192,16 +192,6 @@ def test_without_a_baseline_only_the_method_runs(tmp_path):
     assert store.read_parquet(result.path).metadata.timing["history"] == "own"
 
 
-def test_the_numeric_bound_looks_at_different_samples(tmp_path, monkeypatch):
-    prompts = []
-    monkeypatch.setattr(
-        "specbench.runner.judging.numeric_bound",
-        lambda models, prompt, answer: prompts.append(tuple(prompt)) or 0.0,
-    )
-    run_job(toy.config(tmp_path))
-    assert len(prompts) == len(set(prompts)) == 2
-
-
 def test_a_missing_draft_is_refused_by_name(tmp_path):
     from dataclasses import replace
 
@@ -216,7 +206,7 @@ def test_the_file_explains_itself(tmp_path):
     assert metadata.baseline is not None and metadata.baseline.name == "ar"
     for key in ("python", "packages", "cpu", "threads", "command", "models", "git"):
         assert key in metadata.provenance
-    assert metadata.noise["logit_bound"] == 0.0
+    assert metadata.noise == {"fidelity_version": 2}
 
 
 def test_the_folder_of_a_sweep_is_not_part_of_the_command():
