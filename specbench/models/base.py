@@ -145,6 +145,13 @@ def least_capacity(model: Model) -> int:
     return int(getattr(model, "least_capacity", LEAST_CAPACITY))
 
 
+def slots_for(capacity: int, least: int = LEAST_CAPACITY) -> int:
+    """Return the slots of a cache of at least `capacity` tokens that need not grow soon."""
+    while least < capacity:
+        least *= 2
+    return least
+
+
 def grown(model: Model, cache: Cache | None, capacity: int) -> Cache:
     """Return an empty cache of one row in the place of a smaller one, or of none."""
     grow = getattr(model, "grow", None)

@@ -144,18 +144,29 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_memory(need_gb: float | None, device: torch.device, name: str) -> None:
-    """Refuse a model whose weights alone exceed the free memory.
+def check_memory(
+    need_gb: float | None, device: torch.device, name: str, cache_gb: float = 0.0, cache: str = ""
+) -> None:
+    """Refuse a model whose weights and cache exceed the free memory.
+
+    Args:
+        need_gb: Gigabytes of its weights, or None where nobody knows.
+        device: Where both go.
+        name: What the model is called.
+        cache_gb: Gigabytes of its cache.
+        cache: The cache in words.
 
     Raises:
         ModelError: If they do.
     """
     free = free_memory(device) / 1e9
-    if need_gb is not None and need_gb > free:
+    if need_gb is not None and need_gb + cache_gb > free:
+        beside = f" and {cache_gb:.1f} GB for its cache of {cache}" if cache_gb >= 0.05 else ""
         raise ModelError(
-            f"'{name}' needs about {need_gb:.1f} GB for its weights",
+            f"'{name}' needs about {need_gb:.1f} GB for its weights{beside}",
             f"{device} has {free:.1f} GB free",
-            "Use a larger device or a smaller model, such as the embedded tiny_text or tiny_image.",
+            "Use a larger device, a smaller model.context where its cache is large, or a smaller "
+            "model, such as the embedded tiny_text or tiny_image.",
         )
 
 

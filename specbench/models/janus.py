@@ -72,7 +72,7 @@ def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options:
     if CAPTION not in template:
         raise reader.error("template", template, f"a text that holds {CAPTION}")
     check_engine(config)
-    device, files, drafts = find_all(config, needs)
+    device, files, drafts = find_all(config, needs, grid.length)
     dtype = pick_dtype(config.dtype, device, files)
     tokenizer = load_tokenizer(files, config)
     captions = rows = JanusCaptions(tokenizer, template, begin)

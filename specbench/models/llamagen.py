@@ -19,15 +19,17 @@ import torch
 from specbench.errors import ModelError
 from specbench.models import published
 from specbench.models.caption_features import load_caption_features
+from specbench.models.checkpoint import check_memory
 from specbench.models.guided import GuidedModel
 from specbench.models.image import Grid
 from specbench.models.image_side import Captions, CodePictures, Layout, PixelDecoder, read_grid
-from specbench.models.llamagen_body import read_body
+from specbench.models.llamagen_body import cache_values, read_body
 from specbench.models.llamagen_rows import CaptionEmbedding, CaptionRows, ClassRows
 from specbench.models.llamagen_vq import load_vq
 from specbench.models.load import pick_device
 from specbench.models.pair import ModelPair
 from specbench.models.published import State, WeightFile
+from specbench.models.room import Room
 from specbench.schema.model import ModelConfig
 from specbench.schema.reading import Reader
 
@@ -108,13 +110,16 @@ def load_class_conditional(
     if "draft" in needs and config.draft is not None and chosen.draft_weights is not None:
         names = [chosen.draft_weights]
         files += published.find_files(config.draft, names, config.draft_revision)
-    published.check_room(config, files, device)
+    need = published.check_room(config, files, device)
     grid = chosen.grid
     models = []
+    values = 0
     for file, count in zip(files, (chosen.heads, chosen.draft_heads), strict=False):
         state = State.read(file.fetch())
         table = state["cls_embedding.embedding_table.weight"]
         dtype = published.pick_dtype(config.dtype, device, state.parameters)
+        values += cache_values(state)
+        _check_cache(config, need, values, 1 + grid.length, device, dtype)
         body = read_body(
             state,
             table,
@@ -155,10 +160,12 @@ def load_text_conditional(
     published.check_engine(config)
     device = pick_device(config.device)
     files = published.find_files(config.target, [chosen.weights], config.target_revision)
-    published.check_room(config, files, device)
+    need = published.check_room(config, files, device)
     grid = chosen.grid
     state = State.read(files[0].fetch())
     dtype = published.pick_dtype(config.dtype, device, state.parameters)
+    slots = state["cls_embedding.uncond_embedding"].shape[0]
+    _check_cache(config, need, cache_values(state), slots + grid.length, device, dtype)
     embed = CaptionEmbedding(state, device, dtype)
     features = load_caption_features(encoder, chosen.text_encoder_revision, device, dtype)
     if features.width != embed.width:
@@ -168,7 +175,6 @@ def load_text_conditional(
             f"Use the text encoder that the model was trained with ({DEFAULT_TEXT_ENCODER}).",
         )
     bare = embed(state["cls_embedding.uncond_embedding"].to(device, dtype))
-    slots = bare.shape[0]
     body = read_body(
         state,
         torch.cat([torch.zeros_like(bare), bare]),
@@ -185,6 +191,20 @@ def load_text_conditional(
     images, tokenizer = _images(config, chosen, target, codes, rows, device)
     provenance = {**tokenizer, "text_encoder": features.describe()}
     return _pair(config, [target], files, images, provenance)
+
+
+def _check_cache(
+    config: ModelConfig,
+    need: float | None,
+    values: int,
+    tokens: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Refuse models whose cache does not fit beside their weights; the files tell its width."""
+    room = Room.of(config, tokens)
+    gigabytes = room.bytes(values, dtype) / 1e9
+    check_memory(need, device, config.name, gigabytes, room.describe())
 
 
 def _check_draft(models: list[GuidedModel], files: list[WeightFile]) -> None:

@@ -104,6 +104,13 @@ def read_body(
     return LeanDecoder.from_weights(weights, name)
 
 
+def cache_values(state: State) -> int:
+    """Return the numbers that a token of one row leaves in the cache: keys and values."""
+    layers = state.count("layers.{}.attention.wqkv.weight")
+    fused, channels = state["layers.0.attention.wqkv.weight"].shape
+    return int(layers * (fused - channels))
+
+
 def _layer(
     state: State, index: int, heads: int, width: int, device: torch.device, dtype: torch.dtype
 ) -> Layer:

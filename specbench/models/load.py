@@ -23,6 +23,7 @@ from specbench.models.causal_lm import CausalLM
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder, supports
 from specbench.models.pair import ModelPair
+from specbench.models.room import Room, cache_values
 from specbench.schema.config import ModelConfig
 
 SMALL = 100_000_000
@@ -79,15 +80,17 @@ class Found(NamedTuple):
     drafts: dict[str, Checkpoint]
 
 
-def find_all(config: ModelConfig, needs: frozenset[str]) -> Found:
+def find_all(config: ModelConfig, needs: frozenset[str], tokens: int | None = None) -> Found:
     """Find what a model entry names, before anything is loaded.
 
     Args:
         config: The model entry.
         needs: What the methods need of the models; drafts are left out where none needs them.
+        tokens: Of a picture; None for text.
 
     Raises:
-        ModelError: If a checkpoint is missing, or all of them do not fit in memory.
+        ModelError: If a checkpoint is missing, or all of them do not fit in memory with their
+            caches.
     """
     device = pick_device(config.device)
     target = checkpoints.find(config.target, config.target_revision)
@@ -95,7 +98,15 @@ def find_all(config: ModelConfig, needs: frozenset[str]) -> Found:
     if not config.device_map:
         sizes = [checkpoints.local_bytes(files) for files in (target, *drafts.values())]
         local = sum(size for size in sizes if size is not None) / 1e9
-        checkpoints.check_memory(config.weights_gb or local, device, config.name)
+        room, dtype = Room.of(config, tokens), pick_dtype(config.dtype, device, target)
+        values = sum(cache_values(read_settings(files)) for files in (target, *drafts.values()))
+        checkpoints.check_memory(
+            config.weights_gb or local,
+            device,
+            config.name,
+            room.bytes(values, dtype) / 1e9,
+            room.describe(),
+        )
     return Found(device, target, drafts)
 
 

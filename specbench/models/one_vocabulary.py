@@ -88,7 +88,7 @@ def load_family(
     """
     layout = Layout.read(options)
     check_engine(config)
-    device, target_files, draft_files = find_all(config, needs)
+    device, target_files, draft_files = find_all(config, needs, layout.grid.length)
     dtype = pick_dtype(config.dtype, device, target_files)
     tokenizer = load_tokenizer(target_files, config)
     prompts = Prompts(layout, tokenizer)

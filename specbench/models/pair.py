@@ -9,7 +9,7 @@ from typing import Any
 from specbench.cache import Cache
 from specbench.law import Law
 from specbench.models.aligned import aligned
-from specbench.models.base import Model, grown, least_capacity, settle
+from specbench.models.base import Model, grown, least_capacity, settle, slots_for
 from specbench.models.image import ImageSide
 
 _RESERVE = 512
@@ -107,7 +107,4 @@ class ModelPair:
 
     def _room(self, model: Model, capacity: int) -> int:
         """Return the slots of a cache that need not grow soon."""
-        room = least_capacity(model)
-        while room < capacity:
-            room *= 2
-        return room
+        return slots_for(capacity, least_capacity(model))

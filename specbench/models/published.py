@@ -127,13 +127,18 @@ def _no_file(place: str, name: str) -> ModelError:
     )
 
 
-def check_room(config: ModelConfig, files: Sequence[WeightFile], device: torch.device) -> None:
+def check_room(
+    config: ModelConfig, files: Sequence[WeightFile], device: torch.device
+) -> float | None:
     """Refuse a model that the device cannot hold, or whose download the disk cannot.
 
     Args:
         config: The model entry; `weights_gb` is what it says it needs.
         files: The files it reads.
         device: Where the weights go.
+
+    Returns:
+        Gigabytes of the weights, as far as anybody knows.
 
     Raises:
         ModelError: If memory or disk space do not suffice.
@@ -143,7 +148,7 @@ def check_room(config: ModelConfig, files: Sequence[WeightFile], device: torch.d
     need = local if complete or config.weights_gb is None else config.weights_gb
     checkpoints.check_memory(need, device, config.name)
     if complete or config.weights_gb is None:
-        return
+        return need
     cache = Path(HF_HUB_CACHE)
     while not cache.is_dir():
         cache = cache.parent
@@ -154,6 +159,7 @@ def check_room(config: ModelConfig, files: Sequence[WeightFile], device: torch.d
             f"{cache} has {free:.1f} GB free",
             "Make room there, or point HF_HOME to a larger disk.",
         )
+    return need
 
 
 def check_engine(config: ModelConfig) -> None:

@@ -74,7 +74,9 @@ def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
     engines.check_engine(config.engine, pick_device(model.device), model.name, lean=lean)
     load = locate(str(config.model.loader["_target_"]))
     options = {key: value for key, value in config.model.loader.items() if key != "_target_"}
-    models: ModelPair = load(config.model, needs=needs, **options)
+    scales = {key: getattr(config.sampling, key) for key in ("cfg_scale", "image_scale")}
+    used = replace(model, sampling={**model.sampling, **scales})
+    models: ModelPair = load(used, needs=needs, **options)
     engines.switch(models, config.engine)
     models.bind(target_law(config))
     return models
