@@ -21,6 +21,7 @@ from specbench.models.pair import ModelPair
 from specbench.runner.about import file_metadata
 from specbench.runner.busy import Watch
 from specbench.runner.device_state import tell, watch_of
+from specbench.runner.finished import identities, taken_up
 from specbench.runner.judging import Judge
 from specbench.runner.measure import Arm, Bench, Place, result_row
 from specbench.runner.notes import with_notes
@@ -29,6 +30,7 @@ from specbench.runner.progress import JobProgress, Progress
 from specbench.runner.quality import Measure, build_measures, is_first_pass, judge_pictures, wanted
 from specbench.runner.schedule import Pair, lacking
 from specbench.runner.setup import build_arms, load_for, prepare, target_law
+from specbench.runner.work import announce, foretell, label, pace
 from specbench.schema.config import RunConfig
 from specbench.schema.result import SCHEMA_VERSION, FileMetadata
 from specbench.store import Journal, ResultSet
@@ -117,6 +119,8 @@ def run_process(
     for arm in arms:
         arm.decoder.check(target_law(config))
     measures = build_measures(config)
+    if process == 0 and not begun:
+        announce(config, len(arms), task)
     models = load_for(config, arms)
     if config.pictures and models.image is not None:
         check_drawing(models.image, models.name)
@@ -127,7 +131,7 @@ def run_process(
     finished = store.existing_results(config.results_dir, stem) if config.resume else []
     written = store.read_parquet(finished[-1]) if finished else None
     if written is not None:
-        measured = {store.key_of(row) for row in _identities(written)}
+        measured = {store.key_of(row) for row in identities(written)}
         if not any(
             lacking(config, arms, task, measured, k) for k in range(config.timing.processes)
         ):
@@ -136,7 +140,7 @@ def run_process(
     fresh = not config.resume and not begun
     with Journal.open(config.results_dir, stem, metadata, fresh=fresh) as journal:
         path = store.next_free_path(config.results_dir, stem)
-        if written is not None and _taken_up(written, journal):
+        if written is not None and taken_up(written, journal):
             path = written.path
         job = _Job(config, task, arms, models, journal, measures, path)
         return job.run(process, watch, open_progress or _on_terminal(config))
@@ -144,32 +148,6 @@ def run_process(
 
 def _on_terminal(config: RunConfig) -> OpenProgress:
     return lambda label, total, done: JobProgress(label, total, done, config.progress)
-
-
-def _identities(written: ResultSet) -> list[dict[str, Any]]:
-    columns = ["arm", "sample_id", "repeat", "process", "started_unix", "error"]
-    return [
-        {str(name): value for name, value in row.items()}
-        for row in written.rows[columns].to_dict("records")
-    ]
-
-
-def _taken_up(written: ResultSet, journal: Journal) -> bool:
-    """Bring a finished file's rows into the journal of a job that shall have more processes.
-
-    Returns:
-        Whether the journal goes on with the file. A journal that holds other measurements of the
-        same keys belongs to a repetition (`--fresh`) that was stopped, and becomes a file of its
-        own.
-    """
-    held = {store.key_of(row): row["started_unix"] for row in journal.rows}
-    for row in _identities(written):
-        started = held.get(store.key_of(row), row["started_unix"])
-        if not isinstance(row["error"], str) and started != row["started_unix"]:
-            return False
-    rows = written.table.to_pylist(maps_as_pydicts="strict")
-    journal.append_many([row for row in rows if store.key_of(row) not in held])
-    return True
 
 
 def _reused(
@@ -182,7 +160,7 @@ def _reused(
 ) -> JobResult:
     """Return a finished file, after adding the pictures and measures that it lacks."""
     path = written.path
-    store.drop_written(config.results_dir, stem, _identities(written))
+    store.drop_written(config.results_dir, stem, identities(written))
     album = _album(path, config, task, models)
     frame = written.rows
     undrawn = frame["picture"].isna() & frame["error"].isna()
@@ -190,7 +168,7 @@ def _reused(
     if album is not None and (undrawn.any() or wanted(measures, written.metadata)):
         rows = written.table.to_pylist(maps_as_pydicts="strict")
         store.write_parquet(path, *judge_pictures(album, measures, task, rows, written.metadata))
-    return JobResult(path, failed_samples(_identities(written)), True)
+    return JobResult(path, failed_samples(identities(written)), True)
 
 
 def _album(path: Path, config: RunConfig, task: Task, models: ModelPair) -> Album | None:
@@ -251,7 +229,7 @@ class _Job:
             if todo:
                 self._look_around(watch, progress)
                 progress.say("warming up")
-                self._warm_up()
+                foretell(progress, self._left(), self._warm_up(), "the last warm-up")
                 if self._device is not None:
                     tell(progress, self._device.begin())
             for position, pair in enumerate(todo):
@@ -268,6 +246,8 @@ class _Job:
                 tokens = sum(row.get("new_tokens") or 0 for row in rows)
                 nanoseconds = sum(row.get("total_ns") or 0 for row in rows)
                 progress.advance(len(rows), tokens, nanoseconds / 1e9)
+                if position == 0 and not self._config.timing.warmup:
+                    foretell(progress, self._left(), nanoseconds / 1e9, "the first sample")
             if todo and self._device is not None:
                 tell(progress, self._device.news())
             later = [
@@ -279,12 +259,14 @@ class _Job:
 
     def _extent(self) -> tuple[str, int, int]:
         """Return the job's label, its number of measurements, and how many are done."""
-        label = f"{self._config.method.name} on {self._task.name} with {self._models.name}"
-        processes = self._config.timing.processes
-        pairs = len(self._task.samples) * self._config.timing.repeats * processes
-        missing = sum(len(self._missing(k)) for k in range(self._config.timing.processes))
-        arms = len(self._arms)
-        return label, pairs * arms, (pairs - missing) * arms
+        timing, arms = self._config.timing, len(self._arms)
+        pairs = len(self._task.samples) * timing.repeats * timing.processes
+        done = pairs - self._left()
+        return label(self._config, self._task.name), pairs * arms, done * arms
+
+    def _left(self) -> int:
+        """Return how many pairs are missing in all processes."""
+        return sum(len(self._missing(k)) for k in range(self._config.timing.processes))
 
     def _look_around(self, watch: Watch, progress: Progress) -> None:
         """Record how busy the machine is, and say so where it is."""
@@ -331,12 +313,18 @@ class _Job:
         """Return the pairs of a process that the journal lacks."""
         return lacking(self._config, self._arms, self._task, self._journal.done, process)
 
-    def _warm_up(self) -> None:
-        """Run a few samples unrecorded, then forget everything that they left behind."""
+    def _warm_up(self) -> float | None:
+        """Run a few samples unrecorded, then forget everything that they left behind.
+
+        Returns:
+            Seconds that the last of them took in all arms, or None where it failed.
+        """
+        seconds = None
         for sample in self._task.samples[: self._config.timing.warmup]:
-            self._bench.run(sample, self._arms, flip=False)
+            seconds = pace(self._bench.run(sample, self._arms, flip=False))
         for arm in self._arms:
             arm.decoder.reset()
+        return seconds
 
     def _restore_state(self, sample: Sample, repeat: int) -> None:
         """Bring carried state to where it belongs before a measurement.

@@ -206,6 +206,9 @@ class _Told:
     def warn(self, line: str) -> None:
         self._tell("warn", line)
 
+    def note(self, line: str) -> None:
+        self._tell("note", line)
+
     def advance(self, measurements: int, tokens: int, seconds: float) -> None:
         self._tell("advance", measurements, tokens, seconds)
 

@@ -29,6 +29,9 @@ class Progress(Protocol):
         """Show what happens beside the measurements."""
 
     def warn(self, line: str) -> None:
+        """Print a warning that stays."""
+
+    def note(self, line: str) -> None:
         """Print a line that stays."""
 
     def advance(self, measurements: int, tokens: int, seconds: float) -> None:
@@ -36,7 +39,7 @@ class Progress(Protocol):
 
 
 class JobProgress:
-    """A bar with rate and remaining time on a TTY; one line at start and end elsewhere.
+    """A bar with rate and remaining time on a TTY, and lines that stay.
 
     The bar has no refresh thread: it is drawn when a measurement has ended.
 
@@ -67,9 +70,8 @@ class JobProgress:
         self._task = self._progress.add_task(label, total=total, completed=done, rate="")
         self._tokens = 0
         self._seconds = 0.0
-        if enabled:
-            resumed = f", {done} already done" if done else ""
-            console.print(f"{label}: {total} measurements{resumed}", highlight=False, markup=False)
+        if done:
+            self.note(f"{label}: {done:,} of {total:,} measurements are done already")
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -88,8 +90,12 @@ class JobProgress:
 
     def warn(self, line: str) -> None:
         """Print a line above the bar."""
+        self.note(f"warning: {line}")
+
+    def note(self, line: str) -> None:
+        """Print a line above the bar."""
         if self._enabled:
-            self._console.print(f"warning: {line}", highlight=False, markup=False)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, measurements: int, tokens: int, seconds: float) -> None:
         """Count finished measurements and draw.

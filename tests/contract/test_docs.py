@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -46,3 +47,45 @@ def test_every_dependency_has_its_reason(repo_root: Path) -> None:
     for requirement in wanted:
         name = requirement.split(">")[0].split("=")[0].split("<")[0].strip()
         assert f"`{name}`" in text, name
+
+
+TURNS = {
+    "coco_captions": 5000,
+    "geneval": 4 * 553,
+    "gsm8k": 1319,
+    "humaneval": 164,
+    "spec_bench": 480 + 80,
+    "tiny": 60,
+}
+"""Generations of one arm in one repeat; those that `docs/tasks.md` lists, MT-Bench's second turns
+included."""
+
+
+def generations(command: str) -> int:
+    """Return how many answers or pictures both arms of a command make."""
+    keys = dict(re.findall(r"([\w.]+)=(\S+)", command))
+    task = keys.get("task", "geneval" if keys["model"] == "lumina" else "tiny")
+    turns = min(int(keys.get("task.limit", TURNS[task])), TURNS[task])
+    return turns * 2 * int(keys.get("timing.repeats", 3))
+
+
+def real_commands(root: Path) -> list[str]:
+    lines = []
+    for page in (root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").glob("*.md")):
+        found = page.read_text(encoding="utf-8").splitlines()
+        lines += [line for line in found if re.match(r"[$ ]*specbench run .*\bmodel=", line)]
+    return [
+        line
+        for line in lines
+        if not re.search(r"model=tiny|--dry-run|--config-dir|model=\w+,", line)
+    ]
+
+
+def test_every_command_on_a_real_model_says_how_much_it_makes(repo_root: Path) -> None:
+    """Two arms and three repeats of a whole benchmark surprise whoever pastes a command."""
+    commands = real_commands(repo_root)
+    assert len(commands) > 10
+    for line in commands:
+        command, _, said = line.partition("#")
+        made = rf"\b{generations(command):,} (answers|pictures)"
+        assert re.search(made, said), line

@@ -270,6 +270,9 @@ class Spoken:
     def warn(self, line):
         self.warned.append(line)
 
+    def note(self, line):
+        pass
+
     def advance(self, measurements, tokens, seconds):
         pass
 
