@@ -1,7 +1,8 @@
 """Pictures on tables: exact image models behind guidance and the grid's constraints.
 
-Tokens: 0 and 1 stand in prompts, codes follow from 2 on, behind them the row's end and the
-picture's. The unconditional row begins with the null token 0.
+Published ids: 0 and 1 stand in prompts, codes follow from 2 on, behind them the row's end and the
+picture's. The unconditional row begins with the null token 0. The pair is narrowed as in every run:
+its laws cover codes and ends alone, and the two words are numbered behind them.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ class TableSide:
         raise NotImplementedError
 
 
+def picture_prompt(codes: int) -> tuple[int, int]:
+    """Return the prompt of words 1 and 0, in the numbers of a picture of `codes` codes."""
+    words = codes + 2
+    return words + 1, words
+
+
 def guided_picture(rows: int, columns: int, codes: int, seed: int = 0) -> ModelPair:
     """Return a target and a draft that draw `rows` x `columns` codes with forced row ends.
 
@@ -74,10 +81,12 @@ def guided_picture(rows: int, columns: int, codes: int, seed: int = 0) -> ModelP
         return GuidedModel(body, Conditions(), grid, FIRST_CODE, codes, vocab)
 
     codebook = torch.arange(codes, dtype=torch.float32)[:, None] * 0.5
-    return ModelPair(
+    pair = ModelPair(
         "tables",
         guided(target, "target"),
         guided(draft, "draft"),
         more_drafts=(guided(draft, "second draft"),),
         image=TableSide(grid, codes, codebook),
     )
+    pair.narrow()
+    return pair

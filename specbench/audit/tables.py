@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from specbench.audit.pictures import guided_picture
+from specbench.audit.pictures import guided_picture, picture_prompt
 from specbench.decoding.request import Request, StopTokens
 from specbench.law import Guidance, Law
 from specbench.models.pair import ModelPair
@@ -227,7 +227,7 @@ PICTURES: tuple[Case, ...] = (
         "picture of 2 x 2 codes, guidance 2",
         lambda: guided_picture(2, 2, 2),
         Law(guidance=Guidance(2.0)),
-        (1, 0),
+        picture_prompt(2),
         7,
         quick=True,
     ),
@@ -235,7 +235,7 @@ PICTURES: tuple[Case, ...] = (
         "picture of 2 x 2 codes, guidance 3 (linear), top-k 2",
         lambda: guided_picture(2, 2, 3),
         Law(temperature=0.8, top_k=2, guidance=Guidance(3.0, "linear")),
-        (1, 0),
+        picture_prompt(3),
         7,
     ),
 )
@@ -246,7 +246,7 @@ SAMPLED_PICTURES: tuple[Case, ...] = (
         "picture of 2 x 3 codes, guidance 2",
         lambda: guided_picture(2, 3, 2),
         Law(guidance=Guidance(2.0)),
-        (1, 0),
+        picture_prompt(2),
         9,
         quick=True,
     ),
@@ -258,7 +258,7 @@ GREEDY_PICTURES: tuple[Case, ...] = (
         "temperature 0, picture of 4 x 4 codes, guidance 2",
         lambda: guided_picture(4, 4, 5),
         Law(temperature=0.0, guidance=Guidance(2.0)),
-        (1, 0),
+        picture_prompt(5),
         21,
         quick=True,
     ),

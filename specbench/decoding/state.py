@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -69,6 +71,11 @@ class State:
     cache: Cache
     prefill: Prefill
     work: Work = field(default_factory=Work)
+
+    def drawable(self, tokens: Sequence[int]) -> list[int]:
+        """Return copied tokens up to the first that the target's law has no column for."""
+        width = self.models.target.vocab_size
+        return list(takewhile(lambda token: token < width, tokens))
 
     @property
     def stops(self) -> frozenset[int]:

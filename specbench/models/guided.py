@@ -6,6 +6,9 @@ Decoders feed one row and get one row of logits, mixed, with minus infinity at e
 grid forbids at the next place, so that each decoder of text decodes pictures too, whatever order
 or tree it feeds them in: the place follows from the positions of slots and masks.
 
+The port's ids are the published ones until `number` says otherwise: then logits cover what a
+picture can hold and nothing else (`models.numbering`).
+
 What remains of the law (penalty, temperature, top-k, top-p) is `law.Law`'s, as for text.
 
 Shapes: R conditioning rows, P prompt tokens, T new tokens, V vocabulary, K codes.
@@ -30,6 +33,7 @@ from specbench.models.base import (
     settle,
 )
 from specbench.models.image import CODE, TEXT, Conditioning, Grid
+from specbench.models.numbering import Numbering
 from specbench.models.shape import Sizes, sizes_of
 from specbench.transfer import moved
 
@@ -77,7 +81,7 @@ class GuidedModel:
         grid: The generated tokens.
         first_code: Token id of code 0.
         codes: K.
-        vocab_size: V of the port.
+        vocab_size: V of the port, published ids.
         first_logit: Id of the body's first logit; 0 where its head covers the vocabulary.
 
     Attributes:
@@ -105,10 +109,29 @@ class GuidedModel:
         self._conditioning = conditioning
         self._grid = grid
         self._codes = slice(first_code - first_logit, first_code - first_logit + codes)
+        self._read_codes = range(first_code, first_code + codes)
         self._placed = slice(first_code, first_code + codes)
         self._forced = torch.tensor(grid.forced, device=self.device)
         self._forced_host = grid.forced
+        self._table: Tensor | None = None
         self.guide(Law())
+
+    def number(self, numbering: Numbering) -> None:
+        """Read and write numbers from now on in place of published ids.
+
+        Args:
+            numbering: Its allowed ids are those of the codes and of the grid's forced tokens.
+        """
+        assert self._table is None and not self._grid.text
+        first = numbering.numbers(self._read_codes[:1])[0]
+        forced = (
+            token if token < 0 else numbering.numbers([token])[0] for token in self._forced_host
+        )
+        self.vocab_size = numbering.width
+        self._table = numbering.table.to(self.device)
+        self._placed = slice(first, first + len(self._read_codes))
+        self._forced_host = tuple(forced)
+        self._forced = torch.tensor(self._forced_host, device=self.device)
 
     def take_body(self, body: Any) -> None:
         """Let another engine of the same model compute all rows."""
@@ -173,6 +196,8 @@ class GuidedModel:
         """
         assert isinstance(cache, GuidedCache)
         start, count = cache.lengths[0], tokens.shape[1]
+        if self._table is not None:
+            tokens = self._table[tokens]
         fed = tokens.expand(self._rows, -1) if start else self._begin(tokens, cache)
         logits = self.body.forward(fed, cache.body, mask=mask, last=last, skip=skip, taps=taps)
         if taps is not None:
@@ -189,7 +214,7 @@ class GuidedModel:
     def _begin(self, tokens: Tensor, cache: GuidedCache) -> Tensor:
         """Return all rows of a prompt and of what follows it, [R, T'], T' at least T."""
         fed = tokens[0].tolist()
-        codes = range(self._placed.start, self._placed.stop)
+        codes = self._read_codes
         length = next((i for i, token in enumerate(fed) if token in codes), len(fed))
         rows = self._conditioning.rows(fed[:length], self._rows, self._unconditional)
         cache.prompt = length
@@ -200,40 +225,49 @@ class GuidedModel:
             begun = torch.cat([begun, tokens[:, length:].expand(self._rows, -1)], 1)
         return begun
 
-    def _mix(self, logits: Tensor, scale: Tensor | float) -> Tensor:
-        """Return the mixed logits of the rows, [T, V'], from [R, T, V'], in float32 or wider."""
-        if self._rows == 1:
-            return logits[0]
-        if logits.dtype.itemsize < 4:
+    def _mix(self, logits: Tensor, scale: Tensor | float, out: Tensor | None = None) -> Tensor:
+        """Return the mixed logits of the rows, [T, K], from [R, T, K], in float32 or wider.
+
+        Args:
+            logits: Of the codes.
+            scale: Of the guidance, one or [T, 1].
+            out: Where to write them, or None.
+        """
+        if self._rows > 1 and logits.dtype.itemsize < 4:
             logits = logits.float()
         if self._rows == 2:
             if isinstance(scale, Tensor):
                 scale = scale.to(logits.dtype)
-            return torch.lerp(logits[1], logits[0], scale)
-        full, image, bare = logits
-        return bare + self._image_scale * (image - bare) + scale * (full - image)
+            return torch.lerp(logits[1], logits[0], scale, out=out)
+        if self._rows == 1:
+            mixed = logits[0]
+        else:
+            full, image, bare = logits
+            mixed = bare + self._image_scale * (image - bare) + scale * (full - image)
+        return mixed if out is None else out.copy_(mixed)
 
     def _constrain_chain(self, logits: Tensor, first: int) -> Tensor:
         """Constrain the logits of consecutive places, the first of which is place `first`."""
         count = logits.shape[1]
         end = first + count
-        if first >= 0 and end <= self._grid.length:
-            forced = self._forced_host[first:end]
-            if all(token == CODE for token in forced):
-                scale = self._scales[first:end] if self._constant is None else self._constant
-                return self._spread(self._mix(logits[..., self._codes], scale))[None]
-            if count == 1 and forced[0] >= 0:
-                only = logits.new_full((1, 1, self.vocab_size), -torch.inf)
-                only[0, 0, forced[0]] = 0.0
-                return only
-        places = torch.arange(first, end, device=self.device)
-        return self._constrain(logits, places.clamp_(0, self._grid.length - 1))
+        forced = self._forced_host[first:end] if first >= 0 else ()
+        if len(forced) < count or TEXT in forced:
+            places = torch.arange(first, end, device=self.device)
+            return self._constrain(logits, places.clamp_(0, self._grid.length - 1))
+        if count == 1 and forced[0] >= 0:
+            spread = logits.new_full((1, self.vocab_size), -torch.inf)
+        else:
+            scale = self._scales[first:end] if self._constant is None else self._constant
+            spread = self._spread(logits, scale)
+        for place, token in enumerate(forced):
+            if token >= 0:
+                spread[place].fill_(-torch.inf)[token] = 0.0
+        return spread[None]
 
     def _constrain(self, logits: Tensor, places: Tensor) -> Tensor:
         """Mix and constrain the logits of any places, [T]."""
         forced = self._forced[places]
-        mixed = self._mix(logits[..., self._codes], self._scales[places])
-        spread = self._spread(mixed)
+        spread = self._spread(logits, self._scales[places])
         free = forced[:, None] == CODE
         if self._grid.text:
             text = self._text(logits[0])
@@ -244,10 +278,16 @@ class GuidedModel:
         kept = spread.gather(1, token)
         return spread.scatter_(1, token, torch.where(free, kept, 0.0))[None]
 
-    def _spread(self, mixed: Tensor) -> Tensor:
-        """Return [T, V] with the codes' logits [T, K] in place and minus infinity elsewhere."""
-        spread = mixed.new_full((mixed.shape[0], self.vocab_size), -torch.inf)
-        spread[:, self._placed] = mixed
+    def _spread(self, logits: Tensor, scale: Tensor | float) -> Tensor:
+        """Return [T, V]: the codes' mixed logits in place and minus infinity elsewhere."""
+        codes, placed = logits[..., self._codes], self._placed
+        if placed.start == 0 and placed.stop == self.vocab_size:
+            return self._mix(codes, scale)
+        wide = logits.dtype if self._rows == 1 or logits.dtype.itemsize >= 4 else torch.float32
+        spread = logits.new_empty((logits.shape[1], self.vocab_size), dtype=wide)
+        self._mix(codes, scale, spread[:, placed])
+        spread[:, : placed.start] = -torch.inf
+        spread[:, placed.stop :] = -torch.inf
         return spread
 
     def _text(self, logits: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from specbench.law import Law
 from specbench.models.aligned import aligned
 from specbench.models.base import Model, grown, least_capacity, settle, slots_for
 from specbench.models.image import ImageSide
+from specbench.models.numbering import NumberedPictures, Numbering
 
 _RESERVE = 512
 """Slots beyond prompt and answer: more than any method reserves for drafts."""
@@ -30,6 +31,7 @@ class ModelPair:
         provenance: Revision and digest of each checkpoint.
         more_drafts: Further draft models, for methods that draft with several.
         image: The pictures' side of an image model: its grid, prompts, codebook and pixels.
+        numbering: How an image pair numbers its tokens; None where ids are the published ones.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ModelPair:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     more_drafts: tuple[Model, ...] = ()
     image: ImageSide | None = None
+    numbering: Numbering | None = None
     _caches: dict[str, Cache] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +60,31 @@ class ModelPair:
     def context(self) -> int:
         """Longest sequence that every model of the pair accepts, in tokens."""
         return min(model.context for model in (self.target, *self.drafts))
+
+    def narrow(self) -> None:
+        """Let the laws of an image pair cover what a picture can hold, and nothing else.
+
+        From then on its tokens are numbers and not published ids. Text pairs stay as they are,
+        and so do models that write free text before they draw.
+        """
+        models: tuple[Any, ...] = (self.target, *self.drafts)
+        if self.image is None or self.image.grid.text:
+            return
+        if self.numbering is not None or not all(hasattr(model, "number") for model in models):
+            return
+        self.numbering = Numbering.of_picture(self.image, self.target.vocab_size)
+        self.image = NumberedPictures(self.image, self.numbering)
+        for model in models:
+            model.number(self.numbering)
+        self._caches.clear()
+
+    def published(self, tokens: Sequence[int]) -> list[int]:
+        """Return the published ids of tokens, as results hold them."""
+        return list(tokens) if self.numbering is None else self.numbering.published(tokens)
+
+    def numbers(self, ids: Sequence[int]) -> list[int]:
+        """Return the tokens of published ids: what the models read."""
+        return list(ids) if self.numbering is None else self.numbering.numbers(ids)
 
     def bind(self, law: Law) -> None:
         """Let image models mix their conditioning rows as a law says; text models have none."""

@@ -356,7 +356,7 @@ class _Job:
         names = {"model": self._models.name, "task": self._task.name}
         rows = []
         for entry in measured:
-            row = result_row(entry, sample, names, place)
+            row = result_row(entry, sample, names, place, self._models.published)
             if entry.error is None:
                 row |= self._judge.scored(sample, entry)
                 row |= self._judge.judged(sample, measured[0], entry)

@@ -248,6 +248,7 @@ def result_row(
     sample: Sample,
     names: Mapping[str, str],
     place: Place,
+    published: Callable[[Sequence[int]], list[int]] = list,
 ) -> dict[str, Any]:
     """Return the row of `schema.result.RESULT_SCHEMA` for one measurement, without its scores.
 
@@ -256,6 +257,7 @@ def result_row(
         sample: On what.
         names: "model" and "task".
         place: When it was measured.
+        published: Turns the models' tokens into published ids.
     """
     row: dict[str, Any] = {
         "arm": measured.arm.name,
@@ -281,7 +283,7 @@ def result_row(
         "stop_reason": str(generations[-1].stop_reason),
         "prompt_tokens": sum(len(prompt) for prompt in measured.prompts),
         "new_tokens": sum(len(g.tokens) for g in generations),
-        "output_ids": [list(g.tokens) for g in generations],
+        "output_ids": [published(g.tokens) for g in generations],
         "output_text": list(measured.texts),
         "total_ns": total,
         "ttft_ns": generations[0].prefill_ns,

@@ -62,6 +62,8 @@ def load_for(config: RunConfig, arms: Sequence[Arm]) -> ModelPair:
 def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
     """Load the models of a run by its entry's own loader, bound to the run's law.
 
+    The tokens of an image pair are numbers (`ModelPair.narrow`).
+
     Args:
         config: The run.
         needs: What the methods need of the models.
@@ -78,6 +80,7 @@ def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
     used = replace(model, sampling={**model.sampling, **scales})
     models: ModelPair = load(used, needs=needs, **options)
     engines.switch(models, config.engine)
+    models.narrow()
     models.bind(target_law(config))
     return models
 

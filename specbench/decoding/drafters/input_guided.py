@@ -61,7 +61,8 @@ class InputGuided(Drafter):
     def propose(self, state: State, plan: Plan) -> DraftTree | None:
         """Return the rest of the source as a chain, or None where the text is not aligned."""
         start = self.alignment(state.committed)
-        copied = self._source[start : start + min(plan.length.limit(), plan.depth)]
+        end = start + min(plan.length.limit(), plan.depth)
+        copied = state.drawable(self._source[start:end])
         if start == _REPEATED or not copied:
             return None
         return DraftTree.chain(to_device([copied], state.models.target.device))

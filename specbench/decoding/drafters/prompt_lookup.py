@@ -67,9 +67,9 @@ class PromptLookup(Drafter):
         for size in self._sizes:
             start = self._after.get(tuple(text[-size:])) if size < len(text) else None
             if start is not None:
-                copied = text[start : start + count]
-                device = state.models.target.device
-                return DraftTree.chain(to_device([copied], device))
+                copied = state.drawable(text[start : start + count])
+                if copied:
+                    return DraftTree.chain(to_device([copied], state.models.target.device))
         return None
 
     def _index(self, text: list[int]) -> None:

@@ -81,8 +81,11 @@ class TokenRecycling(Drafter):
             self._matrix = torch.zeros(shape, dtype=torch.int64, device=target.device)
             self._shape = None
         if self.prompt_logits:
-            prompt = to_device(state.request.prompt, target.device)
-            self._learn(prompt, state.prefill.logits[0])
+            prompt = state.request.prompt
+            kept = [index for index, token in enumerate(prompt) if token < target.vocab_size]
+            if kept:
+                own = to_device([prompt[index] for index in kept], target.device)
+                self._learn(own, state.prefill.logits[0, to_device(kept, target.device)])
 
     def propose(self, state: State, plan: Plan) -> DraftTree | None:
         """Return the template below the newest token, as deep as the request has room for."""

@@ -88,7 +88,8 @@ class Lookahead(Decoder):
         committed = list(request.prompt)
         pool = Pool(self._guesses)
         if self._from_prompt:
-            pool.add_text(committed, self._level)
+            width = target.vocab_size  # an image model reads words that no picture can hold
+            pool.add_text([token for token in committed if token < width], self._level)
         window = Window(self._level, self._window, self._shift_accepted)
         first = _random_tokens(request, committed, span)
         if len(committed) + span > models.context:

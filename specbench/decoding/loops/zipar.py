@@ -46,7 +46,7 @@ from specbench.decoding.reading import read
 from specbench.decoding.request import Request
 from specbench.decoding.tree import TreeMask
 from specbench.errors import ConfigError
-from specbench.law import draw
+from specbench.law import draw, seen_in
 from specbench.models.image import Grid
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
@@ -181,9 +181,7 @@ class _Seen:
     """
 
     def __init__(self, prompt: Tensor, drawn: Tensor, vocab_size: int) -> None:
-        self._prompt = torch.zeros(vocab_size, dtype=torch.bool, device=prompt.device)
-        self._prompt.index_fill_(0, prompt[0], True)
-        self._first = prompt[0, :1]
+        self._prompt = seen_in(prompt, vocab_size)
         self._drawn = drawn
         self._known: list[int] = []
 
@@ -193,10 +191,10 @@ class _Seen:
 
     def before(self, places: Tensor) -> Tensor:
         """Return [T, V]: the prompt and what is drawn before each place in raster order."""
-        seen = self._prompt.repeat(places.shape[0], 1)
+        seen = self._prompt.int().repeat(places.shape[0], 1)
         known = to_device(self._known, places.device, torch.int64)
         before = known[None] < places[:, None]
-        return seen.scatter_(1, torch.where(before, self._drawn[known], self._first), True)
+        return seen.scatter_add_(1, self._drawn[known].expand_as(before), before.int()) > 0
 
 
 def _mask(front: _Wavefront, begin: int, end: int) -> TreeMask:
