@@ -26,7 +26,7 @@ from specbench.decoding.base import Decoder
 from specbench.decoding.ledger import Generation
 from specbench.decoding.request import Request
 from specbench.hosting import load_method
-from specbench.law import Guidance, Law
+from specbench.law import OWN, Guidance, Law
 from specbench.models.decoder import LeanDecoder
 from specbench.models.guided import GuidedModel
 from specbench.models.image import Grid, Rows
@@ -83,7 +83,7 @@ class Conditions:
 
     longest = 0
 
-    def rows(self, prompt: Sequence[int], count: int) -> Rows:
+    def rows(self, prompt: Sequence[int], count: int, unconditional: str = OWN) -> Rows:
         """Return the rows of a prompt."""
         return Rows(torch.tensor([list(prompt), [0] * len(prompt)][:count]), (0,) * count)
 

@@ -35,6 +35,21 @@ def test_a_devices_sampling_is_summed_over_rounds_and_turns():
     assert [each["sampling_ns"] for each in row["rounds"]] == [4, 5, 6]
 
 
+def test_rows_hold_published_ids():
+    measured = Measured(Arm("method", "ar", Autoregressive(), True))
+    counts, splits = [Count(0, 0, 2, 0, 1, 1)], [Split(1, 2, 3)]
+    measured.prompts.append((1, 2))
+    measured.generations.append(
+        Generation((0, 3), join(counts, splits), StopReason.LENGTH, 9, 3, None)
+    )
+    measured.texts.append("")
+    sample = Sample(id="s", category="c", turns=("q",), reference=None)
+    names, ids = {"model": "m", "task": "t"}, [7, 5, 4, 9]
+    place = Place(0, 0, 0)
+    row = result_row(measured, sample, names, place, lambda tokens: [ids[t] for t in tokens])
+    assert row["output_ids"] == [[7, 9]]
+
+
 @pytest.mark.parametrize("sampling", [None, 0])
 def test_without_a_device_sampling_is_unknown_and_not_zero(tmp_path, sampling):
     row = row_of([Split(1, 2, 3, sampling)])
