@@ -61,6 +61,10 @@ class Side:
         """K."""
         return self.codebook.shape[0]
 
+    def vectors(self, space: str) -> Tensor:
+        """Return the codebook for every space."""
+        return self.codebook
+
     def encode(self, prompt: str) -> list[int]:
         """Return a prompt of words."""
         words = [token for token in range(self.first_code + self.codes + PROMPT)][-PROMPT:]

@@ -74,10 +74,9 @@ class NumberedPictures:
         self.codes: int = image.codes
         self.can_draw: bool = image.can_draw
 
-    @property
-    def codebook(self) -> Tensor:
-        """[K, D] float32, in the order of the codes."""
-        return self._image.codebook
+    def vectors(self, space: str) -> Tensor:
+        """Return a vector for each code, [K, D]; see `image.ImageSide`."""
+        return self._image.vectors(space)
 
     def encode(self, prompt: str) -> list[int]:
         """Return the conditional row's prompt in numbers."""
