@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specbench.metrics.base import Better, Picture
+from specbench.metrics.framing import Framing
 from specbench.metrics.openclip import OpenClip
 
 
@@ -12,8 +13,9 @@ class ClipScore:
     """The cosine between the embeddings of a picture and of its caption, times a factor.
 
     Published numbers differ by model, by prefix and by factor. LANTERN (its released
-    entrypoints/eval_fid_clip.py) uses ViT-B/32 of OpenAI, the prefix "A photo depicts" and the
-    plain cosine; the Jacobi papers use ViT-B/16, no prefix and 100 times the cosine.
+    entrypoints/eval_fid_clip.py) uses ViT-B/32 of OpenAI on the central square at 256 pixels, the
+    prefix "A photo depicts" and the plain cosine; SJD (evaluation_metrics.py) uses ViT-B/16 on
+    pictures squeezed to 299 pixels, no prefix and 100 times the cosine.
 
     Args:
         name: The metric's id.
@@ -22,6 +24,9 @@ class ClipScore:
         checkpoint: A local weights file, for machines without a network.
         prefix: Put before every caption, with one space between.
         scale: Factor on the cosine.
+        crop: What happens to a picture before CLIP's own resize; see `framing.Framing`.
+        size: Pixels to resize to before that, such as LANTERN's 256; None leaves pictures alone.
+        filter: Filter of that first resize.
         device: Where it runs; "auto" takes a GPU where there is one.
         batch: Pictures or texts in one forward.
     """
@@ -37,15 +42,20 @@ class ClipScore:
         checkpoint: str | None = None,
         prefix: str = "",
         scale: float = 100.0,
+        crop: str = "none",
+        size: int | None = None,
+        filter: str = "lanczos",
         device: str = "auto",
         batch: int = 64,
     ) -> None:
         self.name = name
         self.unit = "" if scale == 1 else f"{scale:g} x cosine"
         self._prefix, self._scale = prefix.strip(), scale
+        self._framing = Framing(crop, size, filter)
         self._clip = OpenClip(name, model, pretrained, checkpoint, device, batch)
         words = f"prefix '{self._prefix}'" if self._prefix else "no prefix"
-        self.protocol = f"{self._clip.protocol}, {words}, {scale:g} x cosine"
+        steps = [self._clip.protocol, *self._framing.words, words, f"{scale:g} x cosine"]
+        self.protocol = ", ".join(steps)
 
     def prepare(self) -> None:
         """Load the model; raise a `SpecbenchError` that names a missing file."""
@@ -61,6 +71,6 @@ class ClipScore:
         texts = self._clip.texts(captions)[
             [rows[f"{self._prefix} {picture.prompt}".strip()] for picture in asked]
         ]
-        images = self._clip.pictures([picture.pixels for picture in asked])
+        images = self._clip.pictures([self._framing(picture.pixels) for picture in asked])
         values = iter(((images * texts).sum(dim=1) * self._scale).tolist())
         return [next(values) if picture.prompt else None for picture in pictures]

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from specbench.errors import ConfigError, ModelError
+from specbench.errors import ConfigError
+from specbench.metrics.framing import Framing, Pixels, choose
 from specbench.metrics.frechet import Floats
-from specbench.metrics.weights import digest_of, first_line, missing, option, resolve
-from specbench.paths import cache_dir
+from specbench.metrics.inception import NETWORKS, find_file, load
+from specbench.metrics.weights import digest_of, option, resolve
 from specbench.zoo.pictures.attribute_net import AttributeNet, extract
 from specbench.zoo.pictures.attributes import as_input
-
-INCEPTION_FILE = "inception-2015-12-05.pt"
-MODES = ("clean", "legacy_tensorflow")
-FILTERS = {
-    "lanczos": Image.Resampling.LANCZOS,
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "box": Image.Resampling.BOX,
-}
-
-Pixels = NDArray[np.uint8]
 
 
 class Features(Protocol):
@@ -106,16 +91,18 @@ class EmbeddedFeatures:
 
 
 class InceptionFeatures:
-    """Inception's pool features as clean-fid computes them (Parmar et al., 2022).
+    """Inception's pool features, in one of the ways in which published FIDs compute them.
 
-    The weights are the TensorFlow port of 2015 that clean-fid downloads; mode `clean` resizes to
-    299 x 299 with an antialiased bicubic filter in floating point, which moves published numbers.
+    Mode `clean` is clean-fid's (Parmar et al., 2022): an antialiased bicubic resize in floating
+    point. `legacy_tensorflow` resizes inside the network as TensorFlow did, like the ADM evaluator
+    (Dhariwal and Nichol, 2021). `pytorch_fid` is Seitzer's package: bilinear, not antialiased,
+    other numbers between -1 and 1. Each moves published numbers.
 
     Args:
-        weights: `inception-2015-12-05.pt` or its folder; None lets clean-fid fetch it.
-        mode: clean-fid's mode: clean or legacy_tensorflow (its legacy_pytorch has other weights).
-        crop: "center" cuts the largest central square first (LANTERN's protocol), "none" not.
-        size: Resize to this many pixels before, as LANTERN does (256); None leaves pictures alone.
+        weights: The mode's published file (`inception.NETWORKS`) or its folder; None fetches it.
+        mode: clean, legacy_tensorflow or pytorch_fid.
+        crop: See `framing.Framing`, as `size` and `filter`: "center" is LANTERN's protocol.
+        size: Resize to this many pixels before, as LANTERN and LlamaGen do (256).
         filter: Filter of that first resize.
         device: Where the network runs; "auto" takes a GPU where there is one.
         batch: Pictures in one forward.
@@ -133,49 +120,26 @@ class InceptionFeatures:
         device: str = "auto",
         batch: int = 32,
     ) -> None:
-        _choose("mode", mode, MODES)
-        _choose("crop", crop, ("none", "center"))
-        _choose("filter", filter, tuple(FILTERS))
-        self._weights, self._mode, self._crop = weights, mode, crop
-        self._size, self._filter, self._batch = size, filter, batch
+        choose("mode", mode, tuple(NETWORKS))
+        self._weights, self._network = weights, NETWORKS[mode]
+        self._framing, self._batch = Framing(crop, size, filter), batch
         self._device = pick_device(device)
         self._net: Any = None
         self._digest = ""
-        first = [
-            "central square" if crop == "center" else "",
-            f"{size} px {filter}" if size is not None else "",
-        ]
-        steps = ", ".join([*(step for step in first if step), f"clean-fid {mode} resize to 299 px"])
-        self.protocol = f"Inception v3 ({INCEPTION_FILE}) pool features, {steps}"
+        steps = ", ".join([*self._framing.words, self._network.words])
+        self.protocol = f"Inception v3 ({self._network.file}) pool features, {steps}"
 
     def prepare(self, metric: str) -> None:
-        """Load Inception, fetched by clean-fid at first use.
+        """Load Inception, fetched at first use.
 
         Raises:
             ModelError: If the weights are neither given nor to be had.
         """
         if self._net is not None:
             return
-        from cleanfid.inception_torchscript import (  # type: ignore[import-untyped]
-            InceptionV3W,
-        )
-
-        file = self._file(metric)
+        file = find_file(self._network, self._weights, metric)
         self._digest = digest_of(file)
-        try:
-            with warnings.catch_warnings():
-                # torch deprecates the format in which these weights are published.
-                warnings.simplefilter("ignore", FutureWarning)
-                net = InceptionV3W(
-                    str(file.parent), download=False, resize_inside=self._mode != "clean"
-                )
-        except RuntimeError as error:
-            raise ModelError(
-                f"{metric} cannot read {file}",
-                first_line(error),
-                f"Remove it, or give another copy: {option(metric, 'weights')}=PATH",
-            ) from error
-        self._net = net.to(self._device)
+        self._net = load(self._network, file, metric).to(self._device)
 
     def digest(self) -> str:
         """Return the digest of the weights and of the preprocessing."""
@@ -188,7 +152,7 @@ class InceptionFeatures:
         parts: list[Floats] = []
         waiting: list[NDArray[np.float32]] = []
         for picture in pictures:
-            resized = np.asarray(resize(self._first(picture)), dtype=np.float32)
+            resized = np.asarray(resize(self._framing(picture)), dtype=np.float32)
             if waiting and waiting[0].shape != resized.shape:
                 parts.append(self._forward(waiting))
                 waiting = []
@@ -209,50 +173,8 @@ class InceptionFeatures:
     def _resizer(self) -> Callable[[Pixels], Any]:
         from cleanfid.resize import build_resizer  # type: ignore[import-untyped]
 
-        resizer: Callable[[Pixels], Any] = build_resizer(self._mode)
+        resizer: Callable[[Pixels], Any] = build_resizer(self._network.resizer)
         return resizer
-
-    def _first(self, picture: Pixels) -> Pixels:
-        """Cut and resize before clean-fid does."""
-        if self._crop == "center":
-            height, width = picture.shape[:2]
-            side = min(height, width)
-            top, left = round((height - side) / 2), round((width - side) / 2)
-            picture = picture[top : top + side, left : left + side]
-        if self._size is not None:
-            image = Image.fromarray(picture).resize((self._size, self._size), FILTERS[self._filter])
-            picture = np.asarray(image)
-        return picture
-
-    def _file(self, metric: str) -> Path:
-        if self._weights is not None:
-            place = resolve(self._weights, metric, option(metric, "weights"))
-            file = place / INCEPTION_FILE if place.is_dir() else place
-            if file.name == INCEPTION_FILE and file.is_file():
-                return file
-            raise ModelError(
-                f"{metric} cannot find {INCEPTION_FILE}",
-                f"'{place}' is not that file and does not hold it",
-                f"Give the file or its folder: {option(metric, 'weights')}=PATH",
-            )
-        file = cache_dir() / "cleanfid" / INCEPTION_FILE
-        if not file.is_file():
-            _fetch_inception(file, metric)
-        return file
-
-
-def _fetch_inception(file: Path, metric: str) -> None:
-    """Let clean-fid download its Inception; a broken download leaves nothing behind."""
-    from cleanfid import downloads_helper  # type: ignore[import-untyped]
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-            downloads_helper.check_download_inception(fpath=folder)
-            shutil.move(Path(folder) / INCEPTION_FILE, file)
-    except OSError as error:
-        source = downloads_helper.inception_url
-        raise missing(metric, INCEPTION_FILE, source, "weights", first_line(error)) from error
 
 
 def pick_device(device: str) -> torch.device:
@@ -260,8 +182,3 @@ def pick_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
-
-
-def _choose(key: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigError(f"features.{key} is '{value}'", f"it must be one of {', '.join(choices)}")

@@ -99,18 +99,27 @@ def geneval(row: Row, index: int, task: str) -> Sample:
 
 
 def coco_captions(row: Row, index: int, task: str) -> Sample:
-    """Read the captions of one COCO image (Lin et al., 2014): the one of the lowest id is asked.
+    """Read the captions of one COCO image (Lin et al., 2014): the one of the lowest id is asked."""
+    return _coco(row, task, lambda ids, captions: min(zip(ids, captions, strict=True))[1])
 
-    A row holds `image_id`, the annotations' `ids` and their `captions`.
+
+def coco_longest(row: Row, index: int, task: str) -> Sample:
+    """Read the captions of one COCO image: the longest is asked, the first of equals.
+
+    As in jadohu/LANTERN, data/prompts/preprocess.py.
     """
+    return _coco(row, task, lambda ids, captions: max(captions, key=len))
+
+
+def _coco(row: Row, task: str, choose: Callable[[list[Any], list[str]], str]) -> Sample:
+    """Read a row of `image_id`, the annotations' `ids` and their `captions`."""
     ids, captions = _need(row, "ids"), _need(row, "captions")
     if not isinstance(ids, list) or not isinstance(captions, list) or len(ids) != len(captions):
         raise RowError("'ids' and 'captions' must be lists of one length")
     if not ids or not all(isinstance(text, str) and text.strip() for text in captions):
         raise RowError("'captions' must hold texts")
     image = _number(row, "image_id")
-    _, caption = min(zip(ids, captions, strict=True))
-    return Sample(f"{task}/{image}", task, (caption.strip(),), {"image_id": image})
+    return Sample(f"{task}/{image}", task, (choose(ids, captions).strip(),), {"image_id": image})
 
 
 def coco_images(row: Row) -> list[Row]:
@@ -147,16 +156,21 @@ FORMATS: dict[str, RowFormat] = {
     "spec_bench": spec_bench,
     "geneval": geneval,
     "coco_captions": coco_captions,
+    "coco_longest": coco_longest,
     "class_id": class_id,
 }
 
 SHOTS: dict[str, Callable[[Row], tuple[str, str]]] = {"gsm8k": gsm8k_shot}
 
-SPLITS: dict[str, Callable[[Row], list[Row]]] = {"coco_captions": coco_images}
+SPLITS: dict[str, Callable[[Row], list[Row]]] = {
+    "coco_captions": coco_images,
+    "coco_longest": coco_images,
+}
 """For formats whose official file is one object: how it falls into rows."""
 
 ORDERS: dict[str, Callable[[Sample], Any]] = {
-    "coco_captions": lambda sample: sample.reference["image_id"]
+    "coco_captions": lambda sample: sample.reference["image_id"],
+    "coco_longest": lambda sample: sample.reference["image_id"],
 }
 """For formats that several sources hold in different orders: by what their samples are sorted."""
 

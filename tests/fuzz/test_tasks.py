@@ -38,6 +38,7 @@ VALID: dict[str, list[dict[str, Any]]] = {
             "prompt": "a photo of two dogs",
         }
     ],
+    "coco_longest": [{"image_id": 1, "ids": [1, 2], "captions": ["a", "a dog"]}],
     "coco_captions": [
         {
             "images": [{"id": 1, "file_name": "1.jpg"}],

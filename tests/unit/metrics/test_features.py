@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from PIL import Image
 from torch import nn
 
 from specbench.errors import ConfigError, ModelError
-from specbench.metrics.features import INCEPTION_FILE, EmbeddedFeatures, InceptionFeatures
+from specbench.metrics.features import EmbeddedFeatures, InceptionFeatures
+from specbench.metrics.inception import NETWORKS, PYTORCH_FILE
+from specbench.metrics.inception import TORCHSCRIPT_FILE as INCEPTION_FILE
+from tests.unit.metrics.pytorch_inception import Inception, resized
 
 
 class Layers(nn.Module):
@@ -85,6 +89,39 @@ def test_the_crop_and_first_size_are_lanterns(weights: Path) -> None:
     assert not np.array_equal(cut, prepared(weights).extract([picture]))
 
 
+def test_pytorch_fid_is_its_network_behind_its_resize(tmp_path: Path) -> None:
+    """Weights in the published layout; resize and network written down in the test."""
+    released, picture = Inception(), noise(512, 640)
+    torch.save(released.state, tmp_path / PYTORCH_FILE)
+    features = prepared(tmp_path, mode="pytorch_fid")
+    got, want = features.extract([picture])[0], released.features(picture)
+    assert got.shape == (2048,)
+    np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-3 * want.std())
+    smooth = Image.fromarray(picture).resize((299, 299), Image.Resampling.BILINEAR)
+    assert np.abs(resized(picture) - np.asarray(smooth) / 255).max() > 0.2
+    assert f"({PYTORCH_FILE})" in features.protocol
+    assert "pytorch_fid resize to 299 px (bilinear without antialiasing)" in features.protocol
+
+
+def test_every_mode_is_another_protocol() -> None:
+    modes = [InceptionFeatures(mode=mode).protocol for mode in NETWORKS]
+    assert len(set(modes)) == 3
+    assert "ADM" in InceptionFeatures(mode="legacy_tensorflow").protocol
+
+
+def test_pytorch_fids_file_is_fetched_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECBENCH_CACHE", str(tmp_path))
+    answer = io.BytesIO(b"not these weights")
+    answer.info = Message  # type: ignore[attr-defined]
+    monkeypatch.setattr("torch.hub.urlopen", lambda *_, **__: answer)
+    with pytest.raises(ModelError, match=r"needs pt_inception.*github\.com") as caught:
+        InceptionFeatures(mode="pytorch_fid").prepare("fid")
+    assert "hash" in caught.value.why
+    assert not list(tmp_path.rglob("*.pth"))
+
+
 def test_batches_change_nothing(weights: Path) -> None:
     pictures = [noise(20, 20, seed) for seed in range(5)]
     assert prepared(weights, batch=2).extract(pictures) == pytest.approx(
@@ -147,6 +184,14 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     (tmp_path / INCEPTION_FILE).write_bytes(b"no network")
     with pytest.raises(ModelError, match="cannot read"):
         InceptionFeatures(str(tmp_path)).prepare("fid")
+    for content in (b"no network", None):
+        file = tmp_path / PYTORCH_FILE
+        if content is None:
+            torch.save({"fc.weight": torch.zeros(2, 2)}, file)
+        else:
+            file.write_bytes(content)
+        with pytest.raises(ModelError, match="cannot read"):
+            InceptionFeatures(str(tmp_path), mode="pytorch_fid").prepare("fid")
 
 
 @pytest.mark.parametrize("options", [{"mode": "cleen"}, {"crop": "square"}, {"filter": "nearest"}])

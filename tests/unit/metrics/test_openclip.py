@@ -15,6 +15,7 @@ from specbench.metrics import weights
 from specbench.metrics.base import CorpusMetric, Picture, PictureMetric
 from specbench.metrics.clip_colors import GREY, ClipColors, crop
 from specbench.metrics.clip_score import ClipScore
+from specbench.metrics.framing import Framing
 from specbench.metrics.geneval import COLORS, Detection
 from specbench.metrics.openclip import OpenClip
 from specbench.zoo.pictures.rows import Renders
@@ -222,3 +223,16 @@ def test_colours_are_the_nearest_of_ten_by_three_wordings() -> None:
         "a photo of a red-colored cat",
         "a photo of a red object",
     ]
+
+
+def test_lanterns_crop_and_size_come_before_clips_own_resize(shapes: ClipScore) -> None:
+    wide = [np.concatenate([p.pixels, 255 - p.pixels], axis=1) for p in renders(CAPTIONS)]
+    metric = ClipScore("m", "embedded:tiny_clip", None, crop="center", size=40)
+    metric.prepare()
+    framed = [Framing("center", 40)(pixels) for pixels in wide]
+    assert framed[0].shape == (40, 40, 3)
+    scores = metric.score(gallery(wide, CAPTIONS))
+    assert scores == pytest.approx(shapes.score(gallery(framed, CAPTIONS)), abs=1e-4)
+    assert scores != pytest.approx(shapes.score(gallery(wide, CAPTIONS)), abs=1e-1)
+    assert "central square, 40 px lanczos, no prefix" in metric.protocol
+    assert "px" not in shapes.protocol

@@ -81,6 +81,22 @@ def test_coco_takes_the_caption_of_the_lowest_id_by_image(tmp_path: Path) -> Non
     assert task.samples[1].reference == {"image_id": 9}
 
 
+def test_lanterns_captions_are_the_longest_the_first_of_equals(tmp_path: Path) -> None:
+    captions = [
+        (9, 30, "Later, and longer."),
+        (9, 20, "First."),
+        (4, 11, "Four."),
+        (4, 10, "Fore."),
+    ]
+    annotations = [{"image_id": i, "id": n, "caption": text} for i, n, text in captions]
+    path = tmp_path / "captions_val2017.json"
+    path.write_text(json.dumps({"annotations": annotations}))
+    task = load("coco_longest", path=str(path))
+    assert [sample.turns[0] for sample in task.samples] == ["Four.", "Later, longer."]
+    assert [sample.id for sample in task.samples] == ["coco_longest/4", "coco_longest/9"]
+    assert task.digest != load("coco_captions", path=str(path)).digest
+
+
 def test_cocos_official_file_and_the_hubs_rows_are_one_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
