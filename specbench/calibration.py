@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,17 @@ from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.paths import conf_dir
+from specbench.schema import catalog
 from specbench.schema.config import RunConfig, SamplingConfig
 
 FOLDER = "calibration"
 """Name of the folder of calibrations, in a results folder and in `conf/`."""
 
 _VERSION = 1
+
+_MODEL_KEYS = ("target", "target_revision", "draft", "draft_revision", "dtype", "engine", "context")
+_TASK_KEYS = ("path", "limit", "shots", "shots_path")
+"""Keys of entries that a calibration's command carries where a run has set them."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Calibration:
     @property
     def file_name(self) -> str:
         """Return what its file is called."""
-        return file_name(self.name, self.model, self.law_hash)
+        return file_name(self.name, self.model, self.law_hash, self.digests)
 
     def digest(self) -> str:
         """Return a hash of what a part reads of it."""
@@ -73,9 +80,11 @@ class Calibration:
         return path
 
 
-def file_name(name: str, model: str, law_hash: str) -> str:
-    """Return the name of the file of a part, model and law."""
-    return f"{name}-{model}-{law_hash[:8]}.json"
+def file_name(name: str, model: str, law_hash: str, digests: Mapping[str, str]) -> str:
+    """Return the name of the file of a part, model, its weights and law."""
+    weights = hashlib.sha256(json.dumps(dict(digests), sort_keys=True).encode()).hexdigest()
+    readable = re.sub(r"[^\w.-]+", "_", model)
+    return f"{name}-{readable}-{weights[:8]}-{law_hash[:8]}.json"
 
 
 def read(path: Path) -> Calibration:
@@ -140,36 +149,55 @@ def digests(models: ModelPair) -> dict[str, str]:
 
 
 def calibration_command(config: RunConfig) -> str:
-    """Return the command that makes the calibration of a run."""
+    """Return the command that makes the calibration of a run, with what its entries leave open."""
+    task = config.task
     words = [
         f"method={config.method.name}",
         f"model={config.model.name}",
-        f"task={config.task['name']}",
+        *_changed("model", config.model.name, vars(config.model), _MODEL_KEYS),
+        f"task={task['name']}",
+        *_changed("task", str(task["name"]), task, _TASK_KEYS),
     ]
     for item in fields(SamplingConfig):
         value = getattr(config.sampling, item.name)
         if item.name != "seed" and value != item.default:
             shown = value if isinstance(value, str) else f"{value:g}"
             words.append(f"sampling.{item.name}={shown}")
-    return " ".join(("specbench calibrate", *words))
+    return shlex.join(("specbench", "calibrate", *words))
+
+
+def _changed(
+    group: str, name: str, values: Mapping[str, Any], keys: Sequence[str]
+) -> Iterator[str]:
+    """Yield the overrides by which a run's values of some keys differ from those of its entry."""
+    try:
+        entry = catalog.load(group, name)
+    except ConfigError:  # an entry of the user's own: its folder is named on the command line
+        return
+    for key in keys:
+        if values.get(key) != entry.get(key):
+            yield f"{group}.{key}={'null' if values.get(key) is None else values[key]}"
 
 
 def _find(part: Calibrated, config: RunConfig, models: ModelPair, law: Law) -> Calibration:
     command = calibration_command(config)
+    present = digests(models)
     if part.calibration_path is not None:
         path = Path(part.calibration_path)
     else:
-        name = file_name(part.calibration_name, models.name, law.digest())
-        places = [folder / FOLDER / name for folder in (config.results_dir, conf_dir())]
-        found = [place for place in places if place.is_file()]
-        if not found:
+        folders = [folder / FOLDER for folder in (config.results_dir, conf_dir())]
+        pattern = f"{part.calibration_name}-*-{law.digest()[:8]}.json"
+        files = [file for folder in folders for file in sorted(folder.glob(pattern))]
+        fitting = [file for file in files if _fits(read(file), models.name, present)]
+        if not fitting:
+            others = f"; {', '.join(map(str, files))}: made for other weights" if files else ""
             raise ConfigError(
                 f"There is no calibration of {part.calibration_name} for '{models.name}' "
                 f"({law.describe()})",
-                f"looked for {' and '.join(map(str, places))}",
+                f"looked in {' and '.join(map(str, folders))}{others}",
                 f"Make it with: {command}",
             )
-        path = found[0]
+        path = fitting[0]
     calibration = read(path)
     if calibration.name != part.calibration_name:
         raise ConfigError(
@@ -183,8 +211,7 @@ def _find(part: Calibrated, config: RunConfig, models: ModelPair, law: Law) -> C
             f"the target's law is {law.describe()}",
             f"Make one for it with: {command}",
         )
-    present = digests(models)
-    changed = [role for role, digest in calibration.digests.items() if present.get(role) != digest]
+    changed = _changed_roles(calibration, present)
     if changed:
         raise ConfigError(
             f"'{path}' was made for other weights",
@@ -192,3 +219,14 @@ def _find(part: Calibrated, config: RunConfig, models: ModelPair, law: Law) -> C
             f"Make it again with: {command}",
         )
     return calibration
+
+
+def _fits(calibration: Calibration, model: str, present: Mapping[str, str]) -> bool:
+    """Say whether a calibration was made for some weights; of toys, which have none, by name."""
+    if calibration.digests:
+        return not _changed_roles(calibration, present)
+    return calibration.model == model
+
+
+def _changed_roles(calibration: Calibration, present: Mapping[str, str]) -> list[str]:
+    return [role for role, digest in calibration.digests.items() if present.get(role) != digest]

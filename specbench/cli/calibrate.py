@@ -22,9 +22,15 @@ def calibrate(
     samples: Annotated[
         int,
         typer.Option(
-            min=1, help="Samples to measure on, from the end of the task; at most half of it."
+            min=1,
+            help="Samples to measure on, from the end of the task; at most half of it, and no more "
+            "than task.limit.",
         ),
     ] = 48,
+    minutes: Annotated[
+        float,
+        typer.Option(min=0, help="Refuse what would take longer; 0 lifts the limit."),
+    ] = 60.0,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -46,11 +52,13 @@ def calibrate(
     root.params["debug"] = root.params.get("debug") or debug
 
     from specbench import hosting
+    from specbench.cli.console import stderr
 
     ((_, config),) = hosting.compose_jobs(
         hosting.HostRequest(tuple(overrides or ()), config_dir=config_dir)
     )
     from specbench.runner.calibrate import calibrate as measure
 
-    for path in measure(config, samples, folder):
+    console = stderr()
+    for path in measure(config, samples, folder, minutes or None, console.print):
         print(path)

@@ -8,12 +8,13 @@ only these two calls.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from specbench.clock import Clock
 from specbench.decoding.base import Decoder
+from specbench.decoding.ledger import Generation
 from specbench.decoding.request import Request
 from specbench.models.pair import ModelPair
 
@@ -27,12 +28,20 @@ class Calibrating:
         models: The loaded models.
         requests: What to decode: prompts of the task under the run's law, one for each sample.
         clock: The clock that fits the device.
+        decoded: Told after every generation how many tokens it had.
     """
 
     decoder: Decoder
     models: ModelPair
     requests: tuple[Request, ...]
     clock: Clock
+    decoded: Callable[[int], None] = lambda tokens: None
+
+    def generate(self, decoder: Decoder, request: Request) -> Generation:
+        """Decode a request and tell of it."""
+        generation = decoder.generate(self.models, request, self.clock)
+        self.decoded(len(generation.tokens))
+        return generation
 
 
 @runtime_checkable
@@ -48,6 +57,13 @@ class Calibrated(Protocol):
     calibration_name: str
     calibration_path: str | None
     needs_calibration: bool
+
+    def work(self, limits: Sequence[int]) -> int:
+        """Return how many tokens `calibrate` decodes at most.
+
+        Args:
+            limits: Most new tokens of each request.
+        """
 
     def calibrate(self, context: Calibrating) -> dict[str, Any]:
         """Measure, and return values that JSON can hold."""

@@ -56,3 +56,37 @@ def test_a_method_without_such_parts_says_so(specbench, tmp_path: Path) -> None:
     done = specbench("calibrate", "method=token_sd", f"results_dir={tmp_path}")
     assert done.exit_code == 2
     assert "nothing to calibrate" in done.output
+
+
+SMALL = (
+    "calibrate",
+    "method=sequoia",
+    "method.nodes=4",
+    "method.max_depth=2",
+    "task=tiny_math",
+    "max_new_tokens=8",
+)
+
+
+def test_the_limit_of_the_task_counts_and_the_time_is_said_before(specbench, tmp_path) -> None:
+    done = specbench(*SMALL, "task.limit=2", f"results_dir={tmp_path}")
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "calibration").glob("*.json")
+    assert len(json.loads(path.read_text())["provenance"]["samples"]) == 2
+    # 2 answers for the acceptance, and the trees of 2 and 4 nodes on both again
+    assert "up to 48 tokens on 2 samples, about" in done.stderr
+    assert done.stdout.strip() == str(path)
+
+
+def test_what_would_take_days_is_refused_before_it_begins(specbench, tmp_path) -> None:
+    words = ("--minutes", "0.00001", f"results_dir={tmp_path}")
+    done = specbench(*SMALL, *words)
+    assert done.exit_code == 2
+    assert "The calibration would take about" in done.stderr and "--samples" in done.stderr
+    assert not (tmp_path / "calibration").exists()
+
+
+def test_a_long_calibration_says_how_far_it_is(specbench, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("specbench.runner.calibrate._TOLD_EVERY", 0.0)
+    done = specbench(*SMALL, "task.limit=2", f"results_dir={tmp_path}")
+    assert "of at most 48 tokens, at most" in done.stderr

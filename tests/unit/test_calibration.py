@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ class Part:
     needs_calibration: bool = True
     told: list[Any] = field(default_factory=list)
     calibration_name = "toy"
+
+    def work(self, limits: Any) -> int:
+        return sum(limits)
 
     def calibrate(self, context: Any) -> dict[str, Any]:
         return {"answer": 42}
@@ -121,7 +126,7 @@ def test_what_is_saved_can_be_read_and_says_where_it_came_from(tmp_path: Path) -
     law = Law(temperature=0.7)
     before = replace(made(law), provenance={"task": "tiny", "samples": ["a", "b"]})
     path = before.save(tmp_path)
-    assert path.name == f"toy-toy-{law.digest()[:8]}.json"
+    assert re.fullmatch(rf"toy-toy-[0-9a-f]{{8}}-{law.digest()[:8]}\.json", path.name)
     assert calibrations.read(path) == before
     assert json.loads(path.read_text())["provenance"]["samples"] == ["a", "b"]
 
@@ -134,8 +139,9 @@ def test_the_package_ships_calibrations_of_the_embedded_pair(temperature: str, p
     from specbench.paths import conf_dir, weights_dir
 
     law = Law(temperature=float(temperature))
-    name = calibrations.file_name(part, "tiny_text", law.digest())
-    shipped = calibrations.read(conf_dir() / "calibration" / name)
+    (path,) = (conf_dir() / "calibration").glob(f"{part}-tiny_text-*-{law.digest()[:8]}.json")
+    shipped = calibrations.read(path)
+    assert path.name == shipped.file_name
     assert "target" in shipped.digests
     for role, digest in shipped.digests.items():
         files = checkpoint.find(f"embedded:tiny_text_{role}", None)
@@ -143,3 +149,49 @@ def test_the_package_ships_calibrations_of_the_embedded_pair(temperature: str, p
     assert shipped.law_hash == law.digest()
     assert shipped.provenance["samples"] and weights_dir().is_dir()
     assert shipped.values.get("rounds", 300) >= 300
+
+
+def test_a_second_checkpoint_of_one_name_keeps_the_first_ones_file(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    """Every checkpoint of `model=hf` was called `hf`, and took the last one's place."""
+    law, part = Law(), Part()
+    ours = tmp_path / "results/calibration"
+    first = made(law).save(ours)
+    second = replace(made(law, "sha256:b"), values={"answer": 2}).save(ours)
+    assert first != second
+    for digest in ("sha256:a", "sha256:b"):
+        find_calibrations(config, WithPart(part), pair(digest), law)
+    assert part.told == [{"answer": 42}, {"answer": 2}]
+    with pytest.raises(ConfigError, match="There is no calibration") as refusal:
+        find_calibrations(config, WithPart(part), pair("sha256:c"), law)
+    assert str(first) in refusal.value.why and "other weights" in refusal.value.why
+
+
+def test_a_part_without_a_draft_is_found_beside_one(config: RunConfig, tmp_path: Path) -> None:
+    part, models = Part(), pair()
+    made(Law()).save(tmp_path / "results/calibration")
+    models.provenance = {**models.provenance, "draft": {"digest": "sha256:d"}}
+    find_calibrations(config, WithPart(part), models, Law())
+    assert part.told == [{"answer": 42}]
+
+
+def test_the_name_of_a_hub_is_no_path() -> None:
+    name = replace(made(Law()), model="org/name of it").file_name
+    assert name.startswith("toy-org_name_of_it-") and "/" not in name
+
+
+def test_the_command_carries_what_an_entry_leaves_open() -> None:
+    words = (
+        "method=sequoia",
+        "model=hf",
+        "model.target=/my models/target",
+        "model.draft=/my models/draft",
+        "model.dtype=bfloat16",
+        "task=gsm8k",
+        "task.path=/data/gsm8k.jsonl",
+        "task.limit=20",
+        "sampling.temperature=0.6",
+    )
+    ((_, config),) = compose_jobs(HostRequest(words))
+    assert shlex.split(calibration_command(config)) == ["specbench", "calibrate", *words]

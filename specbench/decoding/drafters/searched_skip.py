@@ -93,6 +93,10 @@ class SearchedSkip(SelfSkip):
                 "Make it again with specbench calibrate.",
             ) from error
 
+    def work(self, limits: Sequence[int]) -> int:
+        """Return how many tokens `calibrate` decodes at most: some of each for every set."""
+        return self._iterations * sum(min(self._new_tokens, limit) for limit in limits)
+
     def calibrate(self, context: Calibrating) -> dict[str, Any]:
         """Search for the fastest set and return it with what was measured of it."""
         before = self._given
@@ -130,7 +134,7 @@ class SearchedSkip(SelfSkip):
             limit = min(self._new_tokens, request.max_new_tokens)
             shorter = replace(request, max_new_tokens=limit)
             context.models.settle()
-            generations.append(context.decoder.generate(context.models, shorter, context.clock))
+            generations.append(context.generate(context.decoder, shorter))
         return speed_of(generations)
 
 

@@ -122,6 +122,10 @@ class OptimalTree(StaticTree):
             )
         self._plan(_checked(accuracies))
 
+    def work(self, limits: Sequence[int]) -> int:
+        """Return how many tokens `calibrate` decodes at most: every request once."""
+        return sum(limits)
+
     def calibrate(self, context: Calibrating) -> dict[str, Any]:
         """Measure how often the token of each rank is the target's, at each depth.
 
@@ -138,7 +142,7 @@ class OptimalTree(StaticTree):
         stepwise = DraftVerify(decoder.drafter, star, Constant(1), counter)
         for request in context.requests:
             counter.begin()
-            stepwise.generate(context.models, request, context.clock)
+            context.generate(stepwise, request)
         return {
             "accuracies": counter.accuracies(),
             "positions": counter.positions(),

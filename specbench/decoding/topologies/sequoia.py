@@ -197,6 +197,15 @@ class Sequoia(StaticTree):
         table = TreeTable(acceptance, self._budget, depth)
         self._set_shape(table.shape(*choose(table, self._budget, depth, costs)))
 
+    def work(self, limits: Sequence[int]) -> int:
+        """Return how many tokens `calibrate` decodes at most: all once, a few for every size."""
+        return sum(limits) + len(self._sizes()) * sum(limits[:_TIMED_REQUESTS])
+
+    def _sizes(self) -> list[int]:
+        """Return the sizes of the trees that are timed: powers of two and the budget."""
+        sizes = [2**power for power in range(1, self._budget.bit_length())]
+        return sizes if sizes[-1] == self._budget else [*sizes, self._budget]
+
     def calibrate(self, context: Calibrating) -> dict[str, Any]:
         """Measure the acceptance vector, then the costs of the trees that it leads to.
 
@@ -212,14 +221,11 @@ class Sequoia(StaticTree):
         )
         star.probe = counter
         for request in context.requests:
-            star.generate(context.models, request, context.clock)
+            context.generate(star, request)
         acceptance = counter.acceptance()
         table = TreeTable(acceptance, self._budget, min(self._max_depth, self._budget - 1))
-        sizes = [2**power for power in range(1, self._budget.bit_length())]
-        if sizes[-1] != self._budget:
-            sizes.append(self._budget)
         target, draft = {}, []
-        for size in sizes:
+        for size in self._sizes():
             depth = choose_depth(table, size)
             rounds = self._timed(context, decoder, table.shape(size, depth))
             target[str(size)] = median(
@@ -241,7 +247,7 @@ class Sequoia(StaticTree):
         rounds: list[Round] = []
         for request in context.requests[:_TIMED_REQUESTS]:
             context.models.settle()
-            generation = timed.generate(context.models, request, context.clock)
+            generation = context.generate(timed, request)
             rounds += [r for r in generation.rounds if r.count.proposed == shape.depth]
         if not rounds:
             raise ConfigError(
