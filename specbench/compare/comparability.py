@@ -46,9 +46,9 @@ class Ruler(NamedTuple):
     fidelity: str
 
 
-QUALITY = "quality"
+QUALITY, PROMPTS = "quality", "prompts"
 
-ALLOWABLE = (*Ruler._fields, QUALITY)
+ALLOWABLE = (*Ruler._fields, QUALITY, PROMPTS)
 """Names that the `allow` of a comparison understands."""
 
 PER_TASK = ("task", "scorer", "max_new_tokens")
@@ -69,6 +69,7 @@ _MEANING = {
     "scorer": "the scorers' versions differ",
     "max_new_tokens": "the limits on new tokens differ",
     "fidelity": "outputs that differ from the baseline's were graded in different ways",
+    PROMPTS: "the models were asked otherwise: the prompts of one sample differ as tokens",
     QUALITY: "a metric of the pictures was computed in different ways",
 }
 
@@ -129,7 +130,12 @@ def check_comparable(
     differing: set[str] = set()
     banners = []
     for name in ALLOWABLE:
-        clash = _quality_clash(results) if name == QUALITY else _first_clash(name, results, rulers)
+        if name == QUALITY:
+            clash = _quality_clash(results)
+        elif name == PROMPTS:
+            clash = None if "model" in differing else _prompts_clash(results)
+        else:
+            clash = _first_clash(name, results, rulers)
         if clash is None:
             continue
         one, other, first, second = clash
@@ -186,6 +192,29 @@ def _quality_clash(results: Sequence[ResultSet]) -> _Clash | None:
             earlier, first = seen.setdefault((data.task, metric), (index, way))
             if first != way:
                 return _Clash(earlier, index, first, way)
+    return None
+
+
+def _prompts_clash(results: Sequence[ResultSet]) -> _Clash | None:
+    """Return the first two files of a task that gave a model different prompts for one sample.
+
+    A template that prints the day, or another tokenizer's template, does that.
+    """
+    tasks = [result.metadata.task for result in results]
+    seen: dict[tuple[str, str], tuple[int, str]] = {}
+    for index, result in enumerate(results):
+        task = tasks[index]
+        if tasks.count(task) < 2:
+            continue
+        columns = result.read(["sample_id", "prompt_digest"])
+        asked = columns.group_by("sample_id").aggregate([("prompt_digest", "min")])
+        names, digests = (asked.column(name).to_pylist() for name in asked.column_names)
+        for sample, digest in zip(names, digests, strict=True):
+            if digest is None:
+                continue
+            earlier, first = seen.setdefault((task, sample), (index, digest))
+            if first != digest:
+                return _Clash(earlier, index, f"{first} for {sample}", digest)
     return None
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from specbench.compare.comparability import PER_TASK, Ruler, ruler_of
+from specbench.compare.comparability import PER_TASK, PROMPTS, Ruler, ruler_of
 from specbench.compare.derive import Measurements
 from specbench.compare.load import Loaded, load
 from specbench.compare.quality import Abouts, CorpusRecord
@@ -222,24 +222,29 @@ def pools_of(results: Sequence[ResultSet], differing: Collection[str]) -> list[P
 
     Args:
         results: Comparable files.
-        differing: Fields of `Ruler` that differ by allowance: they keep files apart and appear
-            in the labels.
+        differing: Names of `ALLOWABLE` that differ by allowance: fields of `Ruler` keep files
+            apart and appear in the labels, and so do the files' names where prompts differ.
     """
     kept_apart = [name for name in Ruler._fields if name in differing and name not in PER_TASK]
+
+    def apart_of(result: ResultSet) -> list[str]:
+        ruler = ruler_of(result)
+        file = [result.path.stem] if PROMPTS in differing else []
+        return [*(getattr(ruler, name) for name in kept_apart), *file]
+
     groups: dict[str, list[ResultSet]] = {}
     identities: dict[str, dict[str, Any]] = {}
     for result in results:
         identity = identity_of(result)
-        apart = {name: getattr(ruler_of(result), name) for name in kept_apart}
+        apart = apart_of(result)
         key = json.dumps([identity, apart], sort_keys=True, default=str)
         groups.setdefault(key, []).append(result)
         identities[key] = identity
-    rulers = {key: ruler_of(members[0]) for key, members in groups.items()}
     loaded = _loaded(list(groups.values()))
     of_pool = loaded.table.arrays["pool"]
     pools = []
     for number, (key, members) in enumerate(groups.items()):
-        suffix = [_short(getattr(rulers[key], name)) for name in kept_apart]
+        suffix = [_short(each) for each in apart_of(members[0])]
         siblings = [
             identities[other]
             for other in groups

@@ -22,7 +22,7 @@ from specbench.runner.about import file_metadata
 from specbench.runner.busy import Watch
 from specbench.runner.device_state import tell, watch_of
 from specbench.runner.finished import identities, taken_up
-from specbench.runner.judging import Judge
+from specbench.runner.judging import Judge, thought_advice
 from specbench.runner.measure import Arm, Bench, Place, result_row
 from specbench.runner.notes import with_notes
 from specbench.runner.pictures import Album, check_drawing
@@ -288,6 +288,9 @@ class _Job:
         """Write everything that was measured, in any process, into the result file."""
         rows = self._ordered(self._journal.rows)
         metadata = self._described(rows)
+        advice = thought_advice(rows)
+        if advice:
+            progress.warn(advice)
         if self._album is not None:
             progress.say("measuring the pictures")
             judged = judge_pictures(self._album, self._measures, self._task, rows, metadata)

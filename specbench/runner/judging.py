@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specbench.audit.fidelity import Fidelity, judge, worst
@@ -10,6 +11,10 @@ from specbench.models.pair import ModelPair
 from specbench.runner.measure import Measured
 from specbench.schema.result import BASELINE
 from specbench.tasks.base import Sample, Task
+from specbench.tasks.reasoning import UNFINISHED, opens_thought, score_answers
+
+_OPENING_TOKENS = 16
+"""Tokens at the end of a prompt in which it may open a thought."""
 
 
 class Judge:
@@ -37,7 +42,10 @@ class Judge:
             return {}
         key = (sample.id, *entry.texts)
         if key not in self._scores:
-            score = scorer.score(sample, entry.texts)
+            opened = bool(entry.prompts) and opens_thought(
+                self._models.tokenizer.decode(entry.prompts[-1][-_OPENING_TOKENS:])
+            )
+            score = score_answers(scorer, sample, entry.texts, thinking=opened)
             self._scores[key] = (score.value, score.detail)
         value, detail = self._scores[key]
         return {"score": value, "score_name": scorer.name, "score_detail": detail}
@@ -72,3 +80,15 @@ class Judge:
         if key not in self._verdicts:
             self._verdicts[key] = judge(self._models, self._law, prompt, reference, output)
         return self._verdicts[key]
+
+
+def thought_advice(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say how many samples ended inside a model's reasoning, and what helps; None for none."""
+    cut = {row["sample_id"] for row in rows if row.get("score_detail") == UNFINISHED}
+    if not cut:
+        return None
+    return (
+        f"{len(cut)} of {len({row['sample_id'] for row in rows})} answers end inside their "
+        "reasoning and score 0. \nGive more room (max_new_tokens=8192), or switch reasoning off "
+        "(task.prompt.thinking=false)."
+    )

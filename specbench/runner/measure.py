@@ -9,7 +9,9 @@ histories would pose two different questions.
 from __future__ import annotations
 
 import gc
+import hashlib
 import time
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from specbench.rng import Streams
 from specbench.runner.memory import PeakMemory
 from specbench.tasks.base import Sample, Task
 from specbench.tasks.prompting import format_prompt, trim_answer
+from specbench.tasks.reasoning import readable, spoken
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class Bench:
                 for entry in measured[1:]:
                     entry.error = entry.error or f"no history: {leader.error}"
                 break
-            history.append((question, leader.texts[turn]))
+            history.append((question, spoken(leader.texts[turn]).text))
         if self._between is not None:
             self._between()
         return measured
@@ -202,7 +205,7 @@ class Bench:
         if self._models.image is not None:
             entry.texts.append("")
             return
-        text = tokenizer.decode(generation.tokens, skip_special_tokens=True)
+        text = readable(tokenizer, generation.tokens)
         entry.texts.append(trim_answer(text, self._task.stop_of(sample)))
 
     def _timed(self, entry: Measured, request: Request) -> Generation:
@@ -281,6 +284,7 @@ def result_row(
     sampling = [r.sampling_ns for _, r in rounds if r.sampling_ns is not None]
     return row | {
         "stop_reason": str(generations[-1].stop_reason),
+        "prompt_digest": prompt_digest(measured.prompts[0]),
         "prompt_tokens": sum(len(prompt) for prompt in measured.prompts),
         "new_tokens": sum(len(g.tokens) for g in generations),
         "output_ids": [published(g.tokens) for g in generations],
@@ -302,6 +306,11 @@ def result_row(
         "peak_rss_bytes": measured.peak_rss_bytes,
         "rounds": [_round_row(turn, r) for turn, r in rounds],
     }
+
+
+def prompt_digest(prompt: Sequence[int]) -> str:
+    """Return a short hash of a prompt's token ids: what the model was really asked."""
+    return hashlib.sha256(array("q", prompt).tobytes()).hexdigest()[:16]
 
 
 def _round_row(turn: int, entry: Round) -> dict[str, int | None]:

@@ -94,15 +94,15 @@ class Reader:
             raise self.error(key, value, f"one of {', '.join(options)}", fix)
         return str(value)
 
-    def boolean(self, key: str, default: bool) -> bool:
-        """Return true or false.
+    def boolean(self, key: str, default: bool | None = None, *, null: bool = False) -> Any:
+        """Return true or false, or None where `null` allows it.
 
         Raises:
             ConfigError: If the value is something else.
         """
         value = self.get(key, default)
-        if not isinstance(value, bool):
-            raise self.error(key, value, "true or false")
+        if not isinstance(value, bool) and not (value is None and null):
+            raise self.error(key, value, "true or false" + (" or null" if null else ""))
         return value
 
     def integer(

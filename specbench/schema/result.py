@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from specbench.secrets import scrub
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Integer version of the columns below. Every change adds an upgrade step."""
 
 BASELINE = "baseline"
@@ -64,6 +64,7 @@ RESULT_SCHEMA = pa.schema(
         pa.field("started_unix", pa.float64(), nullable=False),  # seconds since 1970
         pa.field("error", pa.string()),  # null where the sample succeeded
         pa.field("stop_reason", pa.string()),  # stop_token | stop_string | length | context
+        pa.field("prompt_digest", pa.string()),  # hash of the first turn's prompt, as token ids
         pa.field("prompt_tokens", pa.int32()),  # tokens of every turn's prompt, summed
         pa.field("new_tokens", pa.int32()),  # emitted ids, stop token included, summed over turns
         pa.field("output_ids", pa.list_(pa.list_(pa.int32()))),  # one list a turn
@@ -288,6 +289,10 @@ def _with_sampling_time(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
     return _with_unknown(table, "sampling_ns"), metadata
 
 
+def _with_prompts(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
+    return _with_unknown(table, "prompt_digest"), metadata
+
+
 def _with_unknown_field(column: pa.ChunkedArray, field_: pa.Field) -> pa.ChunkedArray:
     """Add a field of which nothing is known to a column of lists of structs."""
     kind = column.type
@@ -312,6 +317,7 @@ UPGRADES: dict[int, Callable[[pa.Table, dict[str, Any]], Upgraded]] = {
     2: _with_pictures,
     3: _with_source,
     4: _with_sampling_time,
+    5: _with_prompts,
 }
 """Step that turns a file of version `key` into version `key + 1`."""
 

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 STYLES = ("auto", "chat", "completion")
 
+DATE = "2024-07-26"
+"""The date that chat templates are told: the one that Llama 3.1's own template falls back to."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -80,6 +83,9 @@ class PromptFormat:
         separator: Plain text between an answer and the next turn.
         answer_prefix: Text that begins the answer, tokenised apart from the prompt.
         chat_template_args: Further variables of the tokenizer's chat template.
+        thinking: Whether the chat template switches the model's reasoning on; None leaves that
+            to the template.
+        date: The day that templates print, year-month-day.
     """
 
     style: str = "auto"
@@ -89,6 +95,8 @@ class PromptFormat:
     separator: str = "\n\n"
     answer_prefix: str = ""
     chat_template_args: Mapping[str, Any] = field(default_factory=dict)
+    thinking: bool | None = None
+    date: str = DATE
 
 
 @dataclass(frozen=True)
@@ -168,5 +176,8 @@ def task_digest(
     """Return the digest that `Task.digest` describes."""
     form = {item.name: getattr(prompt, item.name) for item in fields(prompt)}
     form["chat_template_args"] = dict(prompt.chat_template_args)
+    for name, default in (("thinking", None), ("date", DATE)):  # younger than the first digests
+        if form[name] == default:
+            del form[name]
     digests = [sample_digest(sample) for sample in samples]
     return digest_of([version, form, list(stop), list(completion_stop), digests])

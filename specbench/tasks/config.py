@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from specbench.errors import ConfigError
 from specbench.schema import catalog
 from specbench.schema.reading import Reader
-from specbench.tasks.base import STYLES, PromptFormat
+from specbench.tasks.base import DATE, STYLES, PromptFormat
 from specbench.tasks.formats import FORMATS
 
 _SOURCE_KEYS = {
@@ -229,6 +230,15 @@ def _refuse_pictures(reader: Reader, images: int) -> None:
         raise reader.error("metrics", list(metrics), "empty for a task of text")
 
 
+def _day(reader: Reader) -> str:
+    text = str(reader.text("date", DATE))
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        raise reader.error("date", text, "a day such as 2024-07-26") from None
+    return text
+
+
 def _prompt_format(node: Mapping[str, Any]) -> PromptFormat:
     reader = Reader(node, "task.prompt", tuple(PromptFormat.__dataclass_fields__))
     templates = {}
@@ -242,5 +252,7 @@ def _prompt_format(node: Mapping[str, Any]) -> PromptFormat:
         separator=reader.text("separator", "\n\n"),
         answer_prefix=reader.text("answer_prefix", ""),
         chat_template_args=reader.mapping("chat_template_args"),
+        thinking=reader.boolean("thinking", null=True),
+        date=_day(reader),
         **templates,
     )

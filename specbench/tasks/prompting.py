@@ -12,6 +12,7 @@ from typing import Any
 
 from specbench.errors import TaskError
 from specbench.tasks.base import PromptFormat, Sample, Task
+from specbench.tasks.chat_template import ChatTemplate
 
 
 def prompt_style(prompt: PromptFormat, tokenizer: Any) -> str:
@@ -38,9 +39,18 @@ def for_tokenizer(task: Task, tokenizer: Any) -> Task:
     The digest stays: it covers both styles.
 
     Raises:
-        TaskError: If a chat is asked for and the tokenizer has no chat template.
+        TaskError: If a chat is asked for and the tokenizer has no chat template, or reasoning is
+            switched and nothing reads the switch.
     """
     style = prompt_style(task.prompt, tokenizer)
+    if style == "chat":
+        ChatTemplate(tokenizer, task.prompt)
+    elif task.prompt.thinking is not None:
+        raise TaskError(
+            "task.prompt.thinking has nothing to switch",
+            "the prompt is plain text, without a chat template",
+            "Set task.prompt.thinking=null, or ask in a chat (task.prompt.style=chat).",
+        )
     stop = task.stop if style == "chat" else task.stop + task.completion_stop
     return replace(task, prompt=replace(task.prompt, style=style), stop=stop, completion_stop=())
 
@@ -86,30 +96,17 @@ def _chat_ids(
     for user, assistant in pairs:
         messages.append({"role": "user", "content": _fill(prompt.template, user)})
         messages.append({"role": "assistant", "content": assistant})
-    messages.append({"role": "user", "content": _fill(prompt.template, question)})
+    asked = _fill(prompt.template, question)
+    messages.append({"role": "user", "content": asked})
+    template = ChatTemplate(tokenizer, prompt)
     system = prompt.system
-    if system and not _accepts_system(tokenizer):
+    if system and not template.accepts_system():
         messages[0]["content"] = f"{system}\n\n{messages[0]['content']}"
         system = None
     if system:
         messages.insert(0, {"role": "system", "content": system})
-    encoded = tokenizer.apply_chat_template(
-        messages,
-        tokenize=True,
-        add_generation_prompt=True,
-        **prompt.chat_template_args,
-    )
-    return _ids(encoded)
-
-
-def _accepts_system(tokenizer: Any) -> bool:
-    """Whether the chat template takes a system message; some raise an error at one."""
-    probe = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
-    try:
-        tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
-    except Exception:
-        return False
-    return True
+    text = template.render(messages, asked)
+    return _ids(tokenizer(text, add_special_tokens=False))
 
 
 def _completion_text(prompt: PromptFormat, pairs: Sequence[tuple[str, str]], question: str) -> str:

@@ -9,6 +9,8 @@ states what holds on which platform.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -20,7 +22,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from specbench.errors import TaskError
 
@@ -167,10 +169,29 @@ def _run(
         "wall_seconds": wall_seconds,
         "disk_bytes": disk_bytes,
         "use_kernel": use_kernel,
+        "libraries": _libraries(),
     }
     with _empty_folder() as folder:
         answer = _supervise(json.dumps(request).encode("ascii"), folder, wall_seconds)
     return answer
+
+
+@functools.cache
+def _libraries() -> dict[str, Any]:
+    """Return where the packages lie that programs may import beside the standard library.
+
+    NumPy alone: the reference harness of HumanEval installs it (openai/human-eval,
+    requirements.txt), so solutions use it.
+    """
+    found = importlib.util.find_spec("numpy")
+    if found is None or not found.submodule_search_locations:
+        return {"folder": "", "parts": []}
+    package = Path(found.submodule_search_locations[0]).resolve()
+    parts = [package.name, f"{package.name}.libs"]
+    return {
+        "folder": str(package.parent),
+        "parts": [part for part in parts if (package.parent / part).is_dir()],
+    }
 
 
 def _supervise(request: bytes, folder: str, wall_seconds: float) -> Verdict:

@@ -53,7 +53,7 @@ def judge(request_fd: int, verdict_fd: int, read_fd: int, write_fd: int) -> None
 
 def _examine(request: dict[str, Any], player: _Player) -> Outcome:
     walls.raise_walls(walls.limits_of(request), os.getcwd(), request["use_kernel"])
-    names = ("programs", "limits", "use_kernel")
+    names = ("programs", "limits", "use_kernel", "libraries")
     failure = player.start({name: request[name] for name in names})
     if failure is not None:
         return failure

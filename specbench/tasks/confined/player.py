@@ -8,13 +8,40 @@ answer.
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
+import importlib.util
 import os
 import signal
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any
 
 from . import walls, wire
+
+
+class _Libraries(importlib.abc.MetaPathFinder):
+    """Finds the installed packages that programs may import, and no others beside them.
+
+    Args:
+        folder: Where packages are installed.
+        parts: The packages' names, with the folders that they read beside their own.
+    """
+
+    def __init__(self, folder: str, parts: Sequence[str]) -> None:
+        self._folder = folder
+        self._parts = frozenset(parts)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        """Find a top-level package of the list."""
+        if path is not None or name not in self._parts:
+            return None
+        with contextlib.suppress(PermissionError):  # the audit hook lets nothing be set
+            os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        package = os.path.join(self._folder, name)
+        return importlib.util.spec_from_file_location(
+            name, os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+        )
 
 
 def play(read_fd: int, write_fd: int) -> None:
@@ -31,7 +58,12 @@ def play(read_fd: int, write_fd: int) -> None:
 def _serve(setup: dict[str, Any], read_fd: int, write_fd: int) -> None:
     for name in ("SIGXFSZ", "SIGPIPE"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
-    mechanisms = walls.raise_walls(walls.limits_of(setup), os.getcwd(), setup["use_kernel"])
+    libraries = setup["libraries"]
+    folders = [os.path.join(libraries["folder"], name) for name in libraries["parts"]]
+    mechanisms = walls.raise_walls(
+        walls.limits_of(setup), os.getcwd(), setup["use_kernel"], folders
+    )
+    sys.meta_path.append(_Libraries(libraries["folder"], libraries["parts"]))
     wire.send(write_fd, {"mechanisms": mechanisms})
     module = types.ModuleType("solution")
     sys.modules["solution"] = module

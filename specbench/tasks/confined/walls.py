@@ -6,6 +6,7 @@ import os
 import resource
 import sys
 import sysconfig
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from . import hook, kernel
@@ -36,13 +37,16 @@ def close_all_but(kept: set[int]) -> None:
                 continue
 
 
-def raise_walls(limits: Limits, folder: str, use_kernel: bool) -> list[str]:
+def raise_walls(
+    limits: Limits, folder: str, use_kernel: bool, libraries: Sequence[str] = ()
+) -> list[str]:
     """Confine this process for good.
 
     Args:
         limits: Resource limits.
         folder: The only folder that may be written to.
         use_kernel: False leaves out what only Linux has, to test what remains elsewhere.
+        libraries: Further folders that may be read.
 
     Returns:
         The names of the mechanisms that hold: "namespaces", "capabilities", "landlock",
@@ -60,7 +64,7 @@ def raise_walls(limits: Limits, folder: str, use_kernel: bool) -> list[str]:
     _limit_resources(limits)
     names.append("limits")
     os.environ.clear()
-    confined = use_kernel and kernel.confine_files(folder, _readable())
+    confined = use_kernel and kernel.confine_files(folder, [*_readable(), *libraries])
     if confined:
         names.append("landlock")
     if use_kernel and kernel.filter_system_calls(read_only=not confined):

@@ -613,6 +613,38 @@ class TestComparability:
         with pytest.raises(UsageError, match="Did you mean 'device'"):
             compare(self.pair_of(tmp_path, "device"), allow={"devise"})
 
+    @staticmethod
+    def asked(number, digest):
+        return simple_rows(started_unix=9.0 + number, prompt_digest=digest)
+
+    def test_other_prompts_of_one_sample_are_refused(self, tmp_path):
+        """A chat template that prints the day asks otherwise tomorrow."""
+        days = {"monday": "d1d1", "tuesday": "d2d2"}
+        sets = [
+            result_set(
+                tmp_path, simple_rows(started_unix=9.0 + n, prompt_digest=digest), metadata(), day
+            )
+            for n, (day, digest) in enumerate(days.items())
+        ]
+        with pytest.raises(NotComparable, match="--allow prompts") as refused:
+            compare(sets)
+        assert "asked otherwise" in refused.value.why
+        allowed = compare(sets, allow={"prompts"})
+        assert "Allowed difference" in allowed.banners[0]
+        assert {r.label for r in allowed.rows if not r.is_baseline} == {
+            "token_sd (monday)",
+            "token_sd (tuesday)",
+        }
+
+    def test_prompts_that_nobody_recorded_are_no_difference(self, tmp_path):
+        sets = [
+            result_set(
+                tmp_path, simple_rows(started_unix=9.0 + n, prompt_digest=digest), metadata(), name
+            )
+            for n, (name, digest) in enumerate({"old": None, "new": "d1d1"}.items())
+        ]
+        assert only(compare(sets)).processes == 2
+
     def test_runs_on_two_devices_are_never_pooled(self, tmp_path):
         sets = [
             result_set(tmp_path, simple_rows(), metadata(device="cpu"), "cpu"),

@@ -19,6 +19,7 @@ from specbench.tasks import (
     prompt_style,
     trim_answer,
 )
+from specbench.tasks.base import digest_of, sample_digest, task_digest
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
@@ -166,3 +167,69 @@ def test_completion_stops_end_completions_only(backend: Tokenizer) -> None:
 )
 def test_an_answer_ends_at_the_earliest_stop(stop: tuple[str, ...], kept: str) -> None:
     assert trim_answer("a b c", stop) == kept
+
+
+def first_prompt(backend: Tokenizer, template: str, **keys: Any) -> str:
+    tokenizer = wrap(backend, template)
+    return text_of(format_prompt(task(PromptFormat(**keys)), SAMPLE, [], 0, tokenizer), tokenizer)
+
+
+def test_a_template_prints_the_tasks_day_whatever_day_it_is(backend: Tokenizer) -> None:
+    for clock in ("{{ strftime_now('%d-%m-%Y') }}", "{{ date_string }}"):
+        text = first_prompt(backend, clock + TEMPLATE, date="2024-03-05")
+        assert text.startswith("05-03-2024<|" if "now" in clock else "05 Mar 2024<|")
+    llama = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+    assert first_prompt(backend, llama + TEMPLATE).startswith("26 Jul 2024<|")
+    assert first_prompt(backend, "\n" + llama + TEMPLATE).startswith("\n26 Jul 2024<|")
+    plain = first_prompt(backend, "\n " + TEMPLATE)
+    assert first_prompt(backend, "\n " + TEMPLATE + "{# strftime_now #}") == plain
+
+
+IN_PARTS = (
+    "{% for m in messages %}<|{{ m['role'] }}|>"
+    "{% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endfor %}"
+)
+
+
+def test_a_template_of_parts_gets_parts(backend: Tokenizer) -> None:
+    text = first_prompt(backend, IN_PARTS + "<|assistant|>")
+    assert text == "<|user|>12 {x}<|assistant|>"
+
+
+def test_a_prompt_without_its_question_is_refused(backend: Tokenizer) -> None:
+    with pytest.raises(TaskError, match="cannot ask this question") as caught:
+        first_prompt(backend, "<|user|>{{ messages[0]['content'][:1] }}<|assistant|>")
+    assert "does not hold the question" in caught.value.why
+
+
+@pytest.mark.parametrize("name", ["enable_thinking", "thinking"])
+def test_thinking_is_switched_by_the_templates_own_variable(backend: Tokenizer, name: str) -> None:
+    template = TEMPLATE + f"{{% if {name} is defined %}}{{{{ {name} }}}}{{% endif %}}"
+    for value in (True, False):
+        assert first_prompt(backend, template, thinking=value).endswith(f"<|assistant|>{value}")
+    assert first_prompt(backend, template).endswith("<|assistant|>")
+
+
+def test_a_switch_that_nothing_reads_is_refused(backend: Tokenizer) -> None:
+    asked = task(PromptFormat(thinking=True))
+    with pytest.raises(TaskError, match="no switch for reasoning"):
+        for_tokenizer(asked, wrap(backend, TEMPLATE))
+    with pytest.raises(TaskError, match="nothing to switch"):
+        for_tokenizer(asked, wrap(backend, None))
+
+
+def test_younger_keys_leave_the_digests_of_older_protocols_alone() -> None:
+    digests = {
+        task_digest(1, PromptFormat(**keys), (), (), (SAMPLE,))
+        for keys in ({}, {"thinking": True}, {"thinking": False}, {"date": "2025-01-01"})
+    }
+    assert len(digests) == 4
+    form = {key: getattr(PromptFormat(), key) for key in OLD_KEYS}
+    old = digest_of([1, form, [], [], [sample_digest(SAMPLE)]])
+    assert task_digest(1, PromptFormat(), (), (), (SAMPLE,)) == old
+
+
+OLD_KEYS = (
+    *("style", "system", "template", "completion", "separator", "answer_prefix"),
+    "chat_template_args",
+)

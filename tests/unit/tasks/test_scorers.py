@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from specbench.tasks import Sample, Score, Task, TaskConfig, load_task
+from specbench.tasks.reasoning import score_answers, spoken
 from specbench.tasks.scorers import ByCategory, ExactMatch, PassAt1, TextMatch, pass_at_k
 from specbench.tasks.scorers.code import candidate_programs
 from specbench.tasks.scorers.numbers import extract_number
@@ -74,13 +75,82 @@ NUMBERS: list[tuple[str, str | None]] = [
     ("####", None),
     ("#### none, but 4 before", "4"),
     ("He paid 4.\n#### unknown", "4"),
-    ("１８", None),
+    ("\uff11\uff18", "18"),
+    ("\u0661\u0668", "18"),
+    ("#### 12\u202f500", "12500"),
+    ("#### 12\u00a0500", "12500"),
+    ("#### 12 500", "12500"),
+    ("in 12 500 is no number", "500"),
+    ("#### 3,50,000", "350000"),
+    ("#### 1.5 million", "1500000"),
+    ("about 3 hundred", "300"),
+    ("#### 7 \u00d7 6", "42"),
+    ("#### 7 \\times 6", "42"),
+    ("#### 10-12", "10"),
+    ("#### 7:45", None),
+    ("2\u00be", "11/4"),
+    (r"\boxed{2^5}", "32"),
+    ("\\boxed{2\u2075}", "32"),
+    (r"\boxed{3 \cdot 4}", "12"),
+    (r"\boxed{\tfrac34}", "3/4"),
+    (r"\boxed{9 \text{ hens on 4 farms}}", "9"),
+    (r"\boxed{\text{nine}}", "9"),
+    (r"\boxed{y = 9}", "9"),
+    (r"\boxed{90^{\circ}}", "90"),
+    (r"\fbox{9}", "9"),
+    (r"\boxed{10\,000}", "10000"),
+    (r"\boxed{9^9999}", "9"),
+    ("#### Step 3: multiply\n3*3 = 9 hens", "9"),
+    ("#### Solution\n\n9 hens", "9"),
+    ("#### Result: 9", "9"),
+    ("The answer is 9, as 4 + 5 are 9, on 2 farms", "9"),
+    ("Answer: after 3 weeks she has $40.", "40"),
+    ("The answer is not 8 but 9.", "9"),
+    ("The answer is: 50% of 18 is 9", "9"),
+    ("The answer is 9 of the 12.", "9"),
+    ("The answer is forty-two.", "42"),
+    ("The answer is two hundred and six thousand.", "206000"),
+    ("#### 9\n\nQuestion: and 3 more?\nAnswer: #### 12", "9"),
+    ("Question: 3 more than 6?\n#### 9", "9"),
 ]
 
 
 @pytest.mark.parametrize(("text", "expected"), NUMBERS)
 def test_the_final_number_is_found(text: str, expected: str | None) -> None:
     assert extract_number(text) == (None if expected is None else Fraction(expected))
+
+
+def cases(shared_data: Path, name: str) -> list[dict[str, Any]]:
+    path = shared_data.parent / "cases" / name
+    if not path.exists():
+        pytest.skip(f"there is no {name}")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_numbers_are_read_as_a_careful_person_reads_them(shared_data: Path) -> None:
+    wrong = []
+    for case in cases(shared_data, "gsm8k_answers.jsonl"):
+        want = None if case["expected"] == "None" else Fraction(case["expected"])
+        found = extract_number(spoken(case["answer"]).text)
+        wrong += [(case["answer"], found)] if found != want else []
+    assert wrong == []
+
+
+def test_code_is_read_as_a_careful_person_reads_it(
+    shared_data: Path, humaneval: tuple[Task, list[str]]
+) -> None:
+    answers = cases(shared_data, "humaneval_answers.jsonl")
+    first = humaneval[0].samples[0]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(
+            pool.map(lambda case: score_answers(PassAt1(), first, [case["answer"]]), answers)
+        )
+    wrong = [
+        (case["case"], score)
+        for case, score in zip(answers, found, strict=True)
+        if case["expected_score"] not in (None, score.value)
+    ]
+    assert wrong == []
 
 
 def sample(reference: Any, category: str = "task") -> Sample:
@@ -165,6 +235,43 @@ RIGHT_ANSWERS = {
     "carriage returns": "def half(x):\r\n    return x / 2\r\n",
     "with type annotations": "def half(x: float) -> float:\n    return x / 2",
     "with a usage line": "def half(x):\n    return x / 2\n\nprint(half(4))",
+    "helper in an earlier block": (
+        "```python\ndef over(x, y):\n    return x / y\n```\n"
+        "```python\ndef half(x):\n    return over(x, 2)\n```"
+    ),
+    "helper and import in later blocks": (
+        "```python\ndef half(x):\n    return over(F(x), 2)\n```\nwith\n"
+        "```python\nfrom fractions import Fraction as F\n```\n"
+        "```python\ndef over(x, y):\n    return x / y\n\nprint(half(3))\n```"
+    ),
+    "corrected block": (
+        "```python\ndef half(x):\n    return x\n```\nNo:\n"
+        "```python\ndef half(x):\n    return x / 2\n```"
+    ),
+    "corrected block, then a cut one": (
+        "```python\ndef half(x):\n    return x / 2\n```\nor\n```python\ndef half(x):\n    return ("
+    ),
+    "body, then the fence that the prompt opened": "    return x / 2\n```\n\nThat halves x.",
+    "function, then the fence that the prompt opened": (
+        "def half(x):\n    return x / 2\n```\nIt halves."
+    ),
+    "future import": (
+        "```python\nfrom __future__ import annotations\n\n"
+        "def half(x: int) -> F:\n    return x / 2\n```"
+    ),
+    "fences in a docstring": (
+        '```python\ndef half(x):\n    """Halve.\n\n    ```\n    half(2)\n    ```\n    """\n'
+        "    return x / 2\n```\n"
+    ),
+    "fences at the margin of a docstring": (
+        '```python\ndef half(x):\n    """Halve.\n\n```\nhalf(2)\n```\n    """\n'
+        "    return x / 2\n```\n"
+    ),
+    "byte order mark": "\ufeffdef half(x):\n    return x / 2\n",
+    "spaces that do not break": "def half(x):\n\u00a0\u00a0\u00a0\u00a0return x / 2\n",
+    "no-width space": "\u200bdef half(x):\n    return\u200b x / 2\n",
+    "NumPy": "```python\nimport numpy as np\ndef half(x):\n    return float(np.divide(x, 2))\n```",
+    "lambda": "```python\nhalf = lambda x: x / 2\n```",
 }
 
 
