@@ -25,8 +25,10 @@ from specbench.models.lean_weights import body_weights, projection
 from specbench.models.load import read_settings
 from specbench.models.one_vocabulary import codes_slice, load_family, read_module
 from specbench.models.pair import ModelPair
+from specbench.models.pixels import read_pixel_dtype
 from specbench.models.shards import tensors_below
 from specbench.schema.model import ModelConfig
+from specbench.schema.reading import Reader
 
 _CODE_NAME = re.compile(r"<\|visual token (\d+)\|>")
 
@@ -34,14 +36,26 @@ _CODE_NAME = re.compile(r"<\|visual token (\d+)\|>")
 def load(
     config: ModelConfig, *, needs: frozenset[str] = frozenset({"draft"}), **options: Any
 ) -> ModelPair:
-    """Load an Emu3 model; see `one_vocabulary.load_family`."""
-    return load_family(Emu3(), config, needs, options)
+    """Load an Emu3 model; see `one_vocabulary.load_family`.
+
+    The further key `pixel_dtype` says in what pixels are computed.
+    """
+    drawn = {"pixel_dtype": options.pop("pixel_dtype", "float32")}
+    dtype = read_pixel_dtype(Reader(drawn, "model.loader", tuple(drawn)))
+    return load_family(Emu3(dtype), config, needs, options)
 
 
 class Emu3:
-    """How checkpoints of the family are read (`one_vocabulary.Family`)."""
+    """How checkpoints of the family are read (`one_vocabulary.Family`).
+
+    Args:
+        pixel_dtype: In what pixels are computed.
+    """
 
     rounded = False
+
+    def __init__(self, pixel_dtype: torch.dtype = torch.float32) -> None:
+        self._pixel_dtype = pixel_dtype
 
     def read_settings(self, files: Checkpoint) -> Any:
         """Read a checkpoint's `Emu3Config`.
@@ -101,14 +115,15 @@ class Emu3:
                 "Use a checkpoint with all parts, such as BAAI/Emu3-Gen-hf.",
             )
             return PixelDecoder(None, None, lacking)
-        module = module.float().to(device).eval().requires_grad_(False)
+        codebook = module.quantize.embedding.weight.detach().to(device, torch.float32)
+        module = module.to(device, self._pixel_dtype).eval().requires_grad_(False)
 
         @torch.inference_mode()
         def decode(codes: Tensor) -> Tensor:
             pixels: Tensor = module.decode(codes)
             return pixels
 
-        return PixelDecoder(module.quantize.embedding.weight, decode)
+        return PixelDecoder(codebook, decode)
 
     def code_number(self, name: str) -> int | None:
         """Return the image tokenizer's number of a code token, None for another token."""

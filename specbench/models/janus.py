@@ -47,6 +47,7 @@ from specbench.models.load import (
     unloadable,
 )
 from specbench.models.pair import ModelPair
+from specbench.models.pixels import read_pixel_dtype
 from specbench.models.published import check_engine
 from specbench.schema.model import ModelConfig
 from specbench.schema.reading import Reader
@@ -59,14 +60,15 @@ def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options:
         config: The model entry; a smaller Janus-Pro can draft for a larger one.
         needs: What the methods need of the models; the draft is left out where none needs it.
         options: The further keys of the entry's loader: `grid` (rows, columns), `template` (the
-            prompt, with `CAPTION` in it) and `begin` (name of the token that begins a picture and
-            ends the prompt).
+            prompt, with `CAPTION` in it), `begin` (name of the token that begins a picture and
+            ends the prompt) and `pixel_dtype` (in which pixels are computed).
 
     Raises:
         ConfigError: If an option is not valid.
         ModelError: If a checkpoint is missing, does not fit in memory or cannot be read.
     """
-    reader = Reader(options, "model.loader", ("grid", "template", "begin"))
+    reader = Reader(options, "model.loader", ("grid", "template", "begin", "pixel_dtype"))
+    drawn = read_pixel_dtype(reader)
     grid = read_grid(reader.mapping("grid"), reader.path("grid"))
     template, begin = reader.text("template"), reader.text("begin")
     if CAPTION not in template:
@@ -82,7 +84,7 @@ def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options:
     for role, each in {"target": files, **drafts}.items():
         module = load_module(each, dtype)
         if decoder is None:
-            decoder = JanusPixels(module.model.vqmodel, device)
+            decoder = JanusPixels(module.model.vqmodel, device, drawn)
             check_grid(grid, module.config.vq_config.num_patches, each.source)
         else:
             rows = captions.for_draft(load_tokenizer(each, config), each.source)
@@ -268,27 +270,31 @@ class JanusCaptions:
 
 
 class JanusPixels:
-    """The decoder half of Janus's image tokenizer, in float32.
+    """The decoder half of Janus's image tokenizer.
 
     Args:
         vqmodel: transformers' `JanusVQVAE`.
         device: Where to compute.
+        dtype: In what to compute.
 
     Attributes:
         rows: [K, 8], the codes as they are stored.
         codebook: [K, 8], every code of length one, as the decoder reads them.
     """
 
-    def __init__(self, vqmodel: Any, device: torch.device) -> None:
-        self._decoder = vqmodel.decoder.float().to(device)
-        self._to_latents = vqmodel.post_quant_conv.float().to(device)
+    def __init__(
+        self, vqmodel: Any, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self._decoder = vqmodel.decoder.to(device, dtype)
+        self._to_latents = vqmodel.post_quant_conv.to(device, dtype)
         self.rows = vqmodel.quantize.embedding.weight.detach().to(device, torch.float32)
         self.codebook = F.normalize(self.rows, dim=-1)
+        self._latents = F.normalize(self.rows.to(dtype), dim=-1)
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
         """Return pixels [1, 3, H, W] in -1 to 1 of codes [1, h, w]."""
-        latents = F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
+        latents = F.embedding(codes, self._latents).permute(0, 3, 1, 2)
         decoded: Tensor = self._decoder(self._to_latents(latents))
         return decoded
 

@@ -57,9 +57,11 @@ class SpeculativeJacobi(Decoder):
         initial: What empty columns hold: "random", "uniform", "copy_left", "copy_up",
             "sample_left", or a part.
         acceptance: Which drafts are committed: "ratio", "oracle", or a part.
+        tail: Tokens at the end of the answer that no window reaches, so that they are drawn one
+            by one; releases have such tails, and their published forwards contain them.
 
     Raises:
-        ConfigError: If the window is less than one, or a word names no part.
+        ConfigError: If the window is less than one, the tail below zero, or a word names no part.
     """
 
     def __init__(
@@ -68,9 +70,11 @@ class SpeculativeJacobi(Decoder):
         coupling: Coupling | str = "fresh",
         initial: Initial | str = "random",
         acceptance: Acceptance | str = "ratio",
+        tail: int = 0,
     ) -> None:
         check_whole("window", window, 1)
-        self._columns = int(window)
+        check_whole("tail", tail, 0)
+        self._columns, self._tail = int(window), int(tail)
         self._coupling = _part("coupling", coupling, COUPLINGS)
         self._initial = _part("initial", initial, INITIALS)
         self._acceptance = _part("acceptance", acceptance, ACCEPTANCES)
@@ -100,8 +104,8 @@ class SpeculativeJacobi(Decoder):
         tally.add(committed[-1:], Count(0, 0, 1, 0, 1, prompt.shape[1]))
 
         while tally.cut is None:
-            left = request.max_new_tokens - len(tally.tokens) - 1
-            count = min(self._columns - 1, left)
+            left = request.max_new_tokens - self._tail - len(tally.tokens) - 1
+            count = min(self._columns - 1, max(left, 0))
             base = cache.lengths[0]
             clock.launch()
             fed = window.fill(committed, count)

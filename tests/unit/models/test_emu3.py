@@ -15,7 +15,7 @@ from specbench.decoding.loops.jacobi import Jacobi
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.decoding.request import Request
 from specbench.decoding.tree import TreeMask
-from specbench.errors import ModelError
+from specbench.errors import ConfigError, ModelError
 from specbench.law import Guidance, Law
 from specbench.models import checkpoint
 from specbench.models.emu3 import Emu3, load
@@ -216,6 +216,22 @@ def test_pixels_are_those_of_transformers(pair, reference):
     assert (pair.image.pixels(tokens) == to_pixels(want, rounded=False)).all()
     codebook = reference.model.vqmodel.quantize.embedding.weight
     torch.testing.assert_close(pair.image.vectors("codebook"), codebook.float())
+
+
+def test_pixels_can_be_drawn_in_bfloat16_as_sjd_does(folder, pair):
+    tokens = [*TOKENS, EOS]
+    half = Emu3ForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    with torch.inference_mode():
+        want = half.decode_image_tokens(
+            image_tokens=torch.tensor([tokens]), height=ROWS, width=COLUMNS
+        )
+    drawing = load(entry(folder), **LAYOUT, pixel_dtype="bfloat16")
+    got = drawing.image.pixels(tokens)
+    assert (got == to_pixels(want, rounded=False)).all()
+    assert (got != pair.image.pixels(tokens)).any()
+    assert torch.equal(drawing.image.vectors("rows"), pair.image.vectors("rows"))
+    with pytest.raises(ConfigError, match="pixel_dtype"):
+        load(entry(folder), **LAYOUT, pixel_dtype="half")
 
 
 def test_a_checkpoint_without_pixels_still_decodes(folder, tmp_path):

@@ -231,6 +231,20 @@ def test_pixels_are_those_of_transformers(folder, pair, module):
     torch.testing.assert_close(pair.image.vectors("embeddings").double(), want, atol=1e-5, rtol=0)
 
 
+def test_pixels_can_be_drawn_in_bfloat16_as_the_authors_do(folder, pair):
+    tokens = picture(pair)
+    half = JanusForConditionalGeneration.from_pretrained(
+        folder / "target", dtype=torch.bfloat16
+    ).eval()
+    with torch.inference_mode():
+        decoded = half.decode_image_tokens(torch.tensor([tokens]) - len(WORDS))[0].float().numpy()
+    want = np.clip((decoded + 1) / 2 * 255, 0, 255).astype(np.uint8)
+    got = load(folder, loader={"pixel_dtype": "bfloat16"}).image.pixels(tokens)
+    apart = np.abs(got.astype(int) - want.astype(int))
+    assert apart.max() <= 1 and (apart == 0).mean() > 0.95
+    assert (got != pair.image.pixels(tokens)).mean() > 0.2
+
+
 def test_a_smaller_janus_drafts(folder):
     pair = load_entry(
         "janus_pro_7b",

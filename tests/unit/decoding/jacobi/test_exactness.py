@@ -49,6 +49,14 @@ def test_law_equals_the_targets(coupling, initial):
 
 
 @pytest.mark.parametrize("coupling", ["fresh", "maximal"])
+def test_a_tail_keeps_the_law(coupling):
+    models = table_pair(vocab=2, order=2)
+    decoder = SpeculativeJacobi(3, coupling, tail=2)
+    got = family_law(decoder, models, Law(), 5, coupling, initial_law=False)
+    assert distance(got, true_law(models, Law(), TEXT, 5)) < 1e-12
+
+
+@pytest.mark.parametrize("coupling", ["fresh", "maximal"])
 def test_law_equals_the_targets_under_a_warped_law_with_history(coupling):
     law = Law(temperature=0.7, top_k=2, repetition_penalty=1.5)
     assert on_text(coupling, "random", law, vocab=3, count=3, window=2) < 1e-12

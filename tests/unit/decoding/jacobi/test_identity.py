@@ -150,6 +150,23 @@ def test_the_ledger_counts_the_window():
     assert emitted == 30
 
 
+def test_a_tail_is_drawn_one_by_one():
+    """Windows shrink towards it, as in the releases; the tokens stay those of plain decoding."""
+    models = table_pair(vocab=4, sharpness=2.0)
+    plain = generate(Autoregressive(), models, Law(), count=30)
+    got = generate(SpeculativeJacobi(5, acceptance="oracle", tail=9), models, Law(), count=30)
+    assert got.tokens == plain.tokens
+    emitted = 1
+    for count in [r.count for r in got.rounds][1:]:
+        assert count.target_tokens == max(min(5, 21 - emitted), 1)
+        emitted += count.emitted
+    assert [r.count.emitted for r in got.rounds[-9:]] == [1] * 9
+    whole = generate(SpeculativeJacobi(5, tail=99), models, Law(), count=30)
+    assert len(whole.rounds) == 30
+    with pytest.raises(ConfigError, match="tail=-1"):
+        SpeculativeJacobi(5, tail=-1)
+
+
 def test_stop_tokens_end_the_text():
     models = table_pair(vocab=4)
     for seed in range(8):
