@@ -72,43 +72,29 @@ class LengthCache:
         """Move the slots `start + kept` of a row to `start`."""
 
 
-class KVCache(LengthCache):
-    """Keys and values of every layer in two preallocated tensors.
+class SlotCache(LengthCache):
+    """Keys and values of every layer in preallocated tensors, which may differ in their shapes.
 
     Args:
-        layers: L.
         batch: B.
-        heads: H.
         capacity: S.
-        head_width: D.
-        dtype: Element type of keys and values.
-        device: Where they live.
-        store: Memory of a dead cache of the same sizes, to be used again; None for fresh memory.
-
-    Attributes:
-        keys: One [B, H, S, D] view for each layer.
-        values: One [B, H, S, D] view for each layer.
+        stores: The memory, each [..., B, H, S, D] with H and D of its own.
+        keys: One [B, H, S, D] view for each layer; None for a layer that keeps nothing.
+        values: One [B, H, S, D] view for each layer; None likewise.
     """
 
     def __init__(
         self,
-        layers: int,
         batch: int,
-        heads: int,
         capacity: int,
-        head_width: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        store: Tensor | None = None,
+        stores: Sequence[Tensor],
+        keys: Sequence[Tensor | None],
+        values: Sequence[Tensor | None],
     ) -> None:
         super().__init__(batch, capacity)
-        shape = (2, layers, batch, heads, capacity, head_width)
-        if store is None:
-            store = torch.zeros(shape, dtype=dtype, device=device)
-        assert store.shape == shape
-        self._store = store
-        self.keys: tuple[Tensor, ...] = self._store[0].unbind(0)
-        self.values: tuple[Tensor, ...] = self._store[1].unbind(0)
+        self._stores = tuple(stores)
+        self.keys = tuple(keys)
+        self.values = tuple(values)
         self._padding: tuple[int, ...] | None = None
 
     @property
@@ -125,14 +111,9 @@ class KVCache(LengthCache):
         self._padding = tuple(widths) if widths and any(widths) else None
 
     @property
-    def store(self) -> Tensor:
-        """Keys and values of all layers, [2, L, B, H, S, D]."""
-        return self._store
-
-    @property
     def bytes(self) -> int:
         """Memory that the cache holds, in bytes."""
-        return int(self._store.numel() * self._store.element_size())
+        return sum(store.nbytes for store in self._stores)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values behind each row's length and return all of them.
@@ -148,6 +129,7 @@ class KVCache(LengthCache):
             Views [B, H, longest + T, D] of the stored keys and values.
         """
         stored_keys, stored_values = self.keys[layer], self.values[layer]
+        assert stored_keys is not None and stored_values is not None
         count = keys.shape[2]
         start = self.lengths[0]
         if self.uniform:
@@ -155,7 +137,7 @@ class KVCache(LengthCache):
             stored_values.narrow(2, start, count).copy_(values)
             end = start + count
         else:
-            rows, slots = self._slots(count)
+            rows, slots = self._slots(count, stored_keys.device)
             stored_keys[rows, :, slots] = keys.transpose(1, 2)
             stored_values[rows, :, slots] = values.transpose(1, 2)
             end = max(self.lengths) + count
@@ -170,8 +152,7 @@ class KVCache(LengthCache):
         """Count `count` written tokens in every row."""
         self.lengths = [length + count for length in self.lengths]
 
-    def _slots(self, count: int) -> tuple[Tensor, Tensor]:
-        device = self._store.device
+    def _slots(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         starts = to_device(self.lengths, device)
         rows = torch.arange(len(self.lengths), device=device)[:, None]
         return rows, starts[:, None] + torch.arange(count, device=device)
@@ -187,12 +168,53 @@ class KVCache(LengthCache):
             super().keep(base, indices)
             return
         if any(index != offset for offset, index in enumerate(kept)):
-            slots = to_device(kept, self._store.device) + base[0]
-            moved = self._store.index_select(4, slots)
-            self._store[..., base[0] : base[0] + len(kept), :] = moved
+            for store in self._stores:
+                self._move(store, base[0], kept)
         self.lengths = [base[0] + len(kept)] * rows
 
     def _gather(self, row: int, start: int, kept: Sequence[int]) -> None:
-        index = to_device(kept, self._store.device) + start
-        moved = self._store[:, :, row].index_select(3, index)
-        self._store[:, :, row, :, start : start + len(kept)] = moved
+        for store in self._stores:
+            self._move(store.select(-4, row), start, kept)
+
+    def _move(self, store: Tensor, start: int, kept: Sequence[int]) -> None:
+        slots = to_device(kept, store.device) + start
+        store[..., start : start + len(kept), :] = store.index_select(-2, slots)
+
+
+class KVCache(SlotCache):
+    """Keys and values of equal layers in one preallocated tensor.
+
+    Args:
+        layers: L.
+        batch: B.
+        heads: H.
+        capacity: S.
+        head_width: D.
+        dtype: Element type of keys and values.
+        device: Where they live.
+        store: Memory of a dead cache of the same sizes, to be used again; None for fresh memory.
+
+    Attributes:
+        store: Keys and values of all layers, [2, L, B, H, S, D].
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        heads: int,
+        capacity: int,
+        head_width: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        store: Tensor | None = None,
+    ) -> None:
+        shape = (2, layers, batch, heads, capacity, head_width)
+        if store is None:
+            store = torch.zeros(shape, dtype=dtype, device=device)
+        assert store.shape == shape
+        self.store = store
+        super().__init__(batch, capacity, (store,), store[0].unbind(0), store[1].unbind(0))

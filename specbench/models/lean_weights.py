@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from specbench.models.linear import Linear, linear
+from specbench.models.long_rope import original_length
 from specbench.models.norm import HeadNorm, LayerHeadNorm, RMSHeadNorm
 
 SUPPORTED_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -92,6 +93,7 @@ def _plain(config: Any) -> bool:
         config.hidden_act == "silu"
         and getattr(config, "pretraining_tp", 1) in (1, None)
         and not getattr(config, "quantization_config", None)
+        and original_length(config) is None
     )
 
 

@@ -254,6 +254,8 @@ def load_model(
     """
     placement: Mapping[str, Any] = {"device_map": config.device_map} if config.device_map else {}
     settings = read_settings(files)
+    if config.engine == "transformers" or config.device_map or not supports(settings):
+        CausalLM.check(settings, files.source)
     try:
         with quiet():
             module = AutoModelForCausalLM.from_pretrained(

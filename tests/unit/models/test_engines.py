@@ -42,10 +42,7 @@ def engine_of(reference, folder, name, engine):
         tiny_checkpoints.write(folder, name), dtype=torch.float64
     ).eval()
     if engine == "transformers":
-        model = CausalLM(module, name)
-        if name == "mistral_window":
-            model.context = 256
-        return model
+        return CausalLM(module, name)
     lean = LeanDecoder(module, name, CPU, torch.float64)
     return StaticDecoder(lean) if engine == "static" else lean
 
@@ -67,8 +64,6 @@ def random_tokens(count, seed=0):
 
 @pytest.mark.parametrize(("name", "engine"), CASES)
 def test_prefill_steps_and_chunks_equal_full_recomputation(reference, folder, name, engine):
-    if (name, engine) == ("mistral_window", "transformers"):
-        pytest.skip("the transformers engine caps the context at the sliding window")
     model = engine_of(reference, folder, name, engine)
     tokens = random_tokens(40)
     expected = full(reference(name), tokens)
@@ -82,8 +77,6 @@ def test_prefill_steps_and_chunks_equal_full_recomputation(reference, folder, na
 
 @pytest.mark.parametrize(("name", "engine"), CASES)
 def test_rolled_back_forward_equals_full_recomputation(reference, folder, name, engine):
-    if (name, engine) == ("mistral_window", "transformers"):
-        pytest.skip("the transformers engine caps the context at the sliding window")
     model = engine_of(reference, folder, name, engine)
     tokens, wrong = random_tokens(30), random_tokens(12, seed=9)
     cache = model.new_cache(1, 64)
@@ -100,8 +93,6 @@ TREE = (-1, -1, 0, 0, 1, 2, 4, 4)
 def test_tree_masked_forward_and_kept_path_equal_full_recomputation(
     reference, folder, name, engine
 ):
-    if (name, engine) == ("mistral_window", "transformers"):
-        pytest.skip("the transformers engine caps the context at the sliding window")
     model = engine_of(reference, folder, name, engine)
     tokens = random_tokens(14)
     nodes = random_tokens(len(TREE), seed=3)
@@ -148,8 +139,6 @@ def test_a_tree_fed_level_by_level_equals_the_tree_fed_at_once(reference, folder
 
 @pytest.mark.parametrize(("name", "engine"), CASES)
 def test_rows_of_different_lengths_equal_single_rows(reference, folder, name, engine):
-    if (name, engine) == ("mistral_window", "transformers"):
-        pytest.skip("the transformers engine caps the context at the sliding window")
     model = engine_of(reference, folder, name, engine)
     first, second = random_tokens(22), random_tokens(22, seed=5)
     cache = model.new_cache(2, 64)
