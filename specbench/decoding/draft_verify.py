@@ -98,7 +98,10 @@ class DraftVerify(Decoder):
         logits = target.forward(prompt, cache, last=wanted, taps=taps)
         clock.lap(Segment.TARGET)
         committed = list(request.prompt)
-        token = next_token(logits[:, -1], request, history, len(committed))
+        if self.verifier.greedy_start:
+            token = request.law.argmax(logits[:, -1], history.now())
+        else:
+            token = next_token(logits[:, -1], request, history, len(committed))
         history.commit(token[:, None])
         committed += read(token, clock)
         prefill = Prefill(logits, tuple(taps.states) if taps else ())

@@ -6,8 +6,9 @@ its nearest stored states, those whose next token was that very token give their
 
 Read in the authors' code (`generate.py`, `index.py`, `embed_data.py`, `evaluate.py` arguments of
 their README): the last, normed hidden state; 64 components; 50 neighbours; the 10 nearest that
-agree, 10 tokens of each. The authors verify the continuations as separate rows; here they share
-one tree on equal prefixes, which changes the cost and not what can be accepted.
+agree, 10 tokens of each, of which the newest token is the first: 9 are drafted. The authors verify
+the continuations as separate rows; here they share one tree on equal prefixes, which changes the
+cost and not what can be accepted.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class DenseRetrieval(Drafter):
         datastore: Location | str,
         neighbours: int = 50,
         drafts: int = 10,
-        continuation: int = 10,
+        continuation: int = 9,
         exact: bool = False,
     ) -> None:
         check_whole("neighbours", neighbours, 1)

@@ -12,10 +12,11 @@ which Bayesian optimisation suggests; the first and the last block are never tou
 begins with every second block, whose own score is not taken; it ends for good above a score of
 0.93, after 300 candidates in a row without gain, or after 1000 candidates.
 
-Two things differ. The release reads the first 51 tokens of the answer, behind a copy of the
+Three things differ. The release reads the first 51 tokens of the answer, behind a copy of the
 prompt's keys and values; here it is the last ones, as the paper says, and nothing is copied (see
 `agreement`). The release's search goes on from one request to the next; here that is so where a
-run carries state, else each sample begins anew.
+run carries state, else each sample begins anew. And it waits for two tokens more of the answer
+before the first candidate, and ends after 1001 of them and not 1000.
 """
 
 from __future__ import annotations

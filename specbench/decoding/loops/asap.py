@@ -75,7 +75,9 @@ class ASAp(Constrained):
     where it has not been, and after each sample, from its end upward, the sum over allowed
     tokens of probability times the bound behind them. Tokens are drawn in proportion to that
     product. The first sample has the law of grammar-constrained decoding; with more of them the
-    law converges to the target's, conditioned on the grammar.
+    law converges to the target's, conditioned on the grammar. That law is the run's at every
+    temperature; the release multiplies bounds with probabilities at temperature 1 and applies the
+    run's temperature to the product, which is the same at temperature 1, where its scripts run.
 
     A generation draws `iterations` samples and emits the last one. The trie begins empty for
     every request, and all samples are timed; the ledger books the earlier ones in the first

@@ -50,7 +50,10 @@ class CNTP(Decoder):
     processed law, as in the release (github.com/wyzjack/CNTP, README and the patched
     transformers' `_sample_reflect_perplexity`); at temperature 0 that law is certain and
     everything is plain greedy decoding. A mark is a token that is that mark alone, not a longer
-    token that contains it.
+    token that contains it. The release encodes every mark by itself and takes the first id; with
+    a tokenizer that marks the start of words that is the mark as a word of its own, and for the
+    line break the bare start of a word. The id of the mark inside a text is a mark here too, so
+    that trials end at it where the release's go on.
 
     The release copies the cache for every trial and computes the first step anew in each; here
     the trials are branches behind one cached text, and the draws of a discarded trial are never

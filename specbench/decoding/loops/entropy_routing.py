@@ -37,19 +37,19 @@ class _Route:
 class EntropyRouting(Decoder):
     """Entropy Adaptive Decoding (Simonds 2025, arXiv:2502.06833).
 
-    The mean entropy (nats, of the unprocessed logits) of the last `window` steps of the model
-    that is writing decides who writes the next token: above `tau` the large model, else the
-    small one. The window starts anew with every switch. The model that takes over first reads,
-    in one forward, the tokens that it has not seen; the ledger counts them. Nothing is
-    verified: the output follows neither model's law.
+    The mean entropy (bits, of the unprocessed logits) of the last `window` steps decides who
+    writes the next token: above `tau` the large model, else the small one. The model that takes
+    over first reads, in one forward, the tokens that it has not seen; the ledger counts them.
+    Nothing is verified: the output follows neither model's law.
 
     Before the first step nothing is known and the entropy counts as infinite, so the prompt
-    goes to the large model. There is no official code, and of the paper only the abstract
-    could be read: the window and the least stay are choices of this project (a least stay keeps
-    two models from handing every other token over).
+    goes to the large model. No code is public, and the paper was read through two reviews that
+    agree on bits, a window of 5 steps and a least stay. They do not give the stay's length, nor
+    say whether the window holds steps of both models: here it holds those since the last switch,
+    which is the same while the stay is no shorter than the window.
 
     Args:
-        tau: Threshold in nats. 0 keeps the large model always, which is plain decoding;
+        tau: Threshold in bits. 0 keeps the large model always, which is plain decoding;
             infinity keeps the small one, which is plain decoding of the draft.
         window: Steps that are averaged.
         dwell: Least number of tokens that a model writes before the other may take over.
@@ -86,14 +86,14 @@ class EntropyRouting(Decoder):
             token = next_token(logits, route.request, route.history, len(committed))
             large.history.commit(token[:, None])
             small.history.commit(token[:, None])
-            uncertainty = entropy(widened(logits).softmax(-1))
-            chosen, nats = read(torch.cat((token.double(), uncertainty.double())), clock)
+            uncertainty = entropy(widened(logits).softmax(-1)) / math.log(2)
+            chosen, bits = read(torch.cat((token.double(), uncertainty.double())), clock)
             committed.append(int(chosen))
             check_cache(route.cache, committed)
             work = (1, len(missed), 0, 0) if route is large else (0, 0, 1, len(missed))
             tally.add([int(chosen)], Count(0, 0, 1, 0, *work))
 
-            recent.append(nats)
+            recent.append(bits)
             stay += 1
             wanted = large if self._uncertain(recent) else small
             if wanted is not route and stay >= self._dwell:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.decoding.assembly import Places
+from specbench.decoding.assembly import Places, complete
 from specbench.decoding.growth import Growth
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree, DrawKind, depths_of
@@ -169,7 +169,9 @@ class StaticTree(Topology):
         paths: Rank paths of the nodes, such as [[0], [1], [0, 0]].
         widths: Instead of paths: the number of children on each level.
         replacement: Draw siblings with replacement. Equal siblings become one node, and each
-            draw stays recorded. A greedy draft takes its most probable tokens either way.
+            draw stays recorded.
+        copies: Whether a greedy draft that draws with replacement draws its argmax again and
+            again, so that the tree is a chain; else it takes its most probable tokens.
 
     Attributes:
         shape: The shape.
@@ -186,6 +188,7 @@ class StaticTree(Topology):
         paths: Sequence[Sequence[int]] | None = None,
         widths: Sequence[int] | None = None,
         replacement: bool = False,
+        copies: bool = False,
     ) -> None:
         if (paths is None) == (widths is None):
             raise ConfigError(
@@ -198,6 +201,7 @@ class StaticTree(Topology):
         elif widths is not None:
             self._set_shape(TreeShape.from_widths(widths))
         self._replacement = replacement
+        self._copies = copies
 
     def _set_shape(self, shape: TreeShape) -> None:
         self.shape = shape
@@ -211,6 +215,8 @@ class StaticTree(Topology):
 
     def grow(self, growth: Growth) -> DraftTree | None:
         """Feed the inner nodes of one level after another and draw the children of each."""
+        if growth.greedy and self._copies:
+            return self._grow_copies(growth)
         device = growth.device
         if device not in self._levels:
             self._levels[device] = levels(self.shape, device)
@@ -224,6 +230,15 @@ class StaticTree(Topology):
             return growth.finish_places(DrawKind.POINT, self._places(len(grown)))
         kind = DrawKind.WITH_REPLACEMENT if self._replacement else DrawKind.WITHOUT_REPLACEMENT
         return growth.finish(kind)
+
+    def _grow_copies(self, growth: Growth) -> DraftTree:
+        """Draw the one token that every sibling would be, level after level."""
+        depth = min(growth.depth, self.shape.depth)
+        ids = torch.full((1,), -1, dtype=torch.int64, device=growth.device)
+        for level in range(depth):
+            laws = growth.expand(ids) if level else growth.expand_root()
+            ids = growth.add(ids, growth.draw(laws))
+        return growth.finish_places(DrawKind.POINT, complete(1, depth))
 
     def _places(self, depth: int) -> Places:
         """Return where the nodes of the first `depth` levels stand."""

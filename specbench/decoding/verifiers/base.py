@@ -111,9 +111,11 @@ class Verifier:
 
     Attributes:
         needs: What the model pair must have, such as "image" for a rule over codebooks.
+        greedy_start: Whether the first token of a request is the target's argmax under every law.
     """
 
     needs: frozenset[str] = frozenset()
+    greedy_start: bool = False
 
     def prepare(self, models: ModelPair) -> None:
         """Look at the loaded models once, before anything is timed."""

@@ -7,15 +7,23 @@ norm((p - l q)+), so that no token is emitted with probability above p / l.
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
-from specbench.decoding.verifiers.base import Scored
+from specbench.decoding.verifiers.base import Scored, Verdict
+from specbench.decoding.verifiers.relaxed_match import RelaxedMatch
 from specbench.decoding.verifiers.rrs import check_lenience
 from specbench.decoding.verifiers.token_sd import TokenSD, chain_law
 
 
 class LenientSD(TokenSD):
-    """Lossy speculative sampling on a chain. At temperature 0 it matches the argmax.
+    """Lossy speculative sampling on a chain.
+
+    At temperature 0 a draft token x is kept where p(x) >= l max p, p being the target's softmax at
+    temperature 1; the first other token is replaced by the argmax. The appendix prints that test
+    with the sign turned around, which would keep the least likely tokens; the acceptance that its
+    table 5 reports needs this one.
 
     Args:
         lenience: l in (0, 1]. 1 is speculative sampling, token for token; the smaller, the more
@@ -25,7 +33,30 @@ class LenientSD(TokenSD):
     def __init__(self, lenience: float) -> None:
         check_lenience(lenience)
         self._lenience = lenience
+        self._at_zero = NearArgmax(lenience)
+
+    def verify(self, scored: Scored) -> list[Verdict]:
+        """Return the accepted prefix and the next token of each row's chain."""
+        if scored.law.greedy and scored.tree.size and self._lenience < 1:
+            return self._at_zero.verify(scored)
+        return super().verify(scored)
 
     def draft_law(self, scored: Scored, target: Tensor) -> Tensor:
         """Return the draft's law times the lenience, [B, N, V]."""
         return chain_law(scored, target) * self._lenience
+
+
+class NearArgmax(RelaxedMatch):
+    """Accept a draft token that is almost as probable as the argmax.
+
+    Args:
+        share: Least probability that is accepted, as a share of the argmax's, above 0.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._least = math.log(share)
+
+    def passes(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Say which tokens' logits are near enough to the largest, [B, N]."""
+        own = logits.gather(-1, tokens[..., None]).squeeze(-1)
+        return own.double() >= logits.amax(-1).double() + self._least

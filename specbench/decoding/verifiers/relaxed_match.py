@@ -67,7 +67,9 @@ class TopKAccept(RelaxedMatch):
     The baseline that AutoJudge is compared with (Garipov et al. 2025, "AutoJudge: Judge Decoding
     Without Manual Annotation"; garipovroma/autojudge, eval/generation_utils.py), where both
     models are greedy and a rejected token is replaced by the target's argmax. The released loop
-    emits no bonus token after full acceptance; this one does. Above temperature 0 the replacement
+    emits no bonus token after full acceptance; this one does. Its K tokens are those that follow
+    the draft token and not those of its own place: a slice of the logits is taken one place too
+    late. Above temperature 0 the replacement
     is drawn from the target's law. Of equal logits the lowest index comes first.
 
     Args:

@@ -21,15 +21,18 @@ class TypicalAccept(Verifier):
     """Lossy and deterministic: given the draft, no random number is used.
 
     The token after the path is the target's argmax, which roots the next draft, so that every
-    round keeps at least one token of the target's own. At temperature 0 the released code
-    matches the argmax, and so does this. The entropy is exact; the released code adds 1e-5
-    inside its logarithm.
+    round keeps at least one token of the target's own; so is the first token of a request, as in
+    the release (`generate_candidates`, which is called with `fast`). At temperature 0 the release
+    matches the argmax, and so does this. The entropy is exact; the release adds 1e-5 inside its
+    logarithm.
 
     Args:
         epsilon: The highest threshold, in (0, 1]. At 1 nothing but the argmax is ever emitted.
         delta: Weight of exp(-H) in the threshold, above 0. The authors recommend the square root
             of epsilon.
     """
+
+    greedy_start = True
 
     def __init__(self, epsilon: float, delta: float) -> None:
         if not (0 < epsilon <= 1 and delta > 0):

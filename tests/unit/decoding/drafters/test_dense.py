@@ -96,7 +96,7 @@ def proposals_match(decoder, models, texts, count=40):
     matches = []
     for scored, _ in seen:
         end = scored.positions[0]
-        room = min(10, 2 + count - end - 1)
+        room = min(9, 2 + count - end - 1)
         expected = pairs_of_brute_force(texts, tokens[end - 2], tokens[end - 1], room)
         found = ["".join(map(str, path)) for path in paths_of(scored.tree)]
         matches.append(set(found) == expected and len(found) == len(expected))

@@ -11,6 +11,7 @@ from specbench.decoding.loops.entropy_routing import EntropyRouting
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
+from specbench.models.table import TableModel
 from tests.unit.decoding.loops.references import (
     checkpoint_pair,
     counts,
@@ -57,7 +58,7 @@ def reference(models, law, prompt, count, tau, window, dwell):
         text.append(int(logits.argmax()))
         writers.append(large)
         raw = logits_after(model, Law(), text[:-1])
-        recent.append(entropy_of(raw))
+        recent.append(entropy_of(raw) / math.log(2))
         stay += 1
         mean = sum(recent[-window:]) / len(recent[-window:])
         if (mean > tau) is not large and stay >= dwell:
@@ -75,17 +76,25 @@ def test_the_rule_on_tables(law, window, dwell):
     switches = 0
     for seed in range(4):
         models = table_pair(vocab=5, seed=seed, sharpness=2.0)
-        tokens, writers = reference(models, law, (0, 1), 40, 0.9, window, dwell)
-        got = generate(EntropyRouting(0.9, window, dwell), models, law, count=40)
+        tokens, writers = reference(models, law, (0, 1), 40, 1.3, window, dwell)
+        got = generate(EntropyRouting(1.3, window, dwell), models, law, count=40)
         assert list(got.tokens) == tokens
         assert written_by_large(got) == writers
         switches += sum(a != b for a, b in zip(writers, writers[1:], strict=False))
     assert switches > 5, "the case would have shown nothing"
 
 
+@pytest.mark.parametrize(("tau", "large"), [(1.9, True), (2.1, False)])
+def test_the_threshold_is_in_bits(tau, large):
+    """A law of four equal tokens has two bits, and 1.39 nats."""
+    even = TableModel(lambda context: torch.zeros(4, dtype=torch.float64), 4)
+    got = generate(EntropyRouting(tau, 1, 1), ModelPair("even", even, even), Law(), count=6)
+    assert written_by_large(got) == [True, *[large] * 5]
+
+
 def test_a_model_stays_for_the_least_time():
     models = table_pair(vocab=5, seed=1, sharpness=2.0)
-    writers = written_by_large(generate(EntropyRouting(0.9, 1, 4), models, Law(), count=200))
+    writers = written_by_large(generate(EntropyRouting(1.3, 1, 4), models, Law(), count=200))
     turns = [i for i in range(1, 200) if writers[i] != writers[i - 1]]
     stays = [b - a for a, b in zip([0, *turns], turns, strict=False)]
     assert len(stays) > 5 and min(stays) >= 4
@@ -95,8 +104,8 @@ def test_catch_up_is_fed_once_and_counted(tmp_path):
     models = checkpoint_pair(tmp_path, "llama", noise=0.1)
     law = Law(temperature=0)
     prompt = (3, 5, 9, 11)
-    tokens, writers = reference(models, law, prompt, 60, 2.6, 2, 2)
-    got = generate(EntropyRouting(2.6, 2, 2), models, law, prompt, 60)
+    tokens, writers = reference(models, law, prompt, 60, 3.75, 2, 2)
+    got = generate(EntropyRouting(3.75, 2, 2), models, law, prompt, 60)
     assert list(got.tokens) == tokens, "a model that caught up must see what a prefill shows"
     assert written_by_large(got) == writers
     assert 10 < sum(writers) < 50
@@ -119,7 +128,7 @@ def test_a_switch_without_catch_up_is_noticed(monkeypatch):
 
     monkeypatch.setattr(type(models.draft), "forward", lazy)
     with pytest.raises(AssertionError):
-        generate(EntropyRouting(0.9, 1, 1), models, Law(temperature=0), count=40)
+        generate(EntropyRouting(1.3, 1, 1), models, Law(temperature=0), count=40)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ CASES = {
     "paths": (lambda: StaticTree(paths=PATHS), GREEDY),
     "widths": (lambda: StaticTree(widths=[3, 2, 2]), GREEDY),
     "with replacement": (lambda: StaticTree(widths=[2, 2], replacement=True), GREEDY),
+    "copies": (lambda: StaticTree(widths=[3, 2, 2], replacement=True, copies=True), GREEDY),
     "chain": (lambda: KChains(3, 4), GREEDY),
     "top plus one": (lambda: TopPlusOne(3, 3), GREEDY),
     "top plus one, sampled": (lambda: TopPlusOne(3, 3), Law(top_k=4)),
@@ -47,6 +48,18 @@ def test_nothing_differs_from_a_tree_that_was_read(case, depth, monkeypatch):
     if read.draws.law is not None:
         assert torch.equal(tree.draws.law, read.draws.law)
     assert growth._slots == reader._slots
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_copies_of_the_argmax_are_one_chain(depth):
+    """What Multi-Candidate Speculative Decoding draws with replacement at temperature 0."""
+    tree, _ = grown("copies", depth)
+    best, _ = grown("widths", depth)
+    chain = [0]
+    while best.children[chain[-1] + 1]:
+        chain.append(best.children[chain[-1] + 1][0])
+    assert tree.parents == tuple(range(-1, depth - 1))
+    assert tree.tokens[0].tolist() == best.tokens[0, chain].tolist()
 
 
 @pytest.mark.parametrize("case", ["widths", "top plus one, sampled"])

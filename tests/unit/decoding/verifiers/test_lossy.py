@@ -35,9 +35,21 @@ def test_lenience_one_is_speculative_sampling_token_for_token(law, seed):
     exact = generate(token_sd(3, TokenSD()), models, law, count=60, seed=seed)
     same = generate(token_sd(3, LenientSD(1.0)), models, law, count=60, seed=seed)
     assert ledger(exact) == ledger(same)
-    if not law.greedy:
-        loose = generate(token_sd(3, LenientSD(0.3)), models, law, count=60, seed=seed)
-        assert loose.tokens != exact.tokens
+    loose = generate(token_sd(3, LenientSD(0.3)), models, law, count=60, seed=seed)
+    assert loose.tokens != exact.tokens
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("lenience", "path"), [(1.0, 0), (0.61, 0), (0.59, 1), (0.41, 1), (0.39, 2)]
+)
+def test_lenience_at_temperature_zero_compares_with_the_argmax(lenience, path, dtype):
+    """0.3 against 0.5 is a share of 0.6, then 0.2 against 0.5 one of 0.4."""
+    logits = torch.tensor([0.5, 0.3, 0.2], dtype=dtype).log().expand(1, 3, 3) + 4
+    tree = DraftTree.chain(torch.tensor([[1, 2]]))
+    scored = Scored(tree, logits, GREEDY, None, (Streams(0),), (1,))
+    verdict = LenientSD(lenience).verify(scored)[0]
+    assert verdict.tokens == ((1, 2)[:path] + (0,))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +152,16 @@ def test_typical_at_one_emits_only_the_argmax():
     assert [r.count.accepted for r in got.rounds[1:]] == [0] * 29
     follow = generate(Autoregressive(), models, GREEDY, (0, 1, got.tokens[0]), count=29)
     assert got.tokens[1:] == follow.tokens
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_typical_begins_with_the_argmax_whatever_the_law(seed):
+    models = table_pair(vocab=5, seed=seed, sharpness=0.2)
+    law = Law(repetition_penalty=1.5)
+    greedy = generate(Autoregressive(), models, Law(temperature=0, repetition_penalty=1.5), count=1)
+    for number in range(5):
+        decoder = token_sd(3, TypicalAccept(0.5, 0.5))
+        assert generate(decoder, models, law, count=1, seed=number).tokens == greedy.tokens
 
 
 def test_typical_at_temperature_zero_is_greedy_matching():

@@ -1,0 +1,31 @@
+"""Shipped defaults are those of the authors' code, where a user would not see a difference."""
+
+from __future__ import annotations
+
+import pytest
+
+from specbench.schema import catalog
+
+PUBLISHED = {
+    # liuxukun2000/Adaptix, DraftRetriever/src/lib.rs and mcts_sub.rs
+    ("aded", "simulations"): 150,
+    ("aded", "draft_length"): 4,
+    ("aded", "sentences"): 24,
+    ("aded", "choices"): 24,
+    ("aded", "candidates"): 12,
+    ("aded", "window"): 16,
+    ("aded", "step"): 0.04,
+    ("aded", "most"): 3.0,
+    # DReSD.generate: ten tokens, of which the first is the newest
+    ("dresd", "continuation"): 9,
+    # NJUNLP/MCSD, README
+    ("mcsd", "widths"): [4, 2, 2],
+    ("mcsd_wr", "widths"): [4, 2, 2],
+    # arXiv:2502.06833
+    ("ead", "window"): 5,
+}
+
+
+@pytest.mark.parametrize(("method", "key"), PUBLISHED)
+def test_a_default_is_the_published_one(method, key):
+    assert catalog.load("method", method)[key] == PUBLISHED[method, key]
