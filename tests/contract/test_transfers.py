@@ -67,6 +67,7 @@ EXEMPT = {
     "bild": WATCHING,
     "conf_sd": WATCHING,
     "draft_verify": WATCHING,
+    "hf_assisted": WATCHING,
     "dynamic_tree": RANKED,
     "dyspec": Exempt(
         lambda count: count.draft_forwards + 2, "the values of drawn tokens decide what is fed next"

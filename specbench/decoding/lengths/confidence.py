@@ -13,8 +13,8 @@ class ConfidenceStop(LengthPolicy):
 
     The common stop of self-speculation and cascades: Draft & Verify (Zhang et al. 2023), Kangaroo
     (Liu et al. 2024), SWIFT (Xia et al. 2024), BiLD (Kim et al. 2023), and assisted generation in
-    transformers (`assistant_confidence_threshold`, after Mamou et al. 2024, "Dynamic Speculation
-    Lookahead").
+    transformers without scikit-learn (`assistant_confidence_threshold`, after Mamou et al. 2024,
+    "Dynamic Speculation Lookahead"; with it the threshold moves, see `assisted.Assisted`).
 
     As in the codes of the first, third and last, the probability is that of the drawn token. With
     `keep_last` off it is the largest one: a token must not be dropped for what it is. For a greedy

@@ -9,10 +9,11 @@ from specbench.errors import ConfigError
 class Heuristic(LengthPolicy):
     """Add `increase` tokens after full acceptance, else take `decrease` away.
 
-    The schedule of assisted generation in transformers (Gante 2023; `"heuristic_transient"` of
-    `num_assistant_tokens_schedule`, read in `generation/candidate_generator.py` 5.23): plus two,
-    minus one, at least one token, from five tokens on. Here every request begins anew; the
-    `"heuristic"` schedule there carries the length from one call to the next.
+    The first schedule of assisted generation in transformers (Gante 2023; since
+    `"heuristic_transient"` of `num_assistant_tokens_schedule`, read in
+    `generation/candidate_generator.py` 5.24, whose default is `"constant"`): plus two, minus one,
+    at least one token, from five tokens on. Here every request begins anew; the `"heuristic"`
+    schedule there carries the length from one call to the next.
 
     The length of a round depends on finished rounds alone, so any exact verifier stays exact.
 

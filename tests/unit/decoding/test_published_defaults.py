@@ -21,6 +21,15 @@ PUBLISHED = {
     # NJUNLP/MCSD, README
     ("mcsd", "widths"): [4, 2, 2],
     ("mcsd_wr", "widths"): [4, 2, 2],
+    # transformers 5.24, generation/configuration_utils.py
+    ("hf_assisted", "threshold"): 0.4,
+    ("hf_assisted", "draft_length"): 20,
+    ("hf_assisted", "increase"): 0,
+    ("hf_assisted", "refit"): True,
+    ("conf_sd", "threshold"): 0.4,
+    # arXiv:2310.15141, the setting of its headline result
+    ("spectr", "chains"): 8,
+    ("spectr", "draft_length"): 8,
     # arXiv:2502.06833
     ("ead", "window"): 5,
 }
