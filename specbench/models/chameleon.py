@@ -99,7 +99,7 @@ class Chameleon:
         """
         codes = codes_slice(layout, settings.vocab_size, files.source)
         settings.norm_rows = norm_rows(files, settings)
-        module = read_module(_Language, files, settings, dtype, beside="vqmodel")
+        module = read_module(_Language, files, settings, dtype, beside=["model.vqmodel."])
         head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
         weights = body_weights(
             module.model, settings, head=head, device=device, dtype=dtype, head_first=codes.start

@@ -82,7 +82,7 @@ class Emu3:
         """
         codes = codes_slice(layout, settings.text_config.vocab_size, files.source)
         kind = Emu3ForConditionalGeneration
-        module = read_module(kind, files, settings, dtype, beside="vqmodel")
+        module = read_module(kind, files, settings, dtype, beside=["model.vqmodel."])
         head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
         weights = body_weights(
             module.model.text_model,

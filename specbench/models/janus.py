@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import JanusConfig, JanusForConditionalGeneration
 
@@ -43,14 +42,17 @@ from specbench.models.load import (
     find_all,
     load_tokenizer,
     pick_dtype,
-    quiet,
-    unloadable,
+    read_settings,
 )
+from specbench.models.one_vocabulary import read_module
 from specbench.models.pair import ModelPair
 from specbench.models.pixels import read_pixel_dtype
 from specbench.models.published import check_engine
 from specbench.schema.model import ModelConfig
 from specbench.schema.reading import Reader
+
+_EYES = ("model.vision_model.", "model.aligner.", "lm_head.")
+"""Weights that read pictures or write words, which nothing here computes."""
 
 
 def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options: Any) -> ModelPair:
@@ -120,20 +122,11 @@ def load_module(files: Checkpoint, dtype: torch.dtype) -> Any:
     """Load a checkpoint into transformers' module, without its eyes.
 
     Raises:
-        ModelError: If it is no Janus, or cannot be read.
+        ModelError: If it is no Janus, cannot be read, or lacks weights.
     """
-    try:
-        with quiet():
-            settings = JanusConfig.from_pretrained(files.location, revision=files.revision)
-            module = JanusForConditionalGeneration.from_pretrained(
-                files.location,
-                revision=files.revision,
-                config=settings,
-                dtype=dtype,
-                use_safetensors=True,
-            ).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise unloadable(files, error) from error
+    settings = read_settings(files, JanusConfig)
+    kind = JanusForConditionalGeneration
+    module = read_module(kind, files, settings, dtype, beside=_EYES)
     del module.model.vision_model, module.model.aligner  # they only read pictures
     return module
 

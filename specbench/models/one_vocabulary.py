@@ -6,7 +6,7 @@ rest, from finding files to the pair that a decoder is given, is the same and st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -142,7 +142,7 @@ def codes_slice(layout: Layout, vocabulary: int, source: str) -> slice:
 
 
 def read_module(
-    kind: Any, files: Checkpoint, settings: Any, dtype: torch.dtype, *, beside: str
+    kind: Any, files: Checkpoint, settings: Any, dtype: torch.dtype, *, beside: Sequence[str]
 ) -> Any:
     """Read a checkpoint into a module of transformers, in eval mode on the CPU.
 
@@ -151,10 +151,12 @@ def read_module(
         files: The checkpoint.
         settings: Its configuration.
         dtype: What its weights become.
-        beside: Part of the names of weights that may be missing, since nothing computes them.
+        beside: Beginnings of the names of weights that may be missing, since nothing computes
+            them.
 
     Raises:
-        ModelError: If it cannot be read, or lacks weights: the library would make them up.
+        ModelError: If it cannot be read, or lacks weights or has them in another shape: the library
+            would make them up.
     """
     try:
         with quiet():
@@ -164,14 +166,24 @@ def read_module(
                 config=settings,
                 dtype=dtype,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise unloadable(files, error) from error
-    missing = sorted(name for name in report["missing_keys"] if beside not in name)
+    unused = tuple(beside)
+    for name, *shapes in sorted(report["mismatched_keys"]):
+        if not name.startswith(unused):
+            there, here = (list(shape) for shape in shapes)
+            raise ModelError(
+                f"'{files.source}' does not fit its own configuration",
+                f"{name} is {there} in its files, and its config.json makes it {here}",
+                "Use config.json and weights of one release.",
+            )
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(unused))
     if missing:
         raise ModelError(
-            f"'{files.source}' lacks {len(missing)} weights of the language model",
+            f"'{files.source}' lacks {len(missing)} weights of the model",
             f"the first is {missing[0]}",
             "Name a complete checkpoint in the format of transformers.",
         )

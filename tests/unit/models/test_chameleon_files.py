@@ -224,6 +224,15 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path):
         load(entry(tmp_path), **LAYOUT)
 
 
+def test_weights_of_another_shape_are_named(tmp_path):
+    write(tmp_path, intermediate_size=44)
+    with pytest.raises(ModelError, match="does not fit its own configuration") as caught:
+        load(entry(tmp_path), **LAYOUT)
+    assert caught.value.why.endswith(
+        "mlp.down_proj.weight is [32, 40] in its files, and its config.json makes it [32, 44]"
+    )
+
+
 def test_codes_elsewhere_than_the_entry_says_are_refused(folder):
     with pytest.raises(ModelError, match="not where the model entry says"):
         load(entry(folder), **{**LAYOUT, "first_code": 5})

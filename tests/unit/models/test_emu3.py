@@ -1,13 +1,11 @@
-"""Emu3, on a random checkpoint in the published format."""
+"""Emu3, on a random checkpoint in the published layout."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import Emu3Config, Emu3ForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import Emu3Config, Emu3ForConditionalGeneration
 
 from specbench.clock import CpuClock
 from specbench.decoding.loops.autoregressive import Autoregressive
@@ -24,21 +22,29 @@ from specbench.models.pixels import to_pixels
 from specbench.paths import conf_dir
 from specbench.rng import Streams
 from specbench.schema.model import ModelConfig
+from tests.unit.models.by_hand import check_laws, states, write_tensors
+from tests.unit.models.emu3_checkpoints import (
+    BOS,
+    CODES,
+    COLUMNS,
+    EOF,
+    EOL,
+    EOS,
+    FIRST,
+    GROUPS,
+    HEADS,
+    IMAGE,
+    IMAGE_END,
+    IMAGE_START,
+    LATENT,
+    ROWS,
+    THETA,
+    config,
+    language,
+    tokenizer_of_videos,
+    write,
+)
 
-WORDS = ("<pad>", "a", "red", "circle", "blurry", "bad", "worst", "2*3")
-BOS, IMAGE_START, IMAGE, EOL, EOF, IMAGE_END, EOS = range(len(WORDS), len(WORDS) + 7)
-SPECIAL = {
-    "<|extra_203|>": BOS,
-    "<|image start|>": IMAGE_START,
-    "<|image token|>": IMAGE,
-    "<|extra_200|>": EOL,
-    "<|extra_201|>": EOF,
-    "<|image end|>": IMAGE_END,
-    "<|extra_204|>": EOS,
-}
-FIRST, CODES = EOS + 1, 20
-VOCAB = FIRST + CODES
-ROWS, COLUMNS = 2, 3
 LAYOUT = {
     "grid": {
         "rows": ROWS,
@@ -57,54 +63,9 @@ NEGATIVE = [BOS, 4, 5, 6, 5, 4, IMAGE_START, 7, IMAGE]
 TOKENS = [FIRST + 3, FIRST, FIRST + 19, EOL, FIRST + 8, FIRST + 8, FIRST + 1, EOL, EOF, IMAGE_END]
 
 
-def names():
-    words = {word: index for index, word in enumerate(WORDS)}
-    codes = {f"<|visual token {code:06d}|>": FIRST + code for code in range(CODES)}
-    return {**words, **SPECIAL, **codes}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("emu3")
-    torch.manual_seed(0)
-    config = Emu3Config(
-        text_config={
-            "vocab_size": VOCAB,
-            "hidden_size": 32,
-            "intermediate_size": 40,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 96,
-            "initializer_range": 0.5,
-            "pad_token_id": 0,
-            "bos_token_id": BOS,
-            "eos_token_id": EOS,
-        },
-        vq_config={
-            "codebook_size": CODES,
-            "embed_dim": 4,
-            "latent_channels": 4,
-            "base_channels": 32,
-            "channel_multiplier": [1, 1],
-            "num_res_blocks": 1,
-            "attn_resolutions": [],
-            "hidden_size": 32,
-            "temporal_downsample_factor": 2,
-        },
-        vocabulary_map=names(),
-    )
-    module = Emu3ForConditionalGeneration(config)
-    for parameter in module.model.text_model.parameters():
-        if parameter.ndim == 1:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    module.save_pretrained(folder)
-    inner = Tokenizer(models.WordLevel(names(), unk_token="<pad>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<|extra_203|>").save_pretrained(
-        folder
-    )
-    return folder
+    return write(tmp_path_factory.mktemp("emu3"))
 
 
 def entry(folder, **keys):
@@ -128,23 +89,26 @@ def pair(folder):
 
 
 @pytest.fixture(scope="module")
-def reference(folder):
-    return Emu3ForConditionalGeneration.from_pretrained(folder, dtype=torch.float64).eval()
+def reference():
+    return language()
 
 
-def mixed(module, guidance):
+def behind(state, row, tokens):
+    """The logits [T, V] behind the last token of a row and each of `tokens`, as defined."""
+    ids = torch.tensor([*row, *tokens])
+    x = state["text_model.model.embed_tokens.weight"][ids].double()
+    x = states(state, "text_model.model.", x, heads=HEADS, groups=GROUPS, theta=THETA)
+    return (x @ state["text_model.lm_head.weight"].double().T)[len(row) - 1 :]
+
+
+def mixed(state, guidance):
     """The guided logits behind each of `TOKENS`, from separate forwards without padding."""
-
-    def behind(row):
-        with torch.inference_mode():
-            return module(torch.tensor([[*row, *TOKENS]])).logits[0, len(row) - 1 :]
-
-    full, bare = behind(PROMPT), behind(NEGATIVE)
+    full, bare = behind(state, PROMPT, TOKENS), behind(state, NEGATIVE, TOKENS)
     return bare + guidance.scale * (full - bare)
 
 
 def check(pair, got, want, first=0):
-    """Transformers' norms and rotary angles are float32: agreement ends near 1e-5."""
+    """The library's rotary tables are float32: agreement ends near 1e-5."""
     for index, logits in enumerate(got):
         forced = pair.image.grid.forced[first + index]
         finite = logits.isfinite().nonzero().flatten().tolist()
@@ -204,18 +168,51 @@ def test_every_sample_obeys_the_grid_and_windows_emit_the_tokens_of_plain_decodi
             assert windowed.generate(pair, request, CpuClock()).tokens == plain
 
 
-def test_pixels_are_those_of_transformers(pair, reference):
-    tokens = [*TOKENS, EOS]
+def test_laws_are_those_of_the_definition_and_of_the_library(pair, reference):
+    """The library's class, given the very tensors, agrees with both."""
+    guidance = Guidance(3.0)
+    pair.bind(Law(guidance=guidance))
+    cache = pair.target.new_cache(1, 64)
+    got = pair.target.forward(torch.tensor([[*PROMPT, *TOKENS]]), cache)[0, len(PROMPT) - 1 :]
+    places = [place for place, token in enumerate(pair.image.grid.forced[:10]) if token < 0]
+    want = mixed(reference, guidance)
+    check_laws(got[places, FIRST:], want[places, FIRST:], top_k=8)
     with torch.inference_mode():
-        want = reference.float().decode_image_tokens(
+        rows = [
+            library()(torch.tensor([[*row, *TOKENS]])).logits[0, len(row) - 1 :]
+            for row in (PROMPT, NEGATIVE)
+        ]
+    theirs = rows[1] + 3.0 * (rows[0] - rows[1])
+    check_laws(got[places, FIRST:], theirs[places, FIRST:], top_k=8)
+
+
+def library():
+    """The library's class with the tensors of the checkpoint, every one of them in its place."""
+    settings = Emu3Config(**config())
+    module = Emu3ForConditionalGeneration(settings)
+    renamed = {
+        name.replace("text_model.lm_head", "lm_head").replace(
+            "text_model.model.", "model.text_model."
+        ): tensor
+        for name, tensor in language().items()
+    }
+    pictures = {f"model.vqmodel.{name}": t for name, t in tokenizer_of_videos().items()}
+    module.load_state_dict({**renamed, **pictures})
+    return module.double().eval()
+
+
+def test_pixels_are_those_of_transformers(pair):
+    tokens = [*TOKENS, EOS]
+    module = library().float()
+    with torch.inference_mode():
+        want = module.decode_image_tokens(
             image_tokens=torch.tensor([tokens]), height=ROWS, width=COLUMNS
         )
-    reference.double()
     assert pair.image.can_draw
     assert pair.image.pixels(tokens).shape == (2 * ROWS, 2 * COLUMNS, 3)
     assert (pair.image.pixels(tokens) == to_pixels(want, rounded=False)).all()
-    codebook = reference.model.vqmodel.quantize.embedding.weight
-    torch.testing.assert_close(pair.image.vectors("codebook"), codebook.float())
+    codebook = tokenizer_of_videos()["quantize.embedding.weight"]
+    torch.testing.assert_close(pair.image.vectors("codebook"), codebook)
 
 
 def test_pixels_can_be_drawn_in_bfloat16_as_sjd_does(folder, pair):
@@ -234,17 +231,41 @@ def test_pixels_can_be_drawn_in_bfloat16_as_sjd_does(folder, pair):
         load(entry(folder), **LAYOUT, pixel_dtype="half")
 
 
-def test_a_checkpoint_without_pixels_still_decodes(folder, tmp_path):
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(folder / "model.safetensors")
-    language = {name: tensor for name, tensor in tensors.items() if "vqmodel" not in name}
-    save_file(language, tmp_path / "model.safetensors", metadata={"format": "pt"})
+@pytest.mark.parametrize("wrong", ["missing", "another shape"])
+def test_a_checkpoint_without_pixels_still_decodes(tmp_path, wrong):
+    write(tmp_path, pixels=False)
+    if wrong == "another shape":
+        pictures = {f"vqmodel.{name}": t for name, t in tokenizer_of_videos().items()}
+        pictures["vqmodel.quantize.embedding.weight"] = torch.zeros(CODES, LATENT + 1)
+        write_tensors(tmp_path, {**language(), **pictures})
     pair = load(entry(tmp_path), **LAYOUT)
     assert not pair.image.can_draw
     with pytest.raises(ModelError, match="pixel decoder") as caught:
         pair.image.pixels(TOKENS)
     assert caught.value.exit_code == 2
+    assert ("lacks" if wrong == "missing" else "size mismatch") in caught.value.why
+
+
+def test_names_of_later_releases_load_as_well(tmp_path, pair):
+    """Conversions by newer releases of the library keep all parts below `model.`."""
+    write(tmp_path)
+    moved = {
+        name.replace("text_model.lm_head", "lm_head").replace(
+            "text_model.model.", "model.text_model."
+        ): tensor
+        for name, tensor in language().items()
+    }
+    pictures = {f"model.vqmodel.{name}": t for name, t in tokenizer_of_videos().items()}
+    write_tensors(tmp_path, {**moved, **pictures}, files=1)
+    newer = load(entry(tmp_path), **LAYOUT)
+    prompt = torch.tensor([PROMPT])
+    for each in (pair, newer):
+        each.bind(Law(guidance=Guidance(3.0)))
+    left, right = (
+        each.target.forward(prompt, each.target.new_cache(1, 64)) for each in (pair, newer)
+    )
+    assert torch.equal(left, right)
+    assert (newer.image.pixels(TOKENS) == pair.image.pixels(TOKENS)).all()
 
 
 def test_three_rows_are_refused(pair):

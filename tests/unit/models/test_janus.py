@@ -1,19 +1,11 @@
-"""Janus-Pro: a checkpoint in transformers' form runs lean and agrees with transformers' module."""
+"""Janus-Pro: a checkpoint as published runs lean and computes what the release defines."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    JanusConfig,
-    JanusForConditionalGeneration,
-    JanusVisionConfig,
-    JanusVQVAEConfig,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
-)
+from transformers import JanusConfig, JanusForConditionalGeneration
 
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.errors import ConfigError, ModelError
@@ -22,6 +14,7 @@ from specbench.models import janus
 from specbench.models.janus import JanusCaptions
 from specbench.schema import catalog
 from tests.unit.decoding.parts import Autoregressive, generate, token_sd
+from tests.unit.models.by_hand import check_laws
 from tests.unit.models.image_checks import (
     check_forwards,
     check_identical,
@@ -30,67 +23,20 @@ from tests.unit.models.image_checks import (
     load_entry,
     picture,
 )
+from tests.unit.models.janus_checkpoints import (
+    CODES,
+    SIDE,
+    WORDS,
+    config,
+    drawing,
+    language,
+    reference_of,
+    tensors,
+    write,
+)
 
-SPECIAL = ["<pad>", "<s>", "</s>", "<begin_of_image>", "<|User|>:", "<|Assistant|>:"]
-WORDS = [*SPECIAL, "a", "red", "blue", "cat", "dog", "and", "the", "on"]
-CODES, SIDE = 20, 3
 TOLERANCE = 1e-4
-"""Transformers' norms compute in float32 whatever the dtype."""
-
-
-def write(place, seed=0, layers=2):
-    """Write a random Janus of the published architecture."""
-    torch.manual_seed(seed)
-    text = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=64,
-        initializer_range=0.4,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    vision = JanusVisionConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=16 * SIDE,
-        patch_size=16,
-        projection_dim=32,
-    )
-    vq = JanusVQVAEConfig(
-        embed_dim=8,
-        num_embeddings=CODES,
-        latent_channels=32,
-        base_channels=32,
-        channel_multiplier=[1, 2],
-        num_res_blocks=1,
-        projection_dim=32,
-        image_token_embed_dim=32,
-    )
-    config = JanusConfig(text_config=text, vision_config=vision, vq_config=vq, image_token_id=0)
-    module = JanusForConditionalGeneration(config)
-    torch.manual_seed(7)  # one image tokenizer for target and draft
-    for name, parameter in module.named_parameters():
-        if "vqmodel" in name:
-            parameter.data = 0.2 * torch.randn_like(parameter)
-        elif "generation" in name:
-            parameter.data = 0.5 * torch.randn_like(parameter)
-    module.save_pretrained(place)
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, "<pad>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        additional_special_tokens=["<begin_of_image>"],
-    ).save_pretrained(place)
-    return place
+"""The library's rotary tables are float32."""
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +62,24 @@ def pair(folder):
 
 
 @pytest.fixture(scope="module")
-def module(folder):
-    return JanusForConditionalGeneration.from_pretrained(
-        folder / "target", dtype=torch.float64
-    ).eval()
+def module():
+    """The library's class with the tensors of the checkpoint, every one of them in its place.
+
+    The published configuration does not say that words' table and head are two matrices; the
+    library finds that out when it reads a checkpoint.
+    """
+    made = JanusForConditionalGeneration(JanusConfig(**config(), tie_word_embeddings=False))
+    made.load_state_dict(tensors())
+    return made.double().eval()
 
 
-def reference_of(module):
-    """The mixed logits of transformers' module, every row from its whole sequence."""
+@pytest.fixture(scope="module")
+def reference():
+    return reference_of(tensors())
+
+
+def theirs_of(module):
+    """The mixed logits of the library's class, every row from its whole sequence."""
 
     @torch.inference_mode()
     def reference(prompt, tokens, scale):
@@ -140,18 +96,28 @@ def reference_of(module):
 
 
 @pytest.mark.parametrize("scale", [1.0, 5.0])
-def test_forwards_equal_full_recomputation_by_transformers(pair, module, scale):
+def test_forwards_equal_full_recomputation(pair, reference, scale):
     prompt = pair.image.encode("a red cat and the blue dog")
-    check_forwards(pair, prompt, reference_of(module), scale, TOLERANCE)
+    check_forwards(pair, prompt, reference, scale, TOLERANCE)
 
 
-def test_greedy_pictures_are_those_of_transformers(pair, module):
+def test_laws_are_those_of_the_definition_and_of_the_library(pair, module, reference):
+    pair.bind(law_of(5.0))
+    prompt, drawn = pair.image.encode("the blue cat on a dog"), picture(pair)
+    cache = pair.target_cache(len(prompt) + len(drawn))
+    fed = torch.tensor([[*prompt, *drawn[:-1]]])
+    got = pair.target.forward(fed, cache)[0, len(prompt) - 1 :, len(WORDS) :]
+    for want in (reference, theirs_of(module)):
+        check_laws(got, want(prompt, drawn[:-1], 5.0), top_k=8)
+
+
+def test_greedy_pictures_are_those_of_the_release(pair, reference):
     """The release's own loop, embedding by embedding, chooses the same codes."""
     prompt = pair.image.encode("a blue cat")
     law = law_of(5.0, 0.0)
     pair.bind(law)
     ours = generate(Autoregressive(), pair, law, prompt, SIDE**2).tokens
-    reference, theirs = reference_of(module), []
+    theirs = []
     for _ in range(SIDE**2):
         theirs.append(len(WORDS) + int(reference(prompt, theirs, 5.0)[-1].argmax()))
     assert list(ours) == theirs
@@ -176,7 +142,7 @@ def test_the_unconditional_row_blanks_all_but_the_ends_and_hides_nothing(pair):
         pair.target._conditioning.rows(prompt, 3)
 
 
-def test_hiding_the_blanks_would_be_noticed(folder, module, monkeypatch):
+def test_hiding_the_blanks_would_be_noticed(folder, reference, monkeypatch):
     """A mutation: padding that nobody sees is not what the release computes."""
     visible = JanusCaptions.rows
 
@@ -187,9 +153,7 @@ def test_hiding_the_blanks_would_be_noticed(folder, module, monkeypatch):
     monkeypatch.setattr(janus.JanusCaptions, "rows", hidden)
     mutant = load(folder)
     with pytest.raises(AssertionError):
-        check_forwards(
-            mutant, mutant.image.encode("a red cat"), reference_of(module), 5.0, TOLERANCE
-        )
+        check_forwards(mutant, mutant.image.encode("a red cat"), reference, 5.0, TOLERANCE)
 
 
 def test_codes_stand_behind_the_words(pair):
@@ -289,12 +253,40 @@ def test_a_draft_reads_the_targets_prompt_in_its_own_ids():
 
 
 def test_a_draft_with_other_codes_is_refused(folder, tmp_path):
-    write(tmp_path / "other", layers=1)
-    module = JanusForConditionalGeneration.from_pretrained(tmp_path / "other")
-    module.model.vqmodel.quantize.embedding.weight.data.mul_(-1)
-    module.save_pretrained(tmp_path / "other")
+    state = tensors(layers=1)
+    book = state["model.vqmodel.quantize.embedding.weight"]
+    write(tmp_path, layers=1, state={**state, "model.vqmodel.quantize.embedding.weight": -book})
     with pytest.raises(ModelError, match="different codebooks"):
-        load(folder, draft=str(tmp_path / "other"), needs={"draft"})
+        load(folder, draft=str(tmp_path), needs={"draft"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.language_model.layers.1.mlp.up_proj.weight",
+        "model.generation_head.vision_head.bias",
+        "model.vqmodel.decoder.conv_out.weight",
+    ],
+)
+def test_weights_that_are_missing_are_not_made_up(tmp_path, name):
+    state = tensors()
+    del state[name]
+    write(tmp_path / "target", state=state)
+    with pytest.raises(ModelError, match="lacks 1 weights") as caught:
+        load(tmp_path)
+    assert name in caught.value.why
+
+
+def test_weights_that_only_read_pictures_may_be_missing(tmp_path, pair):
+    write(tmp_path / "target", state={**language(), **drawing()})
+    blind = load(tmp_path)
+    prompt = torch.tensor([pair.image.encode("a red dog")])
+    for each in (pair, blind):
+        each.bind(law_of(5.0))
+    left, right = (
+        each.target.forward(prompt, each.target.new_cache(1, 16)) for each in (pair, blind)
+    )
+    assert torch.equal(left, right)
 
 
 def test_a_tokenizer_without_the_picture_token_is_refused(folder):
