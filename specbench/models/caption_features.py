@@ -13,13 +13,14 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, T5EncoderModel
+from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
 from specbench.errors import ModelError
 from specbench.models import checkpoint as checkpoints
 from specbench.models.checkpoint import Checkpoint
+from specbench.models.load import read_settings
+from specbench.models.one_vocabulary import read_module
 
 REMEMBERED = 4096
 """Captions whose features are kept, so that no generation pays for the encoder."""
@@ -119,15 +120,15 @@ def load_caption_features(
         ModelError: If they are missing or cannot be read.
     """
     files = checkpoints.find(source, revision)
+    encoder = read_module(T5EncoderModel, files, read_settings(files, T5Config), dtype, beside=())
     try:
-        tokenizer = AutoTokenizer.from_pretrained(files.location, revision=files.revision)
-        encoder = T5EncoderModel.from_pretrained(
-            files.location, revision=files.revision, dtype=dtype, use_safetensors=True
+        tokenizer = AutoTokenizer.from_pretrained(
+            files.location, revision=files.revision, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"The text encoder '{source}' cannot be loaded",
+            f"The text encoder '{source}' has no tokenizer that can be loaded",
             str(error).strip().splitlines()[0],
             "Name a T5 checkpoint with safetensors and a tokenizer as text_encoder.",
         ) from error
-    return CaptionFeatures(tokenizer, encoder.to(device).eval(), files)
+    return CaptionFeatures(tokenizer, encoder.to(device), files)

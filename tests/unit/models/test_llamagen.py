@@ -6,8 +6,6 @@ import argparse
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.errors import ConfigError, ModelError
@@ -18,6 +16,8 @@ from specbench.models.image import Grid
 from specbench.models.llamagen_body import grid_angles
 from tests.unit.decoding.parts import Autoregressive, generate, token_sd
 from tests.unit.models import llamagen_checkpoints as files
+from tests.unit.models import t5_checkpoints as t5
+from tests.unit.models.by_hand import check_laws, write_tensors
 from tests.unit.models.image_checks import (
     check_forwards,
     check_identical,
@@ -33,7 +33,6 @@ LOADER = {
     "heads": files.HEADS,
     "grid": {"rows": files.SIDE, "columns": files.SIDE},
 }
-WORDS = ["<pad>", "</s>", "<unk>", "a", "photo", "of", "red", "blue", "cat", "dog"]
 
 
 @pytest.fixture(scope="module")
@@ -44,28 +43,8 @@ def folder(tmp_path_factory):
     torch.save({"model": files.transformer(layers=1)}, place / "draft.pt")
     torch.save({"model": files.transformer("caption")}, place / "caption.pt")
     torch.save({"model": files.image_tokenizer()}, place / "vq.pt")
-    _write_t5(place / "t5")
+    t5.write(place / "t5")
     return place
-
-
-def _write_t5(place):
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=len(WORDS),
-        d_model=files.TEXT_WIDTH,
-        d_kv=4,
-        d_ff=16,
-        num_layers=2,
-        num_heads=4,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    T5EncoderModel(config).save_pretrained(place)
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, "<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(place)
 
 
 def state_of(folder, name):
@@ -93,17 +72,11 @@ def captions(folder):
     return load_captions(folder)
 
 
-def caption_reference(folder, pair):
-    """The features of a prompt by the encoder itself, padded as the release pads."""
-    encoder = T5EncoderModel.from_pretrained(folder / "t5", dtype=torch.float64).eval()
+def caption_reference(folder):
+    """The features of a prompt by the encoder's definition, whatever the release pads."""
 
-    @torch.inference_mode()
     def features(prompt):
-        ids = [token - files.CODES for token in prompt]
-        ids = [token for token in ids if token]
-        padded = torch.tensor([ids + [0] * (files.SLOTS - len(ids))])
-        states = encoder(input_ids=padded, attention_mask=(padded > 0).long()).last_hidden_state
-        return states[0, : len(ids)]
+        return t5.features([token - files.CODES for token in prompt if token > files.CODES])
 
     return files.caption_reference(state_of(folder, "caption.pt"), features)
 
@@ -117,21 +90,45 @@ def test_classes_equal_full_recomputation(folder, classes, scale):
 @pytest.mark.parametrize("scale", [1.0, 7.5])
 @pytest.mark.parametrize("caption", ["a red cat", "blue dog", "a photo of a red cat and a dog"])
 def test_captions_equal_full_recomputation(folder, captions, scale, caption):
-    """Short captions hide slots of both rows, long ones are cut at the last slot."""
-    reference = caption_reference(folder, captions)
-    check_forwards(captions, captions.image.encode(caption), reference, scale, 1e-6)
+    """Short captions hide slots of both rows, long ones are cut at the last slot.
+
+    The library's norms in the encoder compute in float32: agreement ends near 1e-5.
+    """
+    reference = caption_reference(folder)
+    check_forwards(captions, captions.image.encode(caption), reference, scale, 1e-4)
+
+
+def test_laws_are_those_of_the_release(folder, classes, captions):
+    class_law = files.class_reference(state_of(folder, "model.pt"))
+    cases = ((classes, "2", class_law), (captions, "a red cat", caption_reference(folder)))
+    for pair, text, reference in cases:
+        pair.bind(law_of(3.0))
+        prompt, drawn = pair.image.encode(text), picture(pair)
+        cache = pair.target_cache(len(prompt) + len(drawn))
+        fed = torch.tensor([[*prompt, *drawn[:-1]]])
+        got = pair.target.forward(fed, cache)[0, len(prompt) - 1 :, : files.CODES]
+        check_laws(got, reference(prompt, drawn[:-1], 3.0), top_k=8)
+
+
+def test_a_text_encoder_that_lacks_weights_is_refused(folder, tmp_path):
+    t5.write(tmp_path)
+    state = t5.tensors()
+    del state["encoder.block.1.layer.1.DenseReluDense.wo.weight"]
+    write_tensors(tmp_path, state)
+    with pytest.raises(ModelError, match="lacks 1 weights"):
+        load_captions(folder, text_encoder=str(tmp_path))
 
 
 def test_captions_may_alternate(folder, captions):
     """The features of one caption leave nothing behind in the rows of the next."""
-    reference = caption_reference(folder, captions)
+    reference = caption_reference(folder)
     captions.bind(law_of(3.0))
     for caption in ("a photo of a red cat", "dog", "a photo of a red cat"):
         prompt = captions.image.encode(caption)
         cache = captions.target_cache(len(prompt) + 4)
         got = captions.target.forward(torch.tensor([prompt]), cache, last=1)[0, -1]
         want = reference(prompt, [], 3.0)[-1]
-        torch.testing.assert_close(got[: files.CODES], want, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(got[: files.CODES], want, atol=1e-4, rtol=1e-4)
 
 
 def test_features_that_were_forgotten_are_made_again(folder, captions, monkeypatch):
