@@ -237,6 +237,8 @@ class PixelDecoder:
     Attributes:
         codebook: [K, D] by the tokenizer's own numbers, or None.
         rows: [K, D] its stored rows, where the decoder reads something else; None where not.
+        about: What a result file records of it where it is published apart; None where it belongs
+            to the checkpoint.
         decode: Turns code numbers [1, h, w] into pixels [1, 3, H, W] in -1 to 1, or None.
         missing: Why something is None.
     """
@@ -245,6 +247,7 @@ class PixelDecoder:
     decode: Callable[[Tensor], Tensor] | None
     missing: ModelError | None = None
     rows: Tensor | None = None
+    about: Mapping[str, Any] | None = None
 
 
 class Captions(Protocol):

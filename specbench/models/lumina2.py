@@ -100,7 +100,7 @@ class Lumina2(Chameleon):
             decoder = MoVQDecoder(State.read(file.fetch()), device)
         except ModelError as missing:
             return PixelDecoder(None, None, missing)
-        return PixelDecoder(decoder.codebook, decoder.decode)
+        return PixelDecoder(decoder.codebook, decoder.decode, about=file.describe())
 
     def code_number(self, name: str) -> int | None:
         """Return None: ids follow the order of the codes (`img_token + 155000`)."""

@@ -112,6 +112,8 @@ def load_family(
         drafts.append(guided(files, family.read_settings(files)))
         provenance[role] = describe(files, drafts[-1])
     decoder = family.load_pixel_decoder(target_files, settings, layout, device)
+    if decoder.about is not None:
+        provenance["image_tokenizer"] = dict(decoder.about)
     first = layout.first_code
     embeddings = target.body.embedding[first : first + layout.codes]
     return ModelPair(

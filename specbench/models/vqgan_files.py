@@ -58,22 +58,25 @@ def load_pixel_decoder(
     """
     try:
         if place is not None:
-            return _whole(_published(place, revision), device)
+            model, about = _published(place, revision)
+            return _whole(model, device, about)
         folder = Path(files.location) / FOLDER
         if files.local and folder.is_dir():
-            return _whole(_published(str(folder), None), device)
+            return _whole(_published(str(folder), None)[0], device)
         return _inside(files, settings, device)
     except ModelError as error:
         return PixelDecoder(None, None, error)
 
 
-def _whole(model: Vqgan, device: torch.device) -> PixelDecoder:
+def _whole(
+    model: Vqgan, device: torch.device, about: Mapping[str, Any] | None = None
+) -> PixelDecoder:
     model = model.float().to(device).eval().requires_grad_(False)
-    return PixelDecoder(model.codebook, model.decode)
+    return PixelDecoder(model.codebook, model.decode, about=about)
 
 
-def _published(place: str, revision: str | None) -> Vqgan:
-    """Read the tokenizer of a folder or a hub repository.
+def _published(place: str, revision: str | None) -> tuple[Vqgan, dict[str, Any]]:
+    """Read the tokenizer of a folder or a hub repository, and say what exactly it is.
 
     Raises:
         ModelError: If it has neither set of names, or they do not fit.
@@ -89,10 +92,10 @@ def _published(place: str, revision: str | None) -> Vqgan:
                 _FIX,
             )
         names = present[0]
-    settings, weights = (file.fetch() for file in find_files(place, names, revision))
-    model = Vqgan(_read_config(settings))
-    model.load_published(read_tensors(weights))
-    return model
+    settings, weights = find_files(place, names, revision)
+    model = Vqgan(_read_config(settings.fetch()))
+    model.load_published(read_tensors(weights.fetch()))
+    return model, weights.describe()
 
 
 def _read_config(path: Path) -> VqganConfig:

@@ -116,7 +116,10 @@ def transformers_folder(place):
 @pytest.mark.parametrize("form", [meta_folder, transformers_folder])
 def test_published_image_tokenizers_draw(folder, tmp_path, form):
     place = str(form(tmp_path))
-    drawing = load(entry(folder), **LAYOUT, image_tokenizer=place).image
+    pair = load(entry(folder), **LAYOUT, image_tokenizer=place)
+    drawing, about = pair.image, pair.provenance["image_tokenizer"]
+    assert about["source"] == place and about["digest"].startswith("sha256:")
+    assert "image_tokenizer" not in load(entry(folder), **LAYOUT).provenance
     numbers = [NUMBERS[token - FIRST] for token in TOKENS if FIRST <= token < FIRST + CODES]
     assert near(drawing.pixels(TOKENS), drawn(numbers))
 
