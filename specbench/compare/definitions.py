@@ -50,7 +50,7 @@ def _of_pairs(read: Callable[[Pairs], float | None]) -> Reader:
 
 def _per_round(measured: Measurements) -> float | None:
     """New tokens over verification rounds: the prefill's token above, its round not below."""
-    if measured.settles_late:
+    if not measured.verifies:
         return None
     return measured.total("new_tokens", "verification_rounds")
 
@@ -61,7 +61,7 @@ def _per_round_and_prefill(measured: Measurements) -> float | None:
 
 
 def _per_last_index(measured: Measurements) -> float | None:
-    if measured.settles_late:
+    if not measured.verifies:
         return None
     rounds = measured.values("verification_rounds") - measured.values("turns")
     return _over(measured.values("new_tokens"), rounds)
@@ -69,7 +69,7 @@ def _per_last_index(measured: Measurements) -> float | None:
 
 def _before_the_cut(measured: Measurements) -> float | None:
     accepted = derive.accepted_per_round(measured)
-    return None if accepted is None or measured.settles_late else 1.0 + accepted
+    return None if accepted is None or not measured.verifies else 1.0 + accepted
 
 
 def _per_draft(measured: Measurements) -> float | None:

@@ -6,8 +6,9 @@ decoding each of them proposes nothing and emits one token. "Pooled" means a rat
 `emitted` counts the tokens that were kept after stop-token and length cuts, the bonus or
 corrected token included; `accepted` counts draft tokens only, before any cut.
 
-A quantity without a denominator (no verification round, nothing proposed) is None, and so is
-what happens after the first token where a method settles its tokens only at the end.
+A quantity without a denominator (no verification round, nothing proposed) is None. So is what
+happens after the first token where a method settles its tokens only at the end, and an acceptance
+length where nothing is drafted and a round is many forwards.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class FidelityCounts(NamedTuple):
 
 def mal(measured: Measurements) -> float | None:
     """Mean acceptance length: emitted tokens per verification round, bonus included, pooled."""
-    if measured.settles_late:
+    if not measured.verifies:
         return None
     return measured.total("verification_emitted", "verification_rounds")
 
@@ -70,7 +71,7 @@ def mal_request(measured: Measurements) -> float | None:
     rounds = measured.values("verification_rounds")
     emitted = measured.values("verification_emitted")
     known = (rounds > 0) & np.isfinite(emitted)
-    if measured.settles_late or not known.any():
+    if not measured.verifies or not known.any():
         return None
     return float((emitted[known] / rounds[known]).mean())
 

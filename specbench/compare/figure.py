@@ -65,7 +65,8 @@ def figure(subject: Subject, metric: str, samples: pd.MultiIndex) -> Figure | No
     if metric not in QUANTITIES:
         return _picture_metric(arms, subject.pool.metrics.get(metric), metric, samples)
     quantity = QUANTITIES[metric]
-    if quantity.late and subject.settles_late:
+    lost = subject.settles_late or (metric in _LENGTHS and not subject.verifies)
+    if quantity.late and lost:
         return None
     paired = subject.paired
     needs = [total.arm for total in quantity.totals] + [BASELINE] * (metric in _PAIRED)
@@ -236,6 +237,9 @@ def _prompts(samples: pd.MultiIndex) -> pd.MultiIndex:
 def _scored(found: Figure | None, span: float) -> Figure | None:
     return None if found is None else found._replace(span=span)
 
+
+_LENGTHS = ("mal", "mal_request")
+"""Quantities of methods whose rounds verify."""
 
 _PAIRED = ("score_difference", "overhead")
 """Quantities without totals that need a baseline."""

@@ -105,6 +105,21 @@ class Measurements:
         return bool(2 * first[known].sum() > np.nansum(forwards[known]))
 
     @cached_property
+    def verifies(self) -> bool:
+        """Whether tokens per round say what a round of one verification yields.
+
+        They do not where tokens are settled only at the end, nor where nothing is drafted and a
+        round ends when tokens are settled, however many forwards that took (beam search).
+        """
+        if self.settles_late:
+            return False
+        names = ("target_forwards", "draft_forwards", "prefill_forwards", "verification_rounds")
+        target, draft, first, rounds = (self.values(name).sum() for name in names)
+        emitted = self.values("verification_emitted").sum()
+        alone = self.values("verification_proposed").sum() == 0  # a sum of unknown ones is none
+        return not (alone and target + draft - first > rounds and emitted > rounds)
+
+    @cached_property
     def draft_counts(self) -> DraftCounts:
         """The verification rounds, counted by what became of their draft tokens."""
         return self.drafts.count(self.raw(""))

@@ -84,6 +84,11 @@ class Subject:
         return self._pairs.method.settles_late
 
     @cached_property
+    def verifies(self) -> bool:
+        """Whether tokens per round say what a round of one verification yields."""
+        return self._pairs.method.verifies
+
+    @cached_property
     def arms(self) -> Arms:
         """The successful measurements of both arms, matched."""
         pairs = self._pairs

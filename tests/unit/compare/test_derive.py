@@ -195,8 +195,19 @@ def test_what_follows_the_first_token_is_undefined_where_tokens_settle_at_the_en
         found = measured(tmp_path, row(METHOD, "s0", 0, rounds))
         values = (derive.mal(found), derive.mal_request(found), derive.round_time(found))
         assert (derive.tokens_per_second_decode(found) is not None) is defined
-        assert (values[0] is not None) is defined and (values[1] is not None) is defined
+        assert values[0] is values[1] is None  # 29 tokens for 30 forwards are no length of 29
         assert derive.tokens_per_second(found) is not None and values[2] is not None
+
+
+    def test_rounds_of_many_forwards_without_drafts_have_no_acceptance_length(self, tmp_path):
+        """Beam search emits what its beams agree on: each of those tokens cost a forward."""
+        beams = [a_round(1), *(a_round(n, target_forwards=n) for n in (1, 6, 2))]
+        found = derive.summarise(measured(tmp_path, row(METHOD, "a", 0, beams)))
+        assert found.mal is found.mal_request is None
+        assert found.step_compression == pytest.approx(1.0)
+        windows = [a_round(1), *(a_round(n) for n in (1, 6, 2))]  # parallel: a forward a round
+        found = derive.summarise(measured(tmp_path, row(METHOD, "a", 0, windows)))
+        assert found.mal == pytest.approx(3.0)
 
 
 class TestWhatIsNotRecorded:
