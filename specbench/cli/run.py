@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,9 @@ from specbench.schema import catalog
 if TYPE_CHECKING:
     from specbench.hosting import HostRequest, JobOutcome
     from specbench.schema.config import RunConfig
+
+_MOST_ERRORS = 3
+"""Different errors that are printed."""
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -146,9 +150,22 @@ def finish(outcomes: Sequence[JobOutcome], show_traceback: bool = False) -> None
     if failed:
         raise JobsFailed(
             f"{failed} samples failed",
-            "each is a row with its error; the table is over the others",
-            "Look at the 'error' column of the result file, then run the same command again.",
+            f"the table is over the others; {_errors(paths)}",
+            "Mend that, then run the same command again: it measures what is missing.",
         )
+
+
+def _errors(paths: Sequence[Path]) -> str:
+    """Return the most frequent errors of some files, with how many measurements each stopped."""
+    from specbench.store import read_many
+
+    counted: Counter[str] = Counter()
+    for result in read_many(list(paths)):
+        counted.update(error for error in result.read(["error"])["error"].to_pylist() if error)
+    own = {error: n for error, n in counted.items() if not error.startswith("no history: ")}
+    most = Counter(own).most_common(_MOST_ERRORS)
+    more = f"; and {len(own) - len(most)} other errors" if len(own) > len(most) else ""
+    return "; ".join(f"{error} ({number} times)" for error, number in most) + more
 
 
 def print_comparison(paths: Sequence[Path]) -> None:

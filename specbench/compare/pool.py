@@ -107,6 +107,13 @@ class Pool:
         return Measurements(self.table, self.drafts, self.places[failed]).sample_count
 
     @property
+    def errors(self) -> list[str]:
+        """What stopped the failed measurements, each once; not what followed from another arm."""
+        failed = Measurements(self.table, self.drafts, self.places[self._failed])
+        found = failed.text("error")
+        return [error for error in found if not error.startswith("no history: ")] or found
+
+    @property
     def failures(self) -> int:
         """Number of failed measurements in both arms."""
         return int(self._failed.sum())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from specbench.compare.comparison import INCONCLUSIVE, ComparisonRow, Speedup
 from specbench.compare.pool import Pool, pair
 from specbench.schema.families import UPPER_BOUND
+from specbench.schema.result import METHOD
 from specbench.store import ResultSet
 
 FEW_SAMPLES = 10
@@ -61,6 +62,11 @@ def set_warnings(
                 f"{pool.label}: {_count(unpaired, 'measurement')} without a partner in the other "
                 "arm left out; resume the run."
             )
+    for pool in pools:
+        if pool.errors and not pool.arm(METHOD).sample_count:
+            first, *others = pool.errors
+            more = f" (and {_count(len(others), 'other error')})" if others else ""
+            warnings.append(f"{pool.label}: every measurement failed: {first}{more}.")
     for section in dict.fromkeys(row.section for row in rows):
         counts = {row.samples for row in rows if row.section == section and not row.is_baseline}
         if len(counts) > 1:
@@ -160,7 +166,7 @@ def _line(said: Sequence[tuple[ComparisonRow, _Remark]], sections: Collection[st
 
 def _of_row(row: ComparisonRow, imported: bool) -> list[_Remark]:
     remarks = []
-    if row.failed:
+    if row.failed and row.samples:
         failed = _count(row.failed, "sample")
         remarks.append(
             _Remark(

@@ -115,12 +115,26 @@ def test_a_bug_shows_its_traceback_only_when_asked(
         assert "Traceback" in loud.stderr and "in stop" in loud.stderr
 
 
-def test_failed_samples_end_with_exit_code_one(specbench: Call, fake_runner: FakeRunner) -> None:
+def test_failed_samples_end_with_exit_code_one(
+    specbench: Call, fake_runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specbench.cli.run._errors", lambda paths: "OutOfMemory (3 times)")
     fake_runner.failed = 3
     result = specbench("run")
     assert result.exit_code == 1
     assert "results/token_sd.parquet" in result.stdout
-    assert "3 samples failed" in result.stderr
+    assert "3 samples failed" in result.stderr and "OutOfMemory (3 times)" in result.stderr
+
+
+def test_where_everything_failed_the_error_is_printed(specbench: Call, tmp_path: Path) -> None:
+    """A user was sent to look at a column of a parquet file."""
+    words = ("method=pld", "task=tiny_math", "task.limit=2", "timing.repeats=1", "timing.warmup=0")
+    result = specbench("run", *words, "model.context=16", f"results_dir={tmp_path}")
+    assert result.exit_code == 1
+    error = next(line for line in result.stderr.splitlines() if line.strip().startswith("why:"))
+    assert "exceed the context of 16" in error and "(4 times)" not in error
+    assert "pld: every measurement failed: " in " ".join(result.stdout.split())
+    assert "column" not in result.output
 
 
 @pytest.mark.parametrize("words", [("run",), ("run", "-m", "method=token_sd,pld")])

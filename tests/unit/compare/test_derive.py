@@ -198,7 +198,6 @@ def test_what_follows_the_first_token_is_undefined_where_tokens_settle_at_the_en
         assert values[0] is values[1] is None  # 29 tokens for 30 forwards are no length of 29
         assert derive.tokens_per_second(found) is not None and values[2] is not None
 
-
     def test_rounds_of_many_forwards_without_drafts_have_no_acceptance_length(self, tmp_path):
         """Beam search emits what its beams agree on: each of those tokens cost a forward."""
         beams = [a_round(1), *(a_round(n, target_forwards=n) for n in (1, 6, 2))]
