@@ -201,8 +201,8 @@ _MAL: tuple[tuple[Definition, Reader], ...] = (
         Definition(
             "one_plus_accepted_per_draft",
             "1 + accepted / drafts",
-            "one plus accepted draft tokens over rounds that drafted; what the end of text or the "
-            "limit cut off counts",
+            "one plus accepted draft tokens over rounds that drafted; the token behind them counts "
+            "where the end of text cut it off",
             "vLLM's mean acceptance length (its logs and Prometheus counters).",
         ),
         _of_method(_per_draft),
@@ -220,8 +220,8 @@ _MAL: tuple[tuple[Definition, Reader], ...] = (
         Definition(
             "one_plus_accepted_per_round",
             "before the cut",
-            "one plus accepted draft tokens over verification rounds, before the end of text or "
-            "the limit cuts",
+            "one plus accepted draft tokens over verification rounds: the token behind them counts "
+            "where the end of text cut it off",
             "Loops that count before they look for the end of text (REST, and with it Spec-Bench's "
             "accept_lengths, where files keep what was cut).",
         ),

@@ -4,7 +4,7 @@ Terms. A turn's first round is its prefill: the target's forward over the prompt
 the turn's first token and proposes nothing. All later rounds are verification rounds; for plain
 decoding each of them proposes nothing and emits one token. "Pooled" means a ratio of totals.
 `emitted` counts the tokens that were kept after stop-token and length cuts, the bonus or
-corrected token included; `accepted` counts draft tokens only, before any cut.
+corrected token included; `accepted` counts draft tokens only.
 
 A quantity without a denominator (no verification round, nothing proposed) is None. So is what
 happens after the first token where a method settles its tokens only at the end, and an acceptance

@@ -9,6 +9,7 @@ Shapes: R continuations of at most L tokens, N nodes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,9 @@ class PrefixTree(NamedTuple):
     depths: Index
 
 
-def frequent_prefixes(rows: Tokens, end: int, nodes: int | None = None) -> PrefixTree:
+def frequent_prefixes(
+    rows: Tokens, end: int, nodes: int | None = None, stops: Collection[int] = ()
+) -> PrefixTree:
     """Return the most frequent prefixes of sorted continuations.
 
     A prefix is at least as frequent as what extends it, so the kept ones form a tree. Where the
@@ -45,13 +48,17 @@ def frequent_prefixes(rows: Tokens, end: int, nodes: int | None = None) -> Prefi
         rows: [R, L] continuations in lexicographic order; each ends before its first `end`.
         end: Marks the end of a continuation.
         nodes: How many to keep; None keeps all.
+        stops: Further tokens before which a continuation ends.
     """
     count, length = rows.shape
     if count == 0 or length == 0:
         empty = np.zeros(0, np.intp)
         return PrefixTree(np.zeros(0, np.uint32), empty, empty, empty)
     levels = np.arange(length, dtype=np.int16)[:, None]
-    ended = _first_true(rows == end)
+    final = rows == end
+    for stop in stops:
+        final |= rows == stop
+    ended = _first_true(final)
     shared = np.full(count, -1, dtype=np.int16)
     shared[1:] = _first_true(rows[1:] != rows[:-1])
     # At every depth a prefix begins where a row parts from the row before it.

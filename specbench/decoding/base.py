@@ -97,6 +97,9 @@ class Tally:
     def add(self, tokens: Sequence[int], count: Count) -> list[int]:
         """Record a round that produced `tokens`, and close it.
 
+        What was accepted behind the last kept token was neither proposed nor accepted: no answer
+        could have held it.
+
         Args:
             tokens: Ids from the verifier, accepted path and next token.
             count: The round's counts; its `emitted` is replaced by what is kept.
@@ -114,7 +117,10 @@ class Tally:
             del self.tokens[cut.length :]
             self.cut = cut
         kept = self.tokens[before:]
-        self._counts.append(count._replace(emitted=len(kept)))
+        count = count._replace(emitted=len(kept))
+        if len(kept) <= count.accepted:
+            count = count._replace(proposed=len(kept), accepted=len(kept))
+        self._counts.append(count)
         self._clock.mark()
         return kept
 

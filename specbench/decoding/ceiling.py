@@ -160,6 +160,8 @@ class CeilingProbe:
         tree, draws = scored.tree, scored.tree.draws
         tokens: list[int] | None = None
         for step, entry in enumerate((0, *(node + 1 for node in verdict.path))):
+            if step and verdict.tokens[step - 1] in scored.stops:
+                break
             offers = tree.offers[entry]
             if not offers:
                 continue

@@ -126,7 +126,10 @@ class DraftVerify(Decoder):
 
             seen = history.along(tree.tokens, mask.ancestors if mask else None)
             position = len(committed)
-            scored = Scored(tree, logits, request.law, seen, (request.streams,), (position,), clock)
+            streams = (request.streams,)
+            scored = Scored(
+                tree, logits, request.law, seen, streams, (position,), clock, state.stops
+            )
             verdict = self.verifier.verify(scored)[0]
             if request.law.needs_history:
                 history.commit(to_device([verdict.tokens], target.device))
@@ -135,13 +138,14 @@ class DraftVerify(Decoder):
             check_cache(cache, committed)
             hidden = tuple(taps.states) if taps else ()
             self.drafter.observe(state, Outcome(tree, verdict, scored, hidden))
-            self.length.update(tree.depth, len(verdict.path))
+            proposed = tree.reach(verdict.drafted, state.stops)
+            self.length.update(proposed, len(verdict.path))
             if self.probe is not None:
                 self.probe(scored, verdict)
             tally.add(
                 verdict.tokens,
                 Count(
-                    tree.depth,
+                    proposed,
                     len(verdict.path),
                     len(verdict.tokens),
                     tree.size,

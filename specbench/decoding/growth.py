@@ -18,12 +18,13 @@ from torch import Tensor
 from specbench.cache import Cache
 from specbench.decoding.assembly import Assembly, Places, Raw
 from specbench.decoding.lengths.base import LengthPolicy
+from specbench.decoding.request import among
 from specbench.decoding.state import State
 from specbench.decoding.tree import DraftTree, DrawKind, Draws, TreeMask
 from specbench.law import History, Law, draw, draw_distinct
 from specbench.models.base import LayerSkip, Model
 from specbench.rng import Purpose
-from specbench.transfer import moved, read, to_device
+from specbench.transfer import read, to_device
 
 _WITH_LAW = (DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT, DrawKind.HYBRID)
 
@@ -264,8 +265,7 @@ class Growth:
         """Say which nodes, [n], are stop tokens, behind which nothing is emitted; None: none."""
         if not self._state.stops:
             return None
-        stops = moved(self._state.stop_tokens, self.device)
-        return (ids >= 0) & torch.isin(self._tokens[ids + 1], stops)
+        return (ids >= 0) & among(self._tokens[ids + 1], self._state.stops)
 
     def depths(self, ids: Tensor) -> Tensor:
         """Return the depth of nodes, [n]; children of the root have depth 1."""

@@ -22,8 +22,8 @@ class Count(NamedTuple):
     """What one round proposed, accepted, emitted and fed, before its times are known.
 
     Attributes:
-        proposed: Draft tokens on the longest proposed path.
-        accepted: Draft tokens accepted by the verifier, before stop and length cuts.
+        proposed: Draft tokens on the longest proposed path, none behind a stop token.
+        accepted: Draft tokens accepted by the verifier, none behind a stop token or string.
         emitted: Tokens kept after stop and length cuts, the bonus or correction included.
         nodes: Draft nodes scored by the target.
         target_forwards: Calls of the target.

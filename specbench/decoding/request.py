@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
 
 from specbench.decoding.ledger import StopReason
 from specbench.law import Law
 from specbench.rng import Streams
+
+
+def among(tokens: Tensor, ids: Collection[int]) -> Tensor:
+    """Say which tokens, [...], are among some ids; nothing is sent to their device for it."""
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for token in ids:
+        found |= tokens == token
+    return found
+
+
+def before_stop(tokens: list[int], stops: Collection[int]) -> list[int]:
+    """Return the tokens before the first stop token."""
+    return list(takewhile(lambda token: token not in stops, tokens))
 
 
 class Cut(NamedTuple):

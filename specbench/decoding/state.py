@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import takewhile
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from specbench.cache import Cache
@@ -17,7 +15,6 @@ from specbench.decoding.request import Request
 from specbench.decoding.tree import DraftTree
 from specbench.decoding.verifiers.base import Scored, Verdict
 from specbench.models.pair import ModelPair
-from specbench.transfer import to_device
 
 
 @dataclass
@@ -81,11 +78,6 @@ class State:
     def stops(self) -> frozenset[int]:
         """Tokens behind which nothing is emitted."""
         return self.request.stop.ids
-
-    @cached_property
-    def stop_tokens(self) -> Tensor:
-        """The same on the target's device, [S]."""
-        return to_device(sorted(self.stops), self.models.target.device, torch.int64)
 
     @property
     def emitted(self) -> int:

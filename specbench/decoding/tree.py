@@ -11,7 +11,7 @@ Shapes: B rows, N draft nodes, P draws records, V vocabulary, W slots seen by a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -143,6 +143,20 @@ class DraftTree:
             drawn = draws.offers[record] if draws.offers else self.children[parent + 1]
             offers[parent + 1].extend(Offer(node, record) for node in drawn)
         return tuple(tuple(entry) for entry in offers)
+
+    def reach(self, drafted: Sequence[int], stops: Collection[int]) -> int:
+        """Return the length of the longest path that no stop token cuts short.
+
+        Args:
+            drafted: The tokens of all nodes on the host.
+            stops: Tokens behind which nothing is emitted; they are themselves part of a path.
+        """
+        if not any(token in stops for token in drafted):
+            return self.depth
+        ended: list[bool] = []
+        for parent in self.parents:
+            ended.append(parent >= 0 and (ended[parent] or drafted[parent] in stops))
+        return max(depth for depth, end in zip(self.depths, ended, strict=True) if not end)
 
     def mask(self) -> TreeMask | None:
         """Return who sees whom among the root and the nodes, or None for a chain."""

@@ -36,7 +36,7 @@ ROUND_TYPE = pa.struct(
     [
         ("turn", pa.int32()),  # index of the conversation turn
         ("proposed", pa.int32()),  # draft tokens on the longest proposed path
-        ("accepted", pa.int32()),  # draft tokens accepted by the verifier, before any cut
+        ("accepted", pa.int32()),  # draft tokens accepted by the verifier, none behind a stop
         ("emitted", pa.int32()),  # tokens kept after stop-token and length cuts, bonus included
         ("nodes", pa.int32()),  # draft tree nodes scored by the target
         ("target_forwards", pa.int32()),

@@ -104,7 +104,8 @@ class DenseRetrieval(Drafter):
             return None
         query = Pending(self._query.float()).arrived().numpy()
         rows = self._store.after(query, state.committed[-1], self._neighbours, length)
-        prefixes = frequent_prefixes(sorted_rows(rows[: self._drafts]), END_OF_DOCUMENT)
+        nearest = sorted_rows(rows[: self._drafts])
+        prefixes = frequent_prefixes(nearest, END_OF_DOCUMENT, stops=state.stops)
         return retrieved_tree(prefixes, state.models.target.device)
 
     def observe(self, state: State, outcome: Outcome) -> None:

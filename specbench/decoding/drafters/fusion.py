@@ -21,7 +21,6 @@ from specbench.decoding.ranges import check_whole
 from specbench.decoding.state import Outcome, State
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree
-from specbench.decoding.verifiers.base import Verdict
 from specbench.models.pair import ModelPair
 from specbench.transfer import read, to_device
 
@@ -133,7 +132,7 @@ class Fusion(Drafter):
         hidden = tuple(outcome.hidden[self.taps.index(layer)][:, rows] for layer in drafter.taps)
         return Outcome(
             tree,
-            Verdict(path, outcome.verdict.next_token, outcome.verdict.tokens),
+            outcome.verdict._replace(path=path, drafted=()),
             replace(scored, tree=tree, logits=scored.logits[:, rows], seen=seen),
             hidden,
         )

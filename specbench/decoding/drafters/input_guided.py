@@ -5,6 +5,7 @@ from __future__ import annotations
 from specbench.clock import Segment
 from specbench.decoding.drafters.base import Drafter, Plan
 from specbench.decoding.ranges import check_number
+from specbench.decoding.request import before_stop
 from specbench.decoding.state import State
 from specbench.decoding.tree import DraftTree
 from specbench.transfer import to_device
@@ -59,10 +60,13 @@ class InputGuided(Drafter):
         state.clock.lap(Segment.DRAFT)
 
     def propose(self, state: State, plan: Plan) -> DraftTree | None:
-        """Return the rest of the source as a chain, or None where the text is not aligned."""
+        """Return the rest of the source as a chain, or None where the text is not aligned.
+
+        The copy ends before a stop token: the target's own next token says as much.
+        """
         start = self.alignment(state.committed)
         end = start + min(plan.length.limit(), plan.depth)
-        copied = state.drawable(self._source[start:end])
+        copied = before_stop(state.drawable(self._source[start:end]), state.stops)
         if start == _REPEATED or not copied:
             return None
         return DraftTree.chain(to_device([copied], state.models.target.device))

@@ -6,6 +6,7 @@ from typing import Literal
 
 from specbench.clock import Segment
 from specbench.decoding.drafters.base import Drafter, Plan
+from specbench.decoding.request import before_stop
 from specbench.decoding.state import State
 from specbench.decoding.tree import DraftTree
 from specbench.transfer import to_device
@@ -19,7 +20,8 @@ class PromptLookup(Drafter):
     For the longest n-gram that ends the text and occurred before, propose the tokens that
     followed it. The n-grams are indexed as tokens are committed, so that a round looks up a few
     keys and never scans the text. The suffix itself is not yet in the index: a match always has
-    at least one token after it. The copy carries no law.
+    at least one token after it. The copy carries no law. It ends before a stop token, as in
+    transformers (`PromptLookupCandidateGenerator`): the target's own next token says as much.
 
     Args:
         ngram_max: Longest n-gram to look up.
@@ -69,7 +71,9 @@ class PromptLookup(Drafter):
             if start is not None:
                 copied = state.drawable(text[start : start + count])
                 if copied:
-                    return DraftTree.chain(to_device([copied], state.models.target.device))
+                    copied = before_stop(copied, state.stops)
+                    device = state.models.target.device
+                    return DraftTree.chain(to_device([copied], device)) if copied else None
         return None
 
     def _index(self, text: list[int]) -> None:

@@ -13,7 +13,8 @@ differs here, and why:
 - Its cut to 64 counts shared tokens once for every prefix that holds them and therefore keeps
   fewer nodes than 64, the shortest ones first; `trim: released` does the same.
 - Without a hit it proposes token 100; here the round is a plain step.
-- Its datastore joins documents; here no continuation leaves its document.
+- Its datastore joins documents; here no continuation leaves its document, and none holds a stop
+  token, behind which nothing is emitted.
 - It verifies nucleus sampling path by path, which is biased; `SampleMatch` draws once per node.
 """
 
@@ -110,7 +111,7 @@ class SuffixRetrieval(Drafter):
         if match is None:
             return None
         rows = self._store.continuations(match, self._matches, length)
-        prefixes = frequent_prefixes(rows, END_OF_DOCUMENT, self.nodes)
+        prefixes = frequent_prefixes(rows, END_OF_DOCUMENT, self.nodes, state.stops)
         if self._trim == "released":
             prefixes = trim_to_path_tokens(prefixes, self.nodes)
         return retrieved_tree(prefixes, state.models.target.device)

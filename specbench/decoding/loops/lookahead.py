@@ -15,8 +15,12 @@ a branch of its own that sees the text and itself, never the window.
 The window always guesses by argmax, even where the target samples. Guesses are verified as
 `sample_match` verifies a tree, with one draw for each prefix and position, so that the output is
 the target's sample with the numbers of plain decoding. The released code walks the guesses with
-point-mass rejection instead; both have the target's law. It also drops the last token where a
-whole guess is right, N - 1 tokens in place of N; here the bonus is kept.
+point-mass rejection instead; both have the target's law.
+
+In two things the released code differs, and `released` follows it. Where a whole guess is right it
+drops the token behind it, N - 1 tokens in place of N. And it keeps stop tokens in the window but
+where the target samples and the window is full (`filter_window`, which replaces the first of
+several stop tokens alone); here they are replaced always, by random tokens of the text as there.
 """
 
 from __future__ import annotations
@@ -53,6 +57,8 @@ class Lookahead(Decoder):
         pool_from_prompt: Whether n-grams of the prompt and of the emitted text enter the pool.
         shift_accepted: Whether the window moves by all emitted tokens; otherwise by one in
             every round, as the released code does by default.
+        released: Whether the token behind a wholly right guess is dropped, and stop tokens are
+            replaced only in a full window under sampling, as in the released code.
 
     Raises:
         ConfigError: If a parameter is too small.
@@ -67,6 +73,7 @@ class Lookahead(Decoder):
         guesses: int = 7,
         pool_from_prompt: bool = False,
         shift_accepted: bool = False,
+        released: bool = False,
     ) -> None:
         check_number("level", level, 3)
         check_number("window", window, 1)
@@ -76,6 +83,7 @@ class Lookahead(Decoder):
         self._guesses = guesses
         self._from_prompt = pool_from_prompt
         self._shift_accepted = shift_accepted
+        self._released = released
 
     def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
         """Continue one prompt."""
@@ -132,6 +140,8 @@ class Lookahead(Decoder):
 
             drawn, predicted = _read(logits, fed, layout, request, history, len(committed), clock)
             emitted, branch = follow(guesses, drawn)
+            if self._released and len(emitted) == self._level:
+                emitted.pop()
             accepted = len(emitted) - 1
             start = layout.first_guess + branch * length
             cache.keep([base], [[0, *range(start, start + accepted)]])
@@ -145,7 +155,10 @@ class Lookahead(Decoder):
                 if window.full:
                     pool.add_window(root, window.rows, predicted)
                 fresh = _random_tokens(request, committed, accepted + len(predicted))
-                window.advance(predicted, accepted, models.stop_ids, fresh)
+                unwanted = models.stop_ids
+                if self._released and (request.law.greedy or not window.full):
+                    unwanted = frozenset()
+                window.advance(predicted, accepted, unwanted, fresh)
             if self._from_prompt:
                 pool.add_text(committed[-len(emitted) - self._level + 1 :], self._level)
             clock.lap(Segment.DRAFT)

@@ -5,6 +5,7 @@ Shapes: B rows, N draft nodes, V vocabulary. Node 0 of `logits` is the root.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -29,11 +30,13 @@ class Verdict(NamedTuple):
         path: Accepted nodes, from a child of the root downwards; may be empty.
         next_token: The target's token after the path (bonus or correction).
         tokens: The emitted ids: the accepted path and the next token.
+        drafted: The token of every node, which came to the host with the verdict.
     """
 
     path: tuple[int, ...]
     next_token: int
     tokens: tuple[int, ...]
+    drafted: Sequence[int] = ()
 
 
 class ChainNumbers(NamedTuple):
@@ -61,6 +64,7 @@ class Scored:
         streams: Random numbers of each row's request.
         positions: Per row, absolute position of the first token to emit.
         clock: Where the round's time is charged, if it is.
+        stops: Tokens behind which nothing is emitted. On a device a tree may go on behind one.
     """
 
     tree: DraftTree
@@ -70,6 +74,7 @@ class Scored:
     streams: tuple[Streams, ...]
     positions: tuple[int, ...]
     clock: Clock | None = None
+    stops: frozenset[int] = frozenset()
 
     def read(self, tensor: Tensor) -> Any:
         """Return a tensor's values; a verdict needs one call. See `decoding.reading.read`."""

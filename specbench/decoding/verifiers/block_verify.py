@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from specbench.decoding.request import among
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier, require_chain
 from specbench.decoding.verifiers.sample_match import match
 from specbench.decoding.verifiers.token_sd import chain_law
@@ -25,7 +26,8 @@ from specbench.law import draw, happens
 class BlockVerify(Verifier):
     """Block verification of a chain, vectorised over its positions, with one transfer.
 
-    A chain whose tokens have no sampling law is a point mass, as in speculative sampling.
+    A chain whose tokens have no sampling law is a point mass, as in speculative sampling. One that
+    goes on behind a stop token is judged as if it ended there.
     """
 
     def verify(self, scored: Scored) -> list[Verdict]:
@@ -39,6 +41,10 @@ class BlockVerify(Verifier):
         weights = joint_ratios(target, draft, tree.tokens)
         leftovers = (weights[:, :-1, None] * target[:, :-1] - draft).clamp_(min=0)
         chances = pass_chances(weights, leftovers.sum(-1))
+        if scored.stops:
+            ends = among(tree.tokens, scored.stops)
+            chances = torch.where(ends, weights[:, 1:], chances)
+            chances = chances.masked_fill(ends.cumsum(1) > ends.long(), 0.0)
         passed = happens(chances, scored.chain_numbers.tests)
         accepted = accepted_length(passed)
         rows = torch.arange(len(accepted), device=accepted.device)
@@ -48,7 +54,7 @@ class BlockVerify(Verifier):
         following = draw(leftover, scored.chain_numbers.following[rows, accepted])
         packed = scored.read(torch.cat([accepted[:, None], following[:, None], tree.tokens], 1))
         return [
-            Verdict(tuple(range(length)), token, (*tokens[:length], token))
+            Verdict(tuple(range(length)), token, (*tokens[:length], token), tokens)
             for length, token, *tokens in packed
         ]
 

@@ -38,4 +38,4 @@ def longest_path(
             best, best_key = node, key
     path = tree.paths(best)
     token = int(following[best + 1])
-    return Verdict(path, token, (*(int(tokens[node]) for node in path), token))
+    return Verdict(path, token, (*(int(tokens[node]) for node in path), token), tokens)

@@ -64,6 +64,6 @@ def walk(tree: DraftTree, drawn: list[int], tokens: list[int]) -> Verdict:
         wanted = drawn[node + 1]
         match = next((c for c in tree.children[node + 1] if tokens[c] == wanted), None)
         if match is None:
-            return Verdict(tuple(path), wanted, (*(tokens[n] for n in path), wanted))
+            return Verdict(tuple(path), wanted, (*(tokens[n] for n in path), wanted), tokens)
         path.append(match)
         node = match

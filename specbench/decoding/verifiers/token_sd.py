@@ -43,7 +43,7 @@ class TokenSD(Verifier):
         following = draw(leftover, uniforms.squeeze(1))
         rows = scored.read(torch.cat([accepted[:, None], following[:, None], tree.tokens], 1))
         return [
-            Verdict(tuple(range(count)), token, (*tokens[:count], token))
+            Verdict(tuple(range(count)), token, (*tokens[:count], token), tokens)
             for count, token, *tokens in rows
         ]
 

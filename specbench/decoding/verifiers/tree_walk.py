@@ -125,7 +125,7 @@ def _walk_lazily(scored: Scored, row: int, rule: NodeRule, tokens: list[int]) ->
             node = follower
         path.append(node)
         entry = node + 1
-    return Verdict(tuple(path), token, (*(tokens[node] for node in path), token))
+    return Verdict(tuple(path), token, (*(tokens[node] for node in path), token), tokens)
 
 
 def _walk_judged(scored: Scored, row: int, rule: NodeRule) -> Verdict:
@@ -169,7 +169,7 @@ def _walk_judged(scored: Scored, row: int, rule: NodeRule) -> Verdict:
         else:
             follower = _child(tree, entry, token, tokens) if rule.follows else None
             if follower is None:
-                return Verdict(tuple(path), token, (*(tokens[n] for n in path), token))
+                return Verdict(tuple(path), token, (*(tokens[n] for n in path), token), tokens)
             node = follower
         path.append(node)
         entry = node + 1

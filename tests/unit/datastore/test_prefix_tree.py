@@ -94,3 +94,13 @@ def test_the_released_cut_leaves_one_chain_of_ten_alone():
     chain = frequent_prefixes(np.arange(10, dtype=np.uint32)[None], END, 64)
     assert as_counts(trim_to_path_tokens(chain, 64)) == as_counts(chain)
     assert len(trim_to_path_tokens(chain, 54).tokens) == 9
+
+
+def test_a_continuation_ends_before_a_stop_token():
+    rows = random_rows(3, rows=200, ends=0.1)
+    stops = {2, 5}
+    cut = np.where(np.isin(rows, list(stops)), END, rows).astype(np.uint32)
+    got = as_counts(frequent_prefixes(rows, END, stops=stops))
+    assert got == dict(brute_force(cut)) and got
+    assert not any(stops & set(path) for path in got)
+    assert stops & {path[-1] for path in as_counts(frequent_prefixes(rows, END))}

@@ -188,8 +188,8 @@ def test_a_wrong_proposal_would_be_noticed(store, monkeypatch):
     good = generate(decoder_of(store, models), models, law, count=40)
     real = rest.frequent_prefixes
 
-    def shifted(rows, end, nodes=None):
-        return real(rows[:, 1:], end, nodes)
+    def shifted(rows, *rest):
+        return real(rows[:, 1:], *rest)
 
     monkeypatch.setattr(rest, "frequent_prefixes", shifted)
     bad = generate(decoder_of(store, models), models, law, count=40)

@@ -46,7 +46,11 @@ def checkpoints(tmp_path_factory):
     return {name: load(name) for name in ("qwen3", "mistral_window", "gpt2")}
 
 
-@pytest.mark.parametrize("options", [{}, {"pool_from_prompt": True}, {"shift_accepted": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"pool_from_prompt": True}, {"shift_accepted": True}, {"released": True}],
+    ids=str,
+)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("law", LAWS)
 def test_tokens_are_plain_decodings(law, shape, options):
@@ -101,6 +105,41 @@ def test_a_cyclic_target_gives_level_tokens_a_round_after_warm_up():
             assert settled == [level] * len(settled) and len(settled) > 10, (period, level)
 
 
+def test_the_released_code_gives_a_token_less_for_a_wholly_right_guess():
+    models = ModelPair("cycle", TableModel(successor_table(5, 9), 9))
+    for level in (3, 5, 6):
+        decoder = Lookahead(level, 7, 7, released=True)
+        rounds = generate(decoder, models, GREEDY, (8,), 150).rounds
+        emitted = [r.count.emitted for r in rounds][level + 5 : -1]
+        assert emitted == [level - 1] * len(emitted) and len(emitted) > 10
+        accepted = [r.count.accepted for r in rounds][level + 5 : -1]
+        assert accepted == [level - 2] * len(accepted)
+
+
+@pytest.mark.parametrize("law", [GREEDY, Law(0.7)], ids=Law.describe)
+def test_the_released_code_keeps_stop_tokens_in_the_window_but_when_sampling(monkeypatch, law):
+    """The window's tokens are checked, and not the rule that replaced them."""
+    models = ModelPair("cycle", TableModel(successor_table(5, 9), 9))
+    models.stop_ids = frozenset({1})
+    found = {"filling": [], "full": []}
+    advance = Window.advance
+
+    def noting(self, predicted, accepted, stop_ids, fresh):
+        state = "full" if self.full else "filling"
+        advance(self, predicted, accepted, stop_ids, fresh)
+        row = self.rows[-1]
+        pairs = zip(row, predicted[-len(row) :], strict=True)
+        found[state] += [own == token for own, token in pairs if token == 1]
+
+    monkeypatch.setattr(Window, "advance", noting)
+    for released, filling, full in ((False, False, False), (True, True, law.greedy)):
+        found["filling"], found["full"] = [], []
+        generate(Lookahead(6, 9, 3, released=released), models, law, (0, 2, 3), 60)
+        assert found["filling"] and found["full"]
+        assert all(found["filling"]) == filling
+        assert all(found["full"]) == full
+
+
 @pytest.mark.parametrize("prompt", [(0,), (1, 0, 1)])
 @pytest.mark.parametrize("law", [Law(), Law(temperature=0.6, top_p=0.8, repetition_penalty=1.3)])
 def test_law_equals_the_targets(law, prompt):
@@ -123,9 +162,10 @@ def test_a_guess_that_nobody_verified_would_be_noticed(monkeypatch):
     assert distance(got, true_law(models, Law(), (0,), 4)) > 1e-3
 
 
-def test_a_stop_token_in_a_guess_keeps_the_law():
+@pytest.mark.parametrize("released", [False, True])
+def test_a_stop_token_in_a_guess_keeps_the_law(released):
     models = table_pair(vocab=2, order=1)
-    decoder = Lookahead(3, 2, 2, pool_from_prompt=True)
+    decoder = Lookahead(3, 2, 2, pool_from_prompt=True, released=released)
     got = output_law(decoder, models, Law(), (0, 1, 0, 1, 1), 4, stop={1})
     assert distance(got, true_law(models, Law(), (0, 1, 0, 1, 1), 4, stop={1})) < 1e-12
 

@@ -114,15 +114,17 @@ def test_the_ends_of_acceptance():
     assert set(rounds_of(0.0, seeds=2)) == {0}
 
 
-def test_a_stop_inside_a_draft_leaves_the_accepted_count_alone():
+def test_a_stop_inside_a_draft_ends_the_counts_there():
     decoder = SyntheticAcceptance(1.0, LENGTH, run_draft=False)
     lengths = set()
     for seed in range(30):
         asked = request(seed, stop=(3,))
         found = decoder.generate(table_pair(vocab=5, seed=seed), asked, CpuClock())
         lengths.add(len(found.tokens) % (LENGTH + 1))
-        for each in found.rounds[1:]:
-            assert each.count.accepted == each.count.proposed == LENGTH
+        counts = [each.count for each in found.rounds[1:]]
+        assert all(count.accepted == count.proposed for count in counts)
+        assert all(count.accepted == LENGTH for count in counts[:-1])
+        assert not counts or counts[-1].accepted == min(counts[-1].emitted, LENGTH)
     assert len(lengths) > 1
 
 
