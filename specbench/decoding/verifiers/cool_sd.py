@@ -7,11 +7,12 @@ draw from norm((p - q f)+), f being the acceptance probability as a function of 
 residuals it leaves the output at that token nearest to the target's law. It is the residual of
 speculative sampling wherever w_i >= 1; where w_i <= 1 the token has the target's law exactly.
 
-Its authors had released no code when this was written (github.com/xingyaoL/COOL-SD held a README
-alone). The formulas and nu = 0.7 were read in a summary, github.com/zhaoyang97/Paper-Notes-en,
-docs/AAAI2026/image_generation; it does not say what mu is. Another summary calls the schedule
-normalised by its average, with late weights that may fall below one; so mu, where it is not
-given, lets the weights of a whole draft average delta.
+Its authors have released no code: github.com/xingyaoL/COOL-SD, last changed in January 2026 and
+looked at again in November, holds a README alone. The formulas and nu = 0.7 were read in a summary,
+github.com/zhaoyang97/Paper-Notes-en, docs/AAAI2026/image_generation; it does not say what mu is,
+and of the paper's text no more than the introduction could be read. Another summary calls the
+schedule normalised by its average, with late weights that may fall below one; so mu, where it is
+not given, lets the weights of a whole draft average delta.
 
 Shapes: B rows, L draft tokens, V vocabulary.
 """
