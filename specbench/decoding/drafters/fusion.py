@@ -3,9 +3,9 @@
 Quan, Feng, Hao, Jiang, Zhang, Wang 2025, "RASD: Retrieval-Augmented Speculative Decoding"
 (arXiv:2503.03434, Findings of ACL 2025): a retrieval tree is pruned by the draft model's
 distribution and merged into the draft model's tree by longest common prefix. No code of the
-authors is public, and summaries of the paper say no more of the pruning than that it goes by the
-draft model's probabilities: that a retrieved path stays if its first token is among the draft's
-most probable next tokens is this project's rule.
+authors was found on GitHub, and summaries of the paper say no more of the pruning than that it
+goes by the draft model's probabilities: that a retrieved path stays if its first token is among
+the draft's most probable next tokens is this project's rule.
 """
 
 from __future__ import annotations

@@ -43,10 +43,10 @@ class EntropyRouting(Decoder):
     Nothing is verified: the output follows neither model's law.
 
     Before the first step nothing is known and the entropy counts as infinite, so the prompt
-    goes to the large model. No code is public, and the paper was read through two reviews that
-    agree on bits, a window of 5 steps and a least stay. They do not give the stay's length, nor
-    say whether the window holds steps of both models: here it holds those since the last switch,
-    which is the same while the stay is no shorter than the window.
+    goes to the large model. No code was found on GitHub, and the paper was read through two
+    reviews that agree on bits, a window of 5 steps and a least stay. They do not give the stay's
+    length, nor say whether the window holds steps of both models: here it holds those since the
+    last switch, which is the same while the stay is no shorter than the window.
 
     Args:
         tau: Threshold in bits. 0 keeps the large model always, which is plain decoding;

@@ -1,7 +1,7 @@
 """DySpec's tree: always draw where the draft expects the next token to be accepted most.
 
 Xiong et al. 2024, "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure",
-section 4 and Algorithms 1 and 2. No official code was found.
+section 4 and Algorithms 1 and 2. No code of the authors was found on GitHub.
 
 A slot is a place where one more token can be drawn: below a node, after the siblings that were
 drawn there before. Its value is the probability that the walk gets there, if tokens are accepted

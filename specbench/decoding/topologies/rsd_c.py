@@ -4,7 +4,8 @@ Jeon et al. 2024, "Recursive Speculative Decoding: Accelerating LLM Inference vi
 Replacement", section 3.2.1 (RSD-C): every node of level i has b_i children, drawn without
 replacement. The paper draws them by perturbing log-probabilities with independent Gumbel numbers
 and taking the b_i largest, in decreasing order; one draw after another without replacement has
-the same law, and that is what is done here. No official code was found.
+the same law, and that is what is done here. No code of the authors was
+found on GitHub.
 """
 
 from __future__ import annotations

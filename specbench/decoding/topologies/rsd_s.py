@@ -3,8 +3,8 @@
 Jeon et al. 2024, "Recursive Speculative Decoding: Accelerating LLM Inference via Sampling Without
 Replacement", section 3.2.2 (RSD-S), after Kool et al. 2019, "Stochastic Beams and Where to Find
 Them". Whole sequences are drawn without replacement, and unlikely ones are dropped early: every
-level keeps the W children of the beam with the largest perturbed scores. No official code of the
-former was found.
+level keeps the W children of the beam with the largest perturbed scores. No code of the former was
+found on GitHub.
 
 Dropping keeps the law. Given the earlier siblings, the value of the next largest score is
 independent of the token that attains it, so whether a sibling was kept says nothing about which

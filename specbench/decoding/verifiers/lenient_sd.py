@@ -7,12 +7,10 @@ norm((p - l q)+), so that no token is emitted with probability above p / l.
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from specbench.decoding.verifiers.base import Scored, Verdict
-from specbench.decoding.verifiers.relaxed_match import RelaxedMatch
+from specbench.decoding.verifiers.relaxed_match import NearArgmax
 from specbench.decoding.verifiers.rrs import check_lenience
 from specbench.decoding.verifiers.token_sd import TokenSD, chain_law
 
@@ -44,19 +42,3 @@ class LenientSD(TokenSD):
     def draft_law(self, scored: Scored, target: Tensor) -> Tensor:
         """Return the draft's law times the lenience, [B, N, V]."""
         return chain_law(scored, target) * self._lenience
-
-
-class NearArgmax(RelaxedMatch):
-    """Accept a draft token that is almost as probable as the argmax.
-
-    Args:
-        share: Least probability that is accepted, as a share of the argmax's, above 0.
-    """
-
-    def __init__(self, share: float) -> None:
-        self._least = math.log(share)
-
-    def passes(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Say which tokens' logits are near enough to the largest, [B, N]."""
-        own = logits.gather(-1, tokens[..., None]).squeeze(-1)
-        return own.double() >= logits.amax(-1).double() + self._least

@@ -9,6 +9,7 @@ Shapes: B rows, N draft nodes, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -129,3 +130,19 @@ class BigLittle(RelaxedMatch):
             return torch.zeros_like(tokens, dtype=torch.bool)
         surprise = -logits.float().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
         return ~(surprise > self._rollback)
+
+
+class NearArgmax(RelaxedMatch):
+    """Accept a draft token that is almost as probable as the argmax.
+
+    Args:
+        share: Least probability that is accepted, as a share of the argmax's, above 0.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._least = math.log(share)
+
+    def passes(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Say which tokens' logits are near enough to the largest, [B, N]."""
+        own = logits.gather(-1, tokens[..., None]).squeeze(-1)
+        return own.double() >= logits.amax(-1).double() + self._least

@@ -25,6 +25,7 @@ from torch import Tensor
 from specbench.decoding.tree import DraftTree, DrawKind
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.decoding.verifiers.point_tree import PointTree
+from specbench.decoding.verifiers.relaxed_match import NearArgmax
 from specbench.decoding.verifiers.rules import NodeRule, Offers
 from specbench.decoding.verifiers.sample_match import match
 from specbench.errors import ConfigError
@@ -39,8 +40,9 @@ _SAMPLED = frozenset({DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT})
 class TreeWalk(Verifier):
     """Verify a tree node by node.
 
-    At temperature 0 every rule comes down to matching the argmax. Children that were chosen
-    deterministically are point masses to every rule.
+    At temperature 0 every exact rule comes down to matching the argmax, and a lenient one keeps
+    what is almost as probable (`lenient_sd`). Children that were chosen deterministically are
+    point masses to every rule.
 
     Args:
         rule: What is accepted at a node.
@@ -50,6 +52,7 @@ class TreeWalk(Verifier):
     def __init__(self, rule: NodeRule, batched: bool | None = None) -> None:
         self._rule = rule
         self._points = PointTree(rule.lenience)
+        self._near = NearArgmax(rule.lenience)
         self._batched = batched
         self.needs = rule.needs
 
@@ -64,6 +67,8 @@ class TreeWalk(Verifier):
             ConfigError: If the rule is not exact for the way the tree was drawn.
         """
         tree = scored.tree
+        if scored.law.greedy and tree.size and self._rule.lenience < 1:
+            return self._near.verify(scored)
         if scored.law.greedy or tree.size == 0:
             return match(scored)
         rule = self._rule_for(tree)

@@ -11,8 +11,10 @@ from specbench.decoding.tree import DraftTree, DrawKind, Draws
 from specbench.decoding.verifiers.base import Scored
 from specbench.decoding.verifiers.lenient_sd import LenientSD
 from specbench.decoding.verifiers.relaxed_match import BigLittle, TopKAccept
+from specbench.decoding.verifiers.rrs import RecursiveRejection
 from specbench.decoding.verifiers.sample_match import SampleMatch
 from specbench.decoding.verifiers.token_sd import TokenSD
+from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.decoding.verifiers.typical_accept import TypicalAccept
 from specbench.errors import ConfigError
 from specbench.law import Law
@@ -48,8 +50,8 @@ def test_lenience_at_temperature_zero_compares_with_the_argmax(lenience, path, d
     logits = torch.tensor([0.5, 0.3, 0.2], dtype=dtype).log().expand(1, 3, 3) + 4
     tree = DraftTree.chain(torch.tensor([[1, 2]]))
     scored = Scored(tree, logits, GREEDY, None, (Streams(0),), (1,))
-    verdict = LenientSD(lenience).verify(scored)[0]
-    assert verdict.tokens == ((1, 2)[:path] + (0,))
+    for verifier in (LenientSD(lenience), TreeWalk(RecursiveRejection(True, lenience))):
+        assert verifier.verify(scored)[0].tokens == ((1, 2)[:path] + (0,))
 
 
 @pytest.mark.parametrize(
