@@ -152,6 +152,14 @@ def slots_for(capacity: int, least: int = LEAST_CAPACITY) -> int:
     return least
 
 
+def word(model: Model) -> int:
+    """Return a token that a prompt may be made of where its meaning does not matter.
+
+    A model that takes every token has no such attribute.
+    """
+    return int(getattr(model, "word", 0))
+
+
 def grown(model: Model, cache: Cache | None, capacity: int) -> Cache:
     """Return an empty cache of one row in the place of a smaller one, or of none."""
     grow = getattr(model, "grow", None)

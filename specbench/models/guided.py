@@ -139,6 +139,13 @@ class GuidedModel:
         self.engine: str = body.engine
 
     @property
+    def word(self) -> int:
+        """A token that stands in prompts alone."""
+        if self._table is not None:
+            return self.vocab_size
+        return 0 if self._placed.start else self._placed.stop
+
+    @property
     def least_capacity(self) -> int:
         """Slots of a cache that is kept between requests."""
         return least_capacity(self.body)

@@ -14,7 +14,7 @@ from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.lengths.confidence import check_cap
 from specbench.errors import ConfigError
 from specbench.law import Law, draw
-from specbench.models.base import Model, settle
+from specbench.models.base import Model, settle, word
 from specbench.models.pair import ModelPair
 
 _PREFIX = 64
@@ -152,7 +152,7 @@ def measured_cost_ratio(draft: Model, target: Model) -> float:
     caches = []
     for model in (draft, target):
         cache = model.new_cache(1, _PREFIX + _DRAFTED + 1)
-        model.forward(_zeros(model, _PREFIX), cache, last=1)
+        model.forward(_filled(model, _PREFIX, word(model)), cache, last=1)
         caches.append(cache)
     for _ in range(_WARM_UPS):
         for model, cache, step in zip((draft, target), caches, steps, strict=True):
@@ -174,18 +174,18 @@ def measured_cost_ratio(draft: Model, target: Model) -> float:
 
 
 def _draft(model: Model, cache: Cache) -> None:
-    token = _zeros(model, 1)
+    token = _filled(model, 1)
     for _ in range(_DRAFTED):
         logits = model.forward(token, cache, last=1)
         token = draw(Law().probabilities(logits), 0.5)
 
 
 def _verify(model: Model, cache: Cache) -> None:
-    Law().probabilities(model.forward(_zeros(model, _DRAFTED + 1), cache))
+    Law().probabilities(model.forward(_filled(model, _DRAFTED + 1), cache))
 
 
-def _zeros(model: Model, count: int) -> Tensor:
-    return torch.zeros(1, count, dtype=torch.int64, device=model.device)
+def _filled(model: Model, count: int, token: int = 0) -> Tensor:
+    return torch.full((1, count), token, device=model.device)
 
 
 def _wait(device: torch.device) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from specbench.decoding.lengths.oracle_cost import OracleCost
 from specbench.decoding.loops.jacobi import Jacobi
 from specbench.decoding.loops.zipar import ZipAR
 from specbench.decoding.tree import TreeMask
@@ -130,6 +131,31 @@ def test_what_is_copied_from_a_prompt_ends_before_a_word():
     end, *words = models.numbers((END, 3, 10))
     made = generate(pld(), models, law, (end, *words), GRID.length + 4, 0)
     assert models.published(made.tokens)[GRID.length - 1 :] == [END] * 5
+
+
+class WordsAlone(Conditions):
+    """Rows of a prompt that has a begin and an end, neither of them a code."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.codes = set(range(first, first + CODES))
+
+    def rows(self, prompt, count, unconditional="own"):
+        assert len(prompt) > 1 and not set(prompt) & self.codes
+        return super().rows(prompt, count, unconditional)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("first", [0, FIRST])
+def test_costs_are_measured_behind_a_prompt_of_words(narrow, first):
+    grid = Grid(rows=30, columns=12)
+    body = TableModel(markov_table(1, VOCAB, 0), VOCAB)
+    models = [GuidedModel(body, WordsAlone(first), grid, first, CODES, VOCAB) for _ in range(2)]
+    side = Side(grid, torch.zeros(CODES, 1), first)
+    made = ModelPair("picture", *models, image=side)
+    if narrow:
+        made.narrow()
+    OracleCost().prepare(made)
 
 
 def test_models_that_write_text_before_they_draw_keep_all_ids():
