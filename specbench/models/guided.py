@@ -280,7 +280,7 @@ class GuidedModel:
             text = self._text(logits[0])
             spread = torch.where(forced[:, None] == TEXT, text, spread)
             free = free | (forced[:, None] == TEXT)
-        spread.masked_fill_(~free, -torch.inf)
+        spread += torch.where(free, 0.0, -torch.inf).to(spread.dtype)  # a masked fill is slow
         token = forced.clamp(min=0)[:, None]
         kept = spread.gather(1, token)
         return spread.scatter_(1, token, torch.where(free, kept, 0.0))[None]
