@@ -307,11 +307,13 @@ def check_unconditional(config: RunConfig) -> None:
     kind, loader = config.sampling.unconditional, config.model.loader
     if kind == "own":
         return
-    known = "unconditional" in loader and (kind != "padded" or loader.get("padding") is not None)
-    if not known:
+    why = "" if "unconditional" in loader else "its unconditional row is fixed"
+    if not why and kind == "padded" and loader.get("padding") is None:
+        why = "its entry names no padding token (model.loader.padding)"
+    if why:
         raise ConfigError(
             f"'sampling.unconditional={kind}' does not apply to '{config.model.name}'",
-            "its unconditional row is the one that its authors trained",
+            why,
             "Remove sampling.unconditional; docs/published_laws.md says who uses which row.",
         )
 

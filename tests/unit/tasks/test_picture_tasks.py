@@ -92,7 +92,7 @@ def test_lanterns_captions_are_the_longest_the_first_of_equals(tmp_path: Path) -
     path = tmp_path / "captions_val2017.json"
     path.write_text(json.dumps({"annotations": annotations}))
     task = load("coco_longest", path=str(path))
-    assert [sample.turns[0] for sample in task.samples] == ["Four.", "Later, longer."]
+    assert [sample.turns[0] for sample in task.samples] == ["Four.", "Later, and longer."]
     assert [sample.id for sample in task.samples] == ["coco_longest/4", "coco_longest/9"]
     assert task.digest != load("coco_captions", path=str(path)).digest
 
