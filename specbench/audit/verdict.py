@@ -41,6 +41,9 @@ GREEDY_KINDS = frozenset({Kind.GREEDY_IDENTITY})
 LAW_KINDS = frozenset({Kind.ENUMERATION, Kind.CHI_SQUARE, Kind.ORACLE, Kind.SAMPLED_LAW})
 """Checks of the law at a temperature above zero."""
 
+MODEL_LAW_KINDS = frozenset({Kind.ORACLE, Kind.SAMPLED_LAW})
+"""Checks of the law that was asked for, on the real model."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -107,7 +110,13 @@ class AuditReport:
 
     @property
     def proven(self) -> bool:
-        """Whether at least one check of what the method promises was made and all passed."""
+        """Whether at least one check of what the method promises was made and all passed.
+
+        What was proven on tables says nothing about a model and a law for which every check was
+        skipped.
+        """
+        if self.untested_on_model:
+            return False
         if self.method.exactness == "exact":
             return self.ok and self._passed(LAW_KINDS)
         if self.method.exactness == "greedy":
@@ -122,10 +131,17 @@ class AuditReport:
             return promise.get(self.method.exactness, "not what it declares")
         if any(check.outcome is Outcome.INCONCLUSIVE for check in self.checks):
             return "inconclusive"
-        if not self.proven:
-            return "unknown: nothing could be checked"
         promise = {"exact": "exact", "greedy": "keeps the argmax only"}
-        return promise.get(self.method.exactness, "lossy as declared")
+        found = promise.get(self.method.exactness, "lossy as declared")
+        if self.untested_on_model:
+            return f"not tested under this law ({found} in what was)"
+        return found if self.proven else "unknown: nothing could be checked"
+
+    @property
+    def untested_on_model(self) -> bool:
+        """Whether every check of the model's own law was skipped."""
+        asked = [check for check in self.checks if check.kind in MODEL_LAW_KINDS]
+        return bool(asked) and all(check.outcome is Outcome.SKIPPED for check in asked)
 
     @property
     def total_variation(self) -> float | None:

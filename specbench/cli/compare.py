@@ -62,6 +62,10 @@ def compare(
         list[Path] | None,
         typer.Option("--base", help="With --fail-on: a source of BASE; FILES are then all NEW."),
     ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="With --fail-on: a rule that could see nothing fails too."),
+    ] = False,
     gha: Annotated[
         bool,
         typer.Option("--gha", help="Write chart data and a step summary for GitHub Actions."),
@@ -84,6 +88,10 @@ def compare(
         raise UsageError("One format at a time", "--json, --markdown and --csv were given together")
     if output is not None and not (json or markdown):
         raise UsageError("--output has nothing to write", fix="Add --json or --markdown.")
+    if strict and not fail_on:
+        raise UsageError(
+            "--strict has nothing to do", fix="Add a rule: --fail-on METRIC:TOLERANCE."
+        )
     if base and not fail_on:
         raise UsageError("--base has nothing to do", fix="Add a rule: --fail-on METRIC:TOLERANCE.")
     if fail_on and (csv is not None or by != "task"):
@@ -97,6 +105,7 @@ def compare(
             fail_on,
             allow or (),
             gha_dir if gha else None,
+            strict=strict,
             markdown=markdown,
             json=json,
         )

@@ -46,6 +46,7 @@ def run(
     allow: Iterable[str],
     gha_dir: Path | None,
     *,
+    strict: bool,
     markdown: bool,
     json: bool,
 ) -> tuple[str | None, Callable[[], None]]:
@@ -56,6 +57,7 @@ def run(
         rules: What --fail-on says.
         allow: What may differ.
         gha_dir: Where the files for GitHub Actions go, or None.
+        strict: Whether an inconclusive rule fails the gate.
         markdown: Whether to return Markdown in the place of printing.
         json: Whether to return JSON.
 
@@ -68,7 +70,7 @@ def run(
     from specbench.store import read_many
 
     old, new = (read_many(source) for source in sources)
-    found = gate(old, new, rules, allow)
+    found = gate(old, new, rules, allow, strict)
     if gha_dir is not None:
         from specbench.compare import compare
 
@@ -83,6 +85,9 @@ def run(
 def _finish(gate: Gate) -> None:
     if gate.failed:
         names = [f"{c.label} {c.rule.metric}" for c in gate.checks if c.verdict == "fail"]
+        if gate.strict:
+            unsure = [c for c in gate.checks if c.verdict == "inconclusive"]
+            names += [f"{c.label} {c.rule.metric} (inconclusive)" for c in unsure]
         raise GateFailed(
             "The gate failed",
             "; ".join([*names, *(sentence.removesuffix(".") for sentence in gate.missing)]),

@@ -31,6 +31,7 @@ class Ruler(NamedTuple):
         max_new_tokens: Limit of each turn, where the run set one.
         fidelity: Version of the grades of outputs that differ from the baseline's; empty where
             none does.
+        load: How requests reached an imported file's server, where that is recorded.
     """
 
     model: str
@@ -44,6 +45,7 @@ class Ruler(NamedTuple):
     scorer: str
     max_new_tokens: str
     fidelity: str
+    load: str
 
 
 QUALITY, PROMPTS = "quality", "prompts"
@@ -54,7 +56,7 @@ ALLOWABLE = (*Ruler._fields, QUALITY, PROMPTS)
 PER_TASK = ("task", "scorer", "max_new_tokens")
 """Fields that differ between tasks by nature and must agree inside of one."""
 
-_MAY_BE_EMPTY = ("baseline", "fidelity")
+_MAY_BE_EMPTY = ("baseline", "fidelity", "load")
 """Fields of which a file may say nothing, and then agrees with every other."""
 
 _MEANING = {
@@ -69,6 +71,7 @@ _MEANING = {
     "scorer": "the scorers' versions differ",
     "max_new_tokens": "the limits on new tokens differ",
     "fidelity": "outputs that differ from the baseline's were graded in different ways",
+    "load": "the servers were loaded differently",
     PROMPTS: "the models were asked otherwise: the prompts of one sample differ as tokens",
     QUALITY: "a metric of the pictures was computed in different ways",
 }
@@ -91,6 +94,7 @@ def ruler_of(result: ResultSet) -> Ruler:
         scorer=json.dumps(dict(data.scorer), sort_keys=True),
         max_new_tokens=_text(data.config.get("max_new_tokens")),
         fidelity=_fidelity(result),
+        load=_text(data.timing.get("load")),
     )
 
 

@@ -78,6 +78,7 @@ class Gate:
         banners: One sentence for each difference that the user allowed.
         base_files: Names of BASE's files.
         new_files: Names of NEW's.
+        strict: Whether a rule that saw nothing fails too.
     """
 
     rules: tuple[Rule, ...]
@@ -87,11 +88,18 @@ class Gate:
     banners: tuple[str, ...]
     base_files: tuple[str, ...]
     new_files: tuple[str, ...]
+    strict: bool = False
 
     @property
     def failed(self) -> bool:
-        """Whether any rule failed or anything is missing."""
-        return bool(self.missing) or any(check.verdict == FAIL for check in self.checks)
+        """Whether any rule failed, or none could be held where that is asked, or anything lacks."""
+        verdicts = {FAIL, UNSURE} if self.strict else {FAIL}
+        return bool(self.missing) or any(check.verdict in verdicts for check in self.checks)
+
+    @property
+    def blind(self) -> bool:
+        """Whether no rule came to a verdict: nothing failed because nothing was seen."""
+        return all(check.verdict == UNSURE for check in self.checks)
 
 
 def gate(
@@ -99,6 +107,7 @@ def gate(
     new: Sequence[ResultSet],
     rules: Iterable[str],
     allow: Iterable[str] = (),
+    strict: bool = False,
 ) -> Gate:
     """Hold NEW against BASE.
 
@@ -107,6 +116,7 @@ def gate(
         new: Files of the state to judge.
         rules: See `parse_rules`.
         allow: Names of circumstances in which NEW may differ from BASE; see `Ruler`.
+        strict: Whether a rule fails where it is inconclusive.
 
     Raises:
         UsageError: If a rule cannot be read, or no method of BASE has its quantity.
@@ -129,6 +139,7 @@ def gate(
         missing += [*_missing_samples(pair), *lost]
         notes += _notes(pair, parsed)
     _refuse_empty_rules(parsed, checks, missing, matches)
+    _refuse_blunt_rules(parsed, checks)
     return Gate(
         rules=tuple(parsed),
         checks=tuple(_judged(checks)),
@@ -137,6 +148,7 @@ def gate(
         banners=banners,
         base_files=tuple(_name(file) for file in base),
         new_files=tuple(_name(file) for file in new),
+        strict=strict,
     )
 
 
@@ -323,4 +335,18 @@ def _refuse_empty_rules(
                 f"The rule '{rule.text}' holds nothing",
                 f"no method of BASE has a value of {rule.metric}",
                 "Leave the rule out, or measure the metric in BASE.",
+            )
+
+
+def _refuse_blunt_rules(rules: Sequence[Rule], checks: Sequence[Check]) -> None:
+    """Refuse a tolerance as large as the values that may not fall: no change would exceed it."""
+    for rule in rules:
+        values = [check.base for check in checks if check.rule is rule]
+        if rule.relative or rule.bad >= 0 or not values or min(values) < 0:
+            continue
+        if rule.tolerance >= max(values):
+            raise UsageError(
+                f"The rule '{rule.text}' lets everything pass",
+                f"{rule.metric} is at most {max(values):.3g} in BASE and cannot fall by more",
+                f"Write {rule.metric}:{rule.tolerance:g}% for a share of BASE's value.",
             )

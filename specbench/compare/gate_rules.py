@@ -19,6 +19,9 @@ _GRAMMAR = "a rule is METRIC:TOLERANCE, such as nfe:1%, speedup_e2e:3% or fid:+0
 
 _TOLERANCE = re.compile(r"(?P<sign>[+-]?)(?P<number>\d+(\.\d*)?([eE][+-]?\d+)?|\.\d+)(?P<unit>%?)")
 
+_SHARES = ("ratio", "share", "fraction")
+"""Units in which a change of 1 or more is none that a gate would let pass."""
+
 _INSTEAD = {
     "acceptance_by_position": "acceptance_rate",
     "acceptance_histogram": "mal",
@@ -126,6 +129,12 @@ def _parse(text: str, measured: Mapping[str, Mapping[str, Any]]) -> Rule:
             f"'{name}' has no relative tolerance",
             "it may lie on both sides of 0, so that a share of it means nothing",
             f"Give an absolute one, such as {name}:0.05.",
+        )
+    if not relative and number >= 1 and about.unit in _SHARES:
+        raise UsageError(
+            f"The rule '{text}' lets everything pass",
+            f"{name} is a {about.unit}, and a change of {wanted.strip()} is no percentage",
+            f"Write {name}:{wanted.strip()}% for a share of BASE's value.",
         )
     return Rule(
         metric=name,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from specbench.compare.table import Table, codes_of
 from specbench.errors import ResultsError
@@ -48,6 +49,12 @@ COLUMNS = (
 """Columns of `RESULT_SCHEMA` that a comparison reads, beside the rounds."""
 
 _THREADS = 2
+
+_CHECKED = (
+    *("total_ns", "ttft_ns", "decode_ns", "host_ns", "new_tokens", "target_forwards"),
+    *("draft_forwards", "score"),
+)
+"""Columns whose numbers must be possible where a measurement succeeded."""
 
 
 class Loaded(NamedTuple):
@@ -118,7 +125,35 @@ def load(results: Sequence[ResultSet], marks: Sequence[Mapping[str, int]]) -> Lo
 def _read(result: ResultSet) -> _File:
     table, ledger = result.with_ledger(COLUMNS, dictionaries=True)
     columns = {name: table.column(name) for name in COLUMNS}
+    _check(result, columns)
     return _File(columns, ledger.sums, ledger.drafts)
+
+
+def _check(result: ResultSet, columns: Mapping[str, pa.ChunkedArray]) -> None:
+    """Refuse measurements that cannot be: they are never averaged.
+
+    Raises:
+        ResultsError: If a measurement that succeeded took no time, has a negative count, or has
+            a number that is none.
+    """
+    measured = pc.is_null(columns["error"])
+    for name in _CHECKED:
+        column = columns[name]
+        if pa.types.is_floating(column.type):
+            odd = pc.invert(pc.is_finite(column))
+        elif name == "total_ns":
+            odd = pc.less_equal(column, 0)
+        else:
+            odd = pc.less(column, 0)
+        odd = pc.and_(measured, pc.fill_null(odd, False))
+        if pc.any(odd).as_py():
+            place = pc.index(odd, True).as_py()
+            sample, value = (columns[key][place].as_py() for key in ("sample_id", name))
+            raise ResultsError(
+                f"'{result.path}' holds a measurement that cannot be",
+                f"{name} is {value} in sample {sample}",
+                "Measure it again, or leave the file out.",
+            )
 
 
 def _emitted(data: Mapping[str, object]) -> np.ndarray:

@@ -17,6 +17,7 @@ _READERS: dict[str, Callable[[Document, str, bool], Source]] = {
     **dict.fromkeys(answers.CONVENTIONS, answers.read),
     **serving.READERS,
     "openai_chat": chat.read,
+    "sglang_generate": chat.read,
 }
 
 FORMATS = tuple(_READERS)

@@ -82,6 +82,13 @@ def _check(baseline: Source, method: Source) -> None:
                 f"their names record different target laws: {laws[0]} and {laws[1]}",
                 "Give files of one law, or state it with --temperature T if a name is wrong.",
             )
+    if baseline.load and method.load and baseline.load != method.load:
+        raise _clash(
+            baseline,
+            method,
+            f"their servers were loaded differently: {baseline.load} and {method.load}",
+            "Measure both under one load.",
+        )
     first, second = _by_id(baseline), _by_id(method)
     common = [key for key in first if key in second]
     if not common:

@@ -21,10 +21,12 @@ class Step(NamedTuple):
     Attributes:
         emitted: Tokens that the source credits to the round, or None.
         accepted: Accepted draft tokens, or None.
+        proposed: Draft tokens that the round verified, or None.
     """
 
     emitted: int | None
     accepted: int | None
+    proposed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Turn:
 
     Attributes:
         new_tokens: Generated tokens, as the source counts them.
-        total_ns: Wall time that the source recorded, in nanoseconds.
+        total_ns: Wall time that the source recorded, in nanoseconds, or None.
         text: The answer, or None.
         steps: The verification rounds, or None where not even their number is recorded.
         prefill_tokens: Tokens that the source credits to no round.
@@ -45,7 +47,7 @@ class Turn:
     """
 
     new_tokens: int
-    total_ns: int
+    total_ns: int | None
     text: str | None = None
     steps: tuple[Step, ...] | None = None
     prefill_tokens: int = 0
@@ -108,6 +110,8 @@ class Source:
         odd: Sentences on what was read otherwise than it is written.
         unknown: Sentences on what is not recorded.
         totals: What is recorded of the whole run only.
+        load: How requests reached the server, where a client recorded it, such as
+            "concurrency 32".
     """
 
     path: Path
@@ -119,6 +123,7 @@ class Source:
     odd: tuple[str, ...]
     unknown: tuple[str, ...]
     totals: Mapping[str, Any] = field(default_factory=dict)
+    load: str = ""
 
 
 class Notes:

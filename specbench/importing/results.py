@@ -202,7 +202,10 @@ def _planned(
         device=device,
         engine=f"imported: {source.format}",
         temperature=temperature,
-        timing={"repeats": max(answer.repeat for answer in source.answers) + 1},
+        timing={
+            "repeats": max(answer.repeat for answer in source.answers) + 1,
+            **({"load": source.load} if source.load else {}),
+        },
         config={
             "method": {"name": method, "parameters": {"source": _identity(source)}},
             "model": {"name": model, "modality": "text"},
@@ -240,10 +243,13 @@ def _of_pair(baseline: Source | None, source: Source) -> list[str]:
         return []
     out = ["The arms were measured one after the other: drift is part of the speedup."]
     credits = [
-        any(turn.prefill_tokens for answer in each.answers for turn in answer.turns)
-        for each in (baseline, source)
+        {bool(turn.prefill_tokens) for turn in turns if turn.steps is not None}
+        for turns in (
+            [turn for answer in each.answers for turn in answer.turns]
+            for each in (baseline, source)
+        )
     ]
-    if credits[0] != credits[1]:
+    if all(credits) and credits[0] != credits[1]:
         out.append(
             "The baseline's steps are counted by another rule than the method's: one of them "
             "counts the first token among its steps."

@@ -74,7 +74,7 @@ def _measured(answer: Answer, plain: bool) -> dict[str, Any]:
         "prompt_tokens": _sum(turns, lambda turn: turn.prompt_tokens),
         "new_tokens": sum(turn.new_tokens for turn in turns),
         "output_text": None if turns[0].text is None else [turn.text for turn in turns],
-        "total_ns": sum(turn.total_ns for turn in turns),
+        "total_ns": _sum(turns, lambda turn: turn.total_ns),
         "ttft_ns": turns[0].prefill_ns,
         "prefill_ns": _sum(turns, lambda turn: turn.prefill_ns),
         "decode_ns": _sum(turns, lambda turn: turn.decode_ns),
@@ -110,7 +110,7 @@ def _rounds(place: int, turn: Turn, plain: bool) -> Iterable[dict[str, Any]]:
     for step in turn.steps or ():
         yield {
             "turn": place,
-            "proposed": nothing,
+            "proposed": nothing if step.proposed is None else step.proposed,
             "accepted": step.accepted,
             "emitted": step.emitted,
             "nodes": nothing,

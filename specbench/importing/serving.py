@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from specbench.errors import ResultsError
-from specbench.importing import reading
+from specbench.importing import reading, speculation
 from specbench.importing.reading import BadRecord, Document, Record
 from specbench.importing.records import Answer, Label, Notes, Source, Turn
 
@@ -116,6 +116,7 @@ def read_runs(document: Document, format_name: str, skip_bad: bool = False) -> S
         odd=notes.sentences(),
         unknown=(*single, *_UNKNOWN, "When each request began is not recorded as a date."),
         totals=_totals(runs[0].values),
+        load=_load(runs[0].values),
     )
 
 
@@ -131,7 +132,9 @@ def read_aiperf(document: Document, format_name: str, skip_bad: bool = False) ->
         ResultsError: If a line cannot be read.
     """
     notes = Notes()
-    requests, skipped = reading.read_each(document, _request, skip_bad)
+    requests, skipped = reading.read_each(
+        document, lambda record: _request(record, notes), skip_bad
+    )
     if skipped:
         notes.add(reading.left_out(skipped))
     sessions: dict[str, list[tuple[int, str, Answer]]] = {}
@@ -165,8 +168,17 @@ def read_aiperf(document: Document, format_name: str, skip_bad: bool = False) ->
         answers=tuple(answers),
         plain=None,
         odd=notes.sentences(),
-        unknown=(*single, *_UNKNOWN, "What was generated is not recorded."),
+        unknown=(
+            *single,
+            *(_UNKNOWN[1:] if _stepped(answers) else _UNKNOWN),
+            "What was generated is not recorded.",
+        ),
     )
+
+
+def _stepped(answers: Sequence[Answer]) -> bool:
+    """Say whether every turn has its rounds."""
+    return all(turn.steps is not None for answer in answers for turn in answer.turns)
 
 
 class _Run(NamedTuple):
@@ -233,7 +245,7 @@ def _of_run(
     return Answer(*about, (turn,))
 
 
-def _request(record: Record) -> tuple[int, str, str, Answer]:
+def _request(record: Record, notes: Notes) -> tuple[int, str, str, Answer]:
     """Return turn, conversation, session and measurement of one AIPerf record."""
     about = record.values.get("metadata")
     metrics = record.values.get("metrics")
@@ -268,9 +280,13 @@ def _request(record: Record) -> tuple[int, str, str, Answer]:
     )
     if first is not None and first > total:
         raise BadRecord("'time_to_first_token' is longer than 'request_latency'")
+    rounds = speculation.of_vllm(record.values.get("spec_decode_acceptance"), tokens, notes)
     measured = Turn(
         new_tokens=tokens,
         total_ns=round(total * 1e6),
+        steps=rounds.steps if rounds else None,
+        prefill_tokens=rounds.prefill_tokens if rounds else 0,
+        prefill_forwards=1 if rounds else None,
         prefill_ns=None if first is None else round(first * 1e6),
         decode_ns=None if first is None else round((total - first) * 1e6),
     )
@@ -289,6 +305,18 @@ def _metric(metrics: Mapping[str, Any], name: str, most: float) -> float:
 
 def _concurrent(values: Mapping[str, Any]) -> bool:
     return values.get("max_concurrency") != 1
+
+
+def _load(values: Mapping[str, Any]) -> str:
+    """Return how a client sent its requests, in words; empty where it does not say."""
+    parts = []
+    most = values.get("max_concurrency")
+    if isinstance(most, int):
+        parts.append(f"concurrency {most}")
+    rate = values.get("request_rate")
+    if isinstance(rate, (int, float, str)) and str(rate) not in ("inf", ""):
+        parts.append(f"{rate} requests/s")
+    return ", ".join(parts)
 
 
 def _totals(values: Mapping[str, Any]) -> dict[str, Any]:

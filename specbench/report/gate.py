@@ -75,8 +75,12 @@ def render(gate: Gate, width: int = 100) -> RenderableType:
     if sentences:
         parts.append(Text())
     parts.extend(_sentence(mark, text, style, width) for mark, text, style in sentences)
-    parts.extend([Text(), Text(outcome(gate), style="bold red" if gate.failed else "bold green")])
+    parts.extend([Text(), Text(outcome(gate), style=_ending(gate))])
     return Group(*parts)
+
+
+def _ending(gate: Gate) -> str:
+    return "bold red" if gate.failed else "bold yellow" if gate.blind else "bold green"
 
 
 def markdown(gate: Gate) -> str:
@@ -121,7 +125,10 @@ def outcome(gate: Gate) -> str:
     parts += [f"{len(gate.missing)} missing"] if gate.missing else []
     parts += [f"{counts[UNSURE]} inconclusive"] if counts[UNSURE] else []
     parts += [f"{counts[PASS]} passed"] if counts[PASS] else []
-    return f"{'Failed' if gate.failed else 'Passed'}: {', '.join(parts) or 'nothing was checked'}."
+    seen = "Nothing was seen" if gate.blind else "Passed"
+    strict = " (--strict)" if gate.failed and gate.strict and counts[UNSURE] else ""
+    end = "Failed" if gate.failed else seen
+    return f"{end}: {', '.join(parts) or 'nothing was checked'}{strict}."
 
 
 def value(check: Check, found: float) -> str:

@@ -81,6 +81,10 @@ def test_another_law_ends_with_3(specbench: Call, base: Path, tmp_path: Path) ->
         (["--fail-on", "nfe:1%", "--csv", "-"], "--csv"),
         (["--fail-on", "nfe:1%", "--by", "overall"], "--by"),
         (["--base", "x"], "--fail-on"),
+        (["--strict"], "--fail-on"),
+        (["--fail-on", "speedup_e2e:3"], "speedup_e2e:3%"),
+        (["--fail-on", "acceptance_rate:1"], "acceptance_rate:1%"),
+        (["--fail-on", "mal:20"], "cannot fall by more"),
     ],
 )
 def test_what_makes_no_sense_ends_with_2(
@@ -89,6 +93,22 @@ def test_what_makes_no_sense_ends_with_2(
     result = specbench("compare", str(base), str(base), *words)
     assert (result.exit_code, result.stdout) == (2, "")
     assert told in result.stderr
+
+
+def test_a_gate_that_saw_nothing_says_so_and_fails_where_that_is_asked(
+    specbench: Call, tmp_path: Path
+) -> None:
+    path = tmp_path / "once"
+    path.mkdir()
+    once = [row for row in job_rows() if row["repeat"] == 0]
+    base = str(result_set(path, once, metadata(), "job").path.parent)
+    words = ["compare", base, base, "--fail-on", "speedup_e2e:3%"]
+    loose = specbench(*words)
+    assert (loose.exit_code, "Nothing was seen: 1 inconclusive." in loose.stdout) == (0, True)
+    strict = specbench(*words, "--strict")
+    assert strict.exit_code == 1
+    assert "Failed: 1 inconclusive (--strict)." in strict.stdout
+    assert "token_sd speedup_e2e (inconclusive)" in strict.stderr
 
 
 def test_three_sources_need_a_base(specbench: Call, base: Path) -> None:

@@ -31,6 +31,7 @@ from tests.unit.importing.factory import (
     spec_bench,
     vllm_run,
 )
+from tests.unit.importing.test_speculation import DETAILED, SUMMARY, sglang, vllm
 
 VALID: dict[str, list[dict[str, Any]]] = {
     "rest": [rest_method(81), rest_method(82)],
@@ -43,6 +44,8 @@ VALID: dict[str, list[dict[str, Any]]] = {
     "sglang_bench": [sglang_run()],
     "aiperf": [aiperf_record("a"), aiperf_record("a", 1), aiperf_record("b")],
     "openai_chat": [completion()],
+    "vllm chat": [vllm(DETAILED), vllm(SUMMARY)],
+    "sglang_generate": [sglang()],
 }
 
 

@@ -559,6 +559,31 @@ class TestSections:
             compare([])
 
 
+class TestMeasurementsThatCannotBe:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("total_ns", 0),
+            ("total_ns", -5),
+            ("decode_ns", -1),
+            ("new_tokens", -1),
+            ("score", float("nan")),
+            ("score", float("inf")),
+        ],
+    )
+    def test_they_are_refused_by_name(self, tmp_path, name, value):
+        rows = simple_rows()
+        rows[3][name] = value
+        with pytest.raises(ResultsError, match="cannot be") as refused:
+            compare([result_set(tmp_path, rows, metadata())])
+        assert name in refused.value.why and rows[3]["sample_id"] in refused.value.why
+
+    def test_failed_measurements_are_not_looked_at(self, tmp_path):
+        rows = simple_rows()
+        rows[3] |= {"error": "stopped", "total_ns": 0}
+        assert only(compare([result_set(tmp_path, rows, metadata())])).samples == 4
+
+
 class TestComparability:
     CHANGES = {
         "model": {"model": "qwen3_8b"},
@@ -571,12 +596,15 @@ class TestComparability:
         "task": {"task_digest": "d2"},
         "scorer": {"scorer": {"exact_match": 2}},
         "max_new_tokens": {"config": {"max_new_tokens": 64}},
+        "load": {"timing": {"repeats": 3, "threads": 2, "load": "concurrency 32"}},
     }
 
     def pair_of(self, folder, name):
         rows = simple_rows()
+        one = {"repeats": 3, "threads": 2, "load": "concurrency 1"}
+        here = metadata(timing=one) if name == "load" else metadata()
         return [
-            result_set(folder, rows, metadata(), "here"),
+            result_set(folder, rows, here, "here"),
             result_set(
                 folder, simple_rows(started_unix=9.0), metadata(PLD, **self.CHANGES[name]), "there"
             ),
