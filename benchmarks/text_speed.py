@@ -247,14 +247,16 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
 
 def load(folder: str, dtype: torch.dtype) -> Any:
     """Load a checkpoint's module with its end-of-text token switched off."""
-    module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    module = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, trust_remote_code=False
+    ).eval()
     module.generation_config.eos_token_id = None
     return module
 
 
 def embedded_prompts(model: str, count: int) -> list[list[int]]:
     """Return the first prompts of every embedded task, through the chat template."""
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     prompts = []
     files = sorted(Path(tasks_dir()).glob("tiny_*.jsonl"))
     for place in range(-(-count // len(files))):

@@ -177,7 +177,7 @@ def _audited(config: RunConfig, effort: Effort, quick: bool, on_model: bool) -> 
         )
     if on_model:
         checks += audit_on_model(config, effort)
-    model = config.model.name if on_model else "tables"
+    model = config.model.label if on_model else "tables"
     seconds = time.perf_counter() - started
     return AuditReport(config.method.info(), model, tuple(checks), seconds)
 

@@ -194,7 +194,7 @@ def _load_tokenizer(entry: ModelConfig | None, name: str | None) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        return tokenizer_of(AutoTokenizer.from_pretrained(name), str(name))
+        return tokenizer_of(AutoTokenizer.from_pretrained(name, trust_remote_code=False), str(name))
     except (OSError, ValueError) as error:
         raise UsageError(
             f"There is no tokenizer '{name}'",

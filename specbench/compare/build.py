@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -290,7 +290,7 @@ def _setting(results: Sequence[ResultSet]) -> Setting:
     return Setting(
         model=joined(lambda result: result.metadata.model),
         device=joined(lambda result: result.metadata.device),
-        dtype=joined(lambda result: result.metadata.dtype),
+        dtype=joined(_dtype),
         engine=joined(lambda result: result.metadata.engine),
         law=joined(lambda result: result.metadata.law),
         baseline=joined(
@@ -300,6 +300,13 @@ def _setting(results: Sequence[ResultSet]) -> Setting:
         imported=any(result.metadata.source for result in results),
         modality="image" if any(_modality(result) == "image" for result in results) else "text",
     )
+
+
+def _dtype(result: ResultSet) -> str:
+    """Return the dtype, and why it was chosen where the file says so."""
+    dtype, about = result.metadata.dtype, result.metadata.provenance.get("checkpoint")
+    reason = about.get("dtype_reason") if isinstance(about, Mapping) else None
+    return f"{dtype} ({reason})" if reason else dtype
 
 
 def _modality(result: ResultSet) -> str:

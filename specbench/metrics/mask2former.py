@@ -96,9 +96,11 @@ class Mask2Former:
         )
         try:
             with fetched:
-                processor = AutoImageProcessor.from_pretrained(source, revision=self._revision)
+                processor = AutoImageProcessor.from_pretrained(
+                    source, revision=self._revision, trust_remote_code=False
+                )
                 model = Mask2FormerForUniversalSegmentation.from_pretrained(
-                    source, revision=self._revision
+                    source, revision=self._revision, trust_remote_code=False
                 )
         except (OSError, ValueError) as error:
             raise ModelError(

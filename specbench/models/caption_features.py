@@ -14,13 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, T5Config, T5EncoderModel
+from transformers import T5Config, T5EncoderModel
 
-from specbench.errors import ModelError
 from specbench.models import checkpoint as checkpoints
 from specbench.models.checkpoint import Checkpoint
-from specbench.models.load import read_settings
-from specbench.models.one_vocabulary import read_module
+from specbench.models.pretrained import read_module, read_settings, read_tokenizer
 
 REMEMBERED = 4096
 """Captions whose features are kept, so that no generation pays for the encoder."""
@@ -120,15 +118,5 @@ def load_caption_features(
         ModelError: If they are missing or cannot be read.
     """
     files = checkpoints.find(source, revision)
-    encoder = read_module(T5EncoderModel, files, read_settings(files, T5Config), dtype, beside=())
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            files.location, revision=files.revision, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"The text encoder '{source}' has no tokenizer that can be loaded",
-            str(error).strip().splitlines()[0],
-            "Name a T5 checkpoint with safetensors and a tokenizer as text_encoder.",
-        ) from error
-    return CaptionFeatures(tokenizer, encoder.to(device), files)
+    encoder = read_module(T5EncoderModel, files, read_settings(files, T5Config), dtype).module
+    return CaptionFeatures(read_tokenizer(files), encoder.to(device), files)

@@ -25,9 +25,9 @@ from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.image_side import Layout, PixelDecoder
 from specbench.models.lean_weights import body_weights, projection
-from specbench.models.load import read_settings
-from specbench.models.one_vocabulary import codes_slice, load_family, read_module
+from specbench.models.one_vocabulary import codes_slice, load_family
 from specbench.models.pair import ModelPair
+from specbench.models.pretrained import read_module, read_settings
 from specbench.models.shards import shape_of
 from specbench.models.vqgan_files import load_pixel_decoder
 from specbench.schema.model import ModelConfig
@@ -99,7 +99,7 @@ class Chameleon:
         """
         codes = codes_slice(layout, settings.vocab_size, files.source)
         settings.norm_rows = norm_rows(files, settings)
-        module = read_module(_Language, files, settings, dtype, beside=["model.vqmodel."])
+        module = read_module(_Language, files, settings, dtype, beside=["model.vqmodel."]).module
         head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
         weights = body_weights(
             module.model, settings, head=head, device=device, dtype=dtype, head_first=codes.start

@@ -11,12 +11,31 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import (
+    HfApi,
+    get_safetensors_metadata,
+    hf_hub_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from specbench.errors import ModelError, did_you_mean
+from specbench.models.checkpoint_files import (
+    check_no_adapter,
+    check_weights,
+    count_parameters,
+    read_json,
+    weight_files,
+)
 from specbench.paths import weights_dir
 
 EMBEDDED = "embedded:"
@@ -72,25 +91,43 @@ def find(source: str, revision: str | None) -> Checkpoint:
 
 
 def _folder(source: str, folder: Path) -> Checkpoint:
+    check_no_adapter(source, folder)
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"'{source}' is not a checkpoint folder",
             f"{folder} holds no config.json",
             "Name a folder that save_pretrained wrote.",
         )
-    if not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-        why = (
-            "it holds pickled weights only, which are never loaded"
-            if pickled
-            else ("it holds a config.json and no *.safetensors")
-        )
-        raise ModelError(
-            f"'{source}' has no weights that can be loaded",
-            why,
-            "Save the model with safe serialization (save_pretrained writes model.safetensors).",
-        )
+    read_json(folder / "config.json")
+    check_weights(source, folder)
     return Checkpoint(source, str(folder), None, local=True)
+
+
+def folder_of(checkpoint: Checkpoint) -> Path | None:
+    """Return where the files lie on this machine; None for a hub checkpoint that is not cached."""
+    if checkpoint.local:
+        return Path(checkpoint.location)
+    path = try_to_load_from_cache(checkpoint.location, "config.json", revision=checkpoint.revision)
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def read_settings_file(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """Return what a JSON file of a checkpoint says; nothing where it has no such file.
+
+    Raises:
+        ModelError: If the file is broken.
+    """
+    folder = folder_of(checkpoint)
+    if folder is not None and (folder / name).is_file():
+        return read_json(folder / name)
+    if checkpoint.local:
+        return {}
+    try:
+        return read_json(
+            Path(hf_hub_download(checkpoint.location, name, revision=checkpoint.revision))
+        )
+    except (HfHubHTTPError, EntryNotFoundError, OSError):
+        return {}
 
 
 def ask_hub(repository: str, revision: str | None, file: str = "config.json") -> None:
@@ -177,10 +214,8 @@ def digest(checkpoint: Checkpoint) -> str:
     the prefix. For the hub: the commit.
     """
     if not checkpoint.local:
-        path = try_to_load_from_cache(
-            checkpoint.location, "config.json", revision=checkpoint.revision
-        )
-        return f"commit:{Path(path).parent.name}" if isinstance(path, str) else "commit:unknown"
+        folder = folder_of(checkpoint)
+        return f"commit:{folder.name if folder else 'unknown'}"
     files = sorted(Path(checkpoint.location).glob("*.safetensors"))
     whole = sum(file.stat().st_size for file in files) < _HASH_WHOLE_BELOW
     sha = hashlib.sha256()
@@ -198,4 +233,21 @@ def local_bytes(checkpoint: Checkpoint) -> int | None:
     """Return the size of a folder's weights, or None for a hub checkpoint."""
     if not checkpoint.local:
         return None
-    return sum(file.stat().st_size for file in Path(checkpoint.location).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in weight_files(Path(checkpoint.location)))
+
+
+def parameters(checkpoint: Checkpoint) -> int | None:
+    """Return how many numbers the weights are, whatever they are stored in.
+
+    Returns:
+        The number; None where nobody says, such as a hub that does not answer.
+    """
+    folder = folder_of(checkpoint)
+    found = None if folder is None else count_parameters(folder)
+    if found is not None or checkpoint.local:
+        return found
+    try:
+        about = get_safetensors_metadata(checkpoint.location, revision=checkpoint.revision)
+    except Exception:  # the weights are on their way anyway: only the default dtype depends on it
+        return None
+    return sum(about.parameter_count.values()) or None

@@ -22,10 +22,10 @@ from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.image_side import Layout, PixelDecoder
 from specbench.models.lean_weights import body_weights, projection
-from specbench.models.load import read_settings
-from specbench.models.one_vocabulary import codes_slice, load_family, read_module
+from specbench.models.one_vocabulary import codes_slice, load_family
 from specbench.models.pair import ModelPair
 from specbench.models.pixels import read_pixel_dtype
+from specbench.models.pretrained import read_module, read_settings
 from specbench.models.shards import tensors_below
 from specbench.schema.model import ModelConfig
 from specbench.schema.reading import Reader
@@ -82,7 +82,7 @@ class Emu3:
         """
         codes = codes_slice(layout, settings.text_config.vocab_size, files.source)
         kind = Emu3ForConditionalGeneration
-        module = read_module(kind, files, settings, dtype, beside=["model.vqmodel."])
+        module = read_module(kind, files, settings, dtype, beside=["model.vqmodel."]).module
         head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
         weights = body_weights(
             module.model.text_model,

@@ -42,11 +42,10 @@ from specbench.models.load import (
     find_all,
     load_tokenizer,
     pick_dtype,
-    read_settings,
 )
-from specbench.models.one_vocabulary import read_module
 from specbench.models.pair import ModelPair
 from specbench.models.pixels import read_pixel_dtype
+from specbench.models.pretrained import read_module, read_settings
 from specbench.models.published import check_engine
 from specbench.schema.model import ModelConfig
 from specbench.schema.reading import Reader
@@ -126,7 +125,7 @@ def load_module(files: Checkpoint, dtype: torch.dtype) -> Any:
     """
     settings = read_settings(files, JanusConfig)
     kind = JanusForConditionalGeneration
-    module = read_module(kind, files, settings, dtype, beside=_EYES)
+    module = read_module(kind, files, settings, dtype, beside=_EYES).module
     del module.model.vision_model, module.model.aligner  # they only read pictures
     return module
 

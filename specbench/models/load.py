@@ -1,32 +1,31 @@
 """Load a target with its draft and tokenizer, in the fastest engine that computes it exactly.
 
-Configurations, weights and tokenizers come through transformers; what runs is the lean decoder
-where it supports the architecture, else transformers' module.
+Configurations, weights and tokenizers come through transformers (`models.pretrained`); what runs is
+the lean decoder where it supports the architecture, else transformers' module.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-import transformers
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM
 
 from specbench.errors import ModelError
 from specbench.models import checkpoint as checkpoints
 from specbench.models.base import Model
 from specbench.models.causal_lm import CausalLM
 from specbench.models.checkpoint import Checkpoint
+from specbench.models.checkpoint_files import end_ids
 from specbench.models.decoder import LeanDecoder, supports
-from specbench.models.pair import ModelPair
+from specbench.models.defaults import generation_defaults
+from specbench.models.pair import About, ModelPair
+from specbench.models.pretrained import listed, read_module, read_settings, read_tokenizer
 from specbench.models.room import Room, cache_values
 from specbench.schema.config import ModelConfig
 
-SMALL = 100_000_000
+SMALL = 500_000_000
 """Parameters below which a CPU decodes in float32 by default."""
 
 
@@ -46,24 +45,42 @@ def load_pair(config: ModelConfig, *, needs: frozenset[str] = frozenset({"draft"
     check_needs(target_files, config, needs)
     dtype = pick_dtype(config.dtype, device, target_files)
     tokenizer = load_tokenizer(target_files, config)
-    target = load_model(target_files, config, device, dtype)
+    target, leftover = load_model(target_files, config, device, dtype)
     provenance: dict[str, Any] = {"target": describe(target_files, target)}
+    notes = leftover_note(target_files, leftover)
     drafts = []
     for role, files in draft_files.items():
         check_vocabularies(tokenizer, load_tokenizer(files, config), config.target, files.source)
-        drafts.append(load_model(files, config, device, dtype))
-        provenance[role] = describe(files, drafts[-1])
+        draft, leftover = load_model(files, config, device, dtype)
+        drafts.append(draft)
+        notes += leftover_note(files, leftover)
+        provenance[role] = describe(files, draft)
     if config.context is not None:
         target.context = min(target.context, config.context)
     return ModelPair(
-        name=config.name,
+        name=config.label,
         target=target,
         draft=drafts[0] if drafts else None,
         tokenizer=tokenizer,
         stop_ids=stop_ids(target_files, tokenizer),
         provenance=provenance,
         more_drafts=tuple(drafts[1:]),
+        about=About(
+            dtype_reason(config.dtype, device, checkpoints.parameters(target_files)),
+            generation_defaults(
+                checkpoints.read_settings_file(target_files, "generation_config.json")
+            ),
+            tuple(notes),
+        ),
     )
+
+
+def leftover_note(files: Checkpoint, leftover: tuple[str, ...]) -> list[str]:
+    """Return what to say of weights that a model has no place for."""
+    if not leftover:
+        return []
+    count = f"{len(leftover)} weights" if len(leftover) > 1 else "a weight"
+    return [f"'{files.source}' holds {count} that the model does not use: {listed(leftover)}."]
 
 
 class Found(NamedTuple):
@@ -147,13 +164,36 @@ def pick_device(name: str) -> torch.device:
 def pick_dtype(name: str, device: torch.device, files: Checkpoint) -> torch.dtype:
     """Return the compute dtype; "auto" goes by device and size, so that runs stay comparable.
 
-    On CUDA it is bfloat16, or float16 where that is missing. On a CPU large models are bound by
-    memory and run in bfloat16; small ones run in float32, in which a lossless method gives the
-    very tokens of plain decoding (`docs/speed.md` has the price: nothing on a processor without
-    bfloat16 instructions, about a fifth on one with them).
+    The size is the number of parameters, whatever they are stored in. On CUDA it is bfloat16, or
+    float16 where that is missing. On a CPU large models are bound by memory and run in bfloat16;
+    those under `SMALL` parameters run in float32, in which a lossless method gives the very
+    tokens of plain decoding (`docs/speed.md` has the price: nothing on a processor without
+    bfloat16 instructions, a fifth to two fifths of the speed on one with them).
     """
-    size = checkpoints.local_bytes(files)
-    return dtype_of(name, device, small=size is not None and size < 2 * SMALL)
+    count = checkpoints.parameters(files)
+    return dtype_of(name, device, small=count is not None and count < SMALL)
+
+
+def dtype_reason(name: str, device: torch.device, parameters: int | None) -> str:
+    """Return why a model runs in its dtype, in a few words; nothing where it was asked for.
+
+    Args:
+        name: A dtype's name, or "auto".
+        device: Where the model computes.
+        parameters: Its parameters, where they are known.
+    """
+    if name != "auto":
+        return ""
+    if device.type == "cuda":
+        return "auto: a GPU"
+    if parameters is None:
+        return "auto: of unknown size"
+    side = "under" if parameters < SMALL else "not under"
+    return f"auto: {_millions(parameters)} parameters, {side} {_millions(SMALL)}"
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.3g}B" if count >= 999_500_000 else f"{count / 1e6:.3g}M"
 
 
 def dtype_of(name: str, device: torch.device, *, small: bool) -> torch.dtype:
@@ -196,78 +236,34 @@ def check_needs(files: Checkpoint, config: ModelConfig, needs: frozenset[str]) -
         )
 
 
-def read_settings(files: Checkpoint, kind: Any = AutoConfig) -> Any:
-    """Read a checkpoint's configuration.
-
-    Args:
-        files: The checkpoint.
-        kind: The configuration's class in transformers, where the checkpoint does not choose it.
-
-    Raises:
-        ModelError: If it has none that can be read.
-    """
-    try:
-        with quiet():
-            return kind.from_pretrained(files.location, revision=files.revision)
-    except (OSError, ValueError, KeyError) as error:
-        raise unloadable(files, error) from error
-
-
-def unloadable(files: Checkpoint, error: Exception) -> ModelError:
-    """Return the error for a checkpoint that a library could not read."""
-    return ModelError(
-        f"'{files.source}' cannot be loaded",
-        str(error).strip().splitlines()[0],
-        "Check that the folder holds a decoder-only checkpoint with safetensors weights.",
-    )
-
-
 def load_tokenizer(files: Checkpoint, config: ModelConfig) -> Any:
     """Load a checkpoint's tokenizer and set the chat template that the entry asks for.
 
     Raises:
-        ModelError: If the checkpoint holds none.
+        ModelError: If the checkpoint holds none, or one that cannot be read.
     """
-    try:
-        with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(files.location, revision=files.revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"'{files.source}' has no tokenizer that can be loaded",
-            str(error).splitlines()[0],
-            "Save the tokenizer into the checkpoint's folder (tokenizer.json).",
-        ) from error
-    if config.chat_template is not None:
-        tokenizer.chat_template = config.chat_template
-    if config.chat is False:
-        tokenizer.chat_template = None
-    return tokenizer
+    return read_tokenizer(files, template=config.chat_template, chat=config.chat is not False)
 
 
 def load_model(
     files: Checkpoint, config: ModelConfig, device: torch.device, dtype: torch.dtype
-) -> Model:
+) -> tuple[Model, tuple[str, ...]]:
     """Load one checkpoint into the engine that the entry asks for.
 
+    Returns:
+        The model, and the names of the checkpoint's weights that it has no place for.
+
     Raises:
-        ModelError: If the checkpoint cannot be read or the engine cannot run it.
+        ModelError: If the checkpoint cannot be read, lacks weights, or the engine cannot run it.
     """
     placement: Mapping[str, Any] = {"device_map": config.device_map} if config.device_map else {}
     settings = read_settings(files)
+    check_quantised(files, settings, config.engine)
     if config.engine == "transformers" or config.device_map or not supports(settings):
         CausalLM.check(settings, files.source)
-    try:
-        with quiet():
-            module = AutoModelForCausalLM.from_pretrained(
-                files.location,
-                revision=files.revision,
-                config=settings,
-                dtype=dtype,
-                use_safetensors=True,
-                **placement,
-            ).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise unloadable(files, error) from error
+    module, leftover = read_module(
+        AutoModelForCausalLM, files, settings, dtype, placement=placement
+    )
     lean = config.engine != "transformers" and not config.device_map
     if config.engine == "lean" and not supports(module.config):
         raise ModelError(
@@ -276,8 +272,31 @@ def load_model(
             "Use model.engine=auto.",
         )
     if lean and supports(module.config):
-        return LeanDecoder(module, files.source, device, dtype)
-    return CausalLM(module if config.device_map else module.to(device), files.source)
+        return LeanDecoder(module, files.source, device, dtype), leftover
+    return CausalLM(module if config.device_map else module.to(device), files.source), leftover
+
+
+def check_quantised(files: Checkpoint, settings: Any, engine: str) -> None:
+    """Refuse packed weights, which only transformers' modules can compute.
+
+    Args:
+        files: The checkpoint.
+        settings: Its configuration.
+        engine: The engine that the entry asks for.
+
+    Raises:
+        ModelError: If the weights are quantised and the entry does not ask for transformers.
+    """
+    packed = getattr(settings, "quantization_config", None)
+    if packed is None or engine == "transformers":
+        return
+    kind = packed.get("quant_method") if isinstance(packed, Mapping) else packed.quant_method
+    raise ModelError(
+        f"The weights of '{files.source}' are quantised ({getattr(kind, 'value', kind)})",
+        "the engines of specbench compute with plain weights of 16 or 32 bits",
+        "Name the checkpoint that it was made from, in 16 bits. model.engine=transformers leaves "
+        "it to transformers, which needs the packages of that format; it is not tested here.",
+    )
 
 
 def check_vocabularies(target: Any, draft: Any, target_name: str, draft_name: str) -> None:
@@ -302,18 +321,15 @@ def check_vocabularies(target: Any, draft: Any, target_name: str, draft_name: st
 
 
 def stop_ids(files: Checkpoint, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end an answer: the tokenizer's and the generation config's."""
-    ids: set[int] = set()
-    if tokenizer.eos_token_id is not None:
-        ids.add(int(tokenizer.eos_token_id))
-    try:
-        with quiet():
-            generation = GenerationConfig.from_pretrained(files.location, revision=files.revision)
-    except OSError:
-        return frozenset(ids)
-    named = generation.eos_token_id
-    ids.update(named if isinstance(named, list) else [] if named is None else [named])
-    return frozenset(ids)
+    """Return the tokens that end an answer.
+
+    They are the tokenizer's, and those of generation_config.json; where that names none, those of
+    config.json, as in transformers' `generate`.
+    """
+    names = ("generation_config.json", "config.json")
+    ids = end_ids(*(checkpoints.read_settings_file(files, name) for name in names))
+    own = tokenizer.eos_token_id
+    return ids if own is None else ids | {int(own)}
 
 
 def describe(files: Checkpoint, model: Model) -> dict[str, Any]:
@@ -326,16 +342,3 @@ def describe(files: Checkpoint, model: Model) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "vocab_size": model.vocab_size,
     }
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice off the terminal while loading."""
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(logging.ERROR)
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        transformers.logging.enable_progress_bar()

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError
 
 from specbench.errors import ModelError
 from specbench.models.checkpoint import Checkpoint
@@ -23,8 +22,6 @@ from specbench.models.load import (
     find_all,
     load_tokenizer,
     pick_dtype,
-    quiet,
-    unloadable,
 )
 from specbench.models.pair import ModelPair
 from specbench.models.published import check_engine
@@ -141,52 +138,3 @@ def codes_slice(layout: Layout, vocabulary: int, source: str) -> slice:
             "Correct model.loader.first_code and model.loader.codes.",
         )
     return codes
-
-
-def read_module(
-    kind: Any, files: Checkpoint, settings: Any, dtype: torch.dtype, *, beside: Sequence[str]
-) -> Any:
-    """Read a checkpoint into a module of transformers, in eval mode on the CPU.
-
-    Args:
-        kind: The class.
-        files: The checkpoint.
-        settings: Its configuration.
-        dtype: What its weights become.
-        beside: Beginnings of the names of weights that may be missing, since nothing computes
-            them.
-
-    Raises:
-        ModelError: If it cannot be read, or lacks weights or has them in another shape: the library
-            would make them up.
-    """
-    try:
-        with quiet():
-            module, report = kind.from_pretrained(
-                files.location,
-                revision=files.revision,
-                config=settings,
-                dtype=dtype,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise unloadable(files, error) from error
-    unused = tuple(beside)
-    for name, *shapes in sorted(report["mismatched_keys"]):
-        if not name.startswith(unused):
-            there, here = (list(shape) for shape in shapes)
-            raise ModelError(
-                f"'{files.source}' does not fit its own configuration",
-                f"{name} is {there} in its files, and its config.json makes it {here}",
-                "Use config.json and weights of one release.",
-            )
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith(unused))
-    if missing:
-        raise ModelError(
-            f"'{files.source}' lacks {len(missing)} weights of the model",
-            f"the first is {missing[0]}",
-            "Name a complete checkpoint in the format of transformers.",
-        )
-    return module.eval()

@@ -17,6 +17,21 @@ _RESERVE = 512
 """Slots beyond prompt and answer: more than any method reserves for drafts."""
 
 
+@dataclass(frozen=True)
+class About:
+    """What follows from the checkpoints and is told beside the numbers; no part of identities.
+
+    Attributes:
+        dtype_reason: Why the models run in their dtype; empty where it was asked for.
+        defaults: What the target's generation_config.json asks of a law (`models.defaults`).
+        notes: Sentences on what is odd in the checkpoints.
+    """
+
+    dtype_reason: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 @dataclass
 class ModelPair:
     """A target model, an optional draft model, and the text side of both.
@@ -32,6 +47,7 @@ class ModelPair:
         more_drafts: Further draft models, for methods that draft with several.
         image: The pictures' side of an image model: its grid, prompts, codebook and pixels.
         numbering: How an image pair numbers its tokens; None where ids are the published ones.
+        about: What else is known of the checkpoints.
     """
 
     name: str
@@ -43,6 +59,7 @@ class ModelPair:
     more_drafts: tuple[Model, ...] = ()
     image: ImageSide | None = None
     numbering: Numbering | None = None
+    about: About = About()
     _caches: dict[str, Cache] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

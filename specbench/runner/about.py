@@ -9,6 +9,7 @@ import torch
 from specbench import store
 from specbench.audit import fidelity
 from specbench.law import Law
+from specbench.models.defaults import unfollowed
 from specbench.models.pair import ModelPair
 from specbench.models.shape import described
 from specbench.runner.provenance import device_name, provenance
@@ -75,6 +76,25 @@ def file_metadata(
         provenance={
             **provenance(device),
             "models": described(models),
+            "checkpoint": {
+                "dtype_reason": models.about.dtype_reason,
+                "generation_defaults": dict(models.about.defaults),
+                "notes": checkpoint_notes(models, law),
+            },
             "inputs": {name: dict(found) for name, found in inputs.items()},
         },
     )
+
+
+def checkpoint_notes(models: ModelPair, law: Law) -> list[str]:
+    """Return what is odd in the checkpoints, and what the run does not take over from them."""
+    return [line for line in (*models.about.notes, unfollowed(models.about.defaults, law)) if line]
+
+
+def job_stem(config: RunConfig, task: Task, metadata: FileMetadata) -> str:
+    """Return the file name of a job; earlier versions named the entry and not its checkpoint."""
+    method, job = config.method.name, metadata.job_id
+    earlier = store.result_stem(method, config.model.name, task.name, job)
+    if store.is_begun(config.results_dir, earlier):
+        return earlier
+    return store.result_stem(method, config.model.label, task.name, job)

@@ -18,7 +18,7 @@ import torch
 from specbench import store
 from specbench.clock import clock_for
 from specbench.models.pair import ModelPair
-from specbench.runner.about import file_metadata
+from specbench.runner.about import checkpoint_notes, file_metadata, job_stem
 from specbench.runner.busy import Watch
 from specbench.runner.device_state import tell, watch_of
 from specbench.runner.finished import identities, taken_up
@@ -127,7 +127,7 @@ def run_process(
     inputs = {arm.name: prepare(arm, config, models) for arm in arms}
     task = for_tokenizer(task, models.tokenizer)
     metadata = file_metadata(config, task, models, target_law(config), inputs)
-    stem = store.result_stem(config.method.name, config.model.name, task.name, metadata.job_id)
+    stem = job_stem(config, task, metadata)
     finished = store.existing_results(config.results_dir, stem) if config.resume else []
     written = store.read_parquet(finished[-1]) if finished else None
     if written is not None:
@@ -277,6 +277,8 @@ class _Job:
         advice = rest.advice(torch.get_num_threads() if on_cpu else 1)
         if advice:
             progress.warn(advice)
+        for note in checkpoint_notes(self._models, target_law(self._config)):
+            progress.warn(note)
 
     def _note_device(self) -> None:
         """Let the journal know what the device has been like so far."""

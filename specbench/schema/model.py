@@ -14,6 +14,9 @@ MODALITIES = ("text", "image")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 ENGINES = ("auto", "lean", "transformers")
 
+ANY_CHECKPOINT = "hf"
+"""The entry that has no target of its own."""
+
 _MODEL_KEYS = (
     "name",
     "title",
@@ -94,6 +97,11 @@ class ModelConfig:
     methods: Mapping[str, Any] = field(default_factory=dict)
     task: str | None = None
 
+    @property
+    def label(self) -> str:
+        """What the model is called in tables; see `label_of`."""
+        return label_of(self.name, self.target)
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], path: str = "model") -> ModelConfig:
         """Validate the node of one model.
@@ -143,3 +151,17 @@ class ModelConfig:
             methods=reader.mapping("methods"),
             task=reader.text("task", null=True),
         )
+
+
+def label_of(name: str, target: str) -> str:
+    """Return what a model is called in tables and in the names of files.
+
+    Args:
+        name: Its entry's id.
+        target: The checkpoint that runs.
+
+    Returns:
+        The id; for the entry that runs any checkpoint, the folder's name or the hub's.
+    """
+    own = target.rstrip("/").rpartition("/")[2]
+    return own if name == ANY_CHECKPOINT and own.strip(".") else name

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from specbench.schema.model import label_of
 from specbench.secrets import scrub
 
 SCHEMA_VERSION = 6
@@ -200,12 +201,20 @@ class FileMetadata:
         known = {item.name: item.type for item in fields(cls)}
         plain = {key: value for key, value in values.items() if key in known}
         plain["method"] = _method_info(plain["method"])
+        plain["model"] = _model_label(plain["model"], plain.get("config"))
         if plain.get("baseline") is not None:
             plain["baseline"] = _method_info(plain["baseline"])
         for key, value in plain.items():
             _check_shape(key, value, str(known[key]))
         _check_deeper(plain)
         return cls(**plain)
+
+
+def _model_label(name: Any, config: Any) -> Any:
+    """Return what the model is called; earlier files name the entry that ran a checkpoint."""
+    model = config.get("model") if isinstance(config, Mapping) else None
+    target = model.get("target") if isinstance(model, Mapping) else None
+    return label_of(name, target) if isinstance(name, str) and isinstance(target, str) else name
 
 
 def _method_info(values: Any) -> MethodInfo:

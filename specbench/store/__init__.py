@@ -14,6 +14,7 @@ from specbench.store.files import (
 from specbench.store.folder import (
     check_writable,
     existing_results,
+    is_begun,
     job_id,
     next_free_path,
     result_stem,
@@ -39,6 +40,7 @@ __all__ = [
     "check_writable",
     "drop_written",
     "existing_results",
+    "is_begun",
     "job_id",
     "key_of",
     "list_results",

@@ -15,6 +15,9 @@ from typing import Any
 
 from specbench.errors import ResultsError
 
+JOURNAL_FOLDER = ".journal"
+"""Folder of the journals in a results folder."""
+
 MINIMUM_FREE_BYTES = 32 * 1024 * 1024
 """Free space that a run asks for before it measures anything."""
 
@@ -60,6 +63,12 @@ def existing_results(results_dir: Path, stem: str) -> list[Path]:
         if match:
             found.append((int(match.group(1) or 1), path))
     return [path for _, path in sorted(found)]
+
+
+def is_begun(results_dir: Path, stem: str) -> bool:
+    """Whether a job has a result file or a journal."""
+    journal = results_dir / JOURNAL_FOLDER / f"{stem}.jsonl"
+    return journal.exists() or bool(existing_results(results_dir, stem))
 
 
 def check_writable(results_dir: Path, needed_bytes: int = MINIMUM_FREE_BYTES) -> None:

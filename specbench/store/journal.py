@@ -23,10 +23,7 @@ import pyarrow as pa
 from specbench.errors import ResultsError
 from specbench.schema.result import RESULT_SCHEMA, SCHEMA_VERSION, FileMetadata
 from specbench.secrets import scrub, scrub_row
-from specbench.store.folder import sync_folder, unwritable
-
-JOURNAL_FOLDER = ".journal"
-"""Folder of the journals inside of a results folder."""
+from specbench.store.folder import JOURNAL_FOLDER, sync_folder, unwritable
 
 JOURNAL_VERSION = 1
 

@@ -54,7 +54,9 @@ class TaskScore(NamedTuple):
 
 def load(folder: Path) -> PreTrainedModel:
     """Load a checkpoint folder for computing in float32."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False
+    )
     return model.eval()
 
 
@@ -174,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=weights_dir())
     folder: Path = parser.parse_args().folder
-    tokenizer = AutoTokenizer.from_pretrained(folder / TARGET_FOLDER)
+    tokenizer = AutoTokenizer.from_pretrained(folder / TARGET_FOLDER, trust_remote_code=False)
     target, draft = load(folder / TARGET_FOLDER), load(folder / DRAFT_FOLDER)
     print("task            right  right (draft)  entropy  acceptance  tokens")
     for task in WORLDS:

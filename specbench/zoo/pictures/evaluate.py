@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="write a picture of samples, and no scores")
     options = parser.parse_args()
     folder: Path = options.folder
-    tokenizer = AutoTokenizer.from_pretrained(folder / TARGET_FOLDER)
+    tokenizer = AutoTokenizer.from_pretrained(folder / TARGET_FOLDER, trust_remote_code=False)
     vq = load_vqgan(folder / TARGET_FOLDER / VQ_FOLDER)
     target = load_model(folder / TARGET_FOLDER)
     if options.sheet is not None:

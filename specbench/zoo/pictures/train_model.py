@@ -216,7 +216,7 @@ def save_model(
 
 def load_model(folder: Path) -> ChameleonForConditionalGeneration:
     """Load a checkpoint folder for computing in float32."""
-    config = ChameleonConfig.from_pretrained(folder)
+    config = ChameleonConfig.from_pretrained(folder, trust_remote_code=False)
     model = ChameleonForConditionalGeneration(config)
     model.model.vqmodel = nn.Identity()
     model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, dynamic_module_utils
 
 from specbench.errors import ModelError
-from specbench.models import checkpoint
+from specbench.models import checkpoint, load
 from specbench.models.causal_lm import CausalLM
 from specbench.models.decoder import LeanDecoder
 from specbench.models.load import load_pair
 from specbench.schema.config import ModelConfig
+from specbench.schema.model import label_of
 from tests.unit.models import published_checkpoints as published
 from tests.unit.models import tiny_checkpoints
 
@@ -81,6 +84,192 @@ def test_padding_and_added_tokens_of_the_target_stay_in_its_law(folder):
     assert drafted[..., : published.IDS].isfinite().all()
 
 
+def without(name):
+    return {key: value for key, value in published.tensors().items() if key != name}
+
+
+DOWN = "model.layers.1.mlp.down_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        (without("lm_head.weight"), "missing: lm_head.weight"),
+        (without(DOWN), f"missing: {DOWN}"),
+        (
+            {f"base_model.{name}": value for name, value in published.tensors().items()},
+            "stand behind 'base_model.'",
+        ),
+    ],
+    ids=["head", "layer", "prefix"],
+)
+def test_missing_weights_are_refused_and_not_made_up(tmp_path, weights, told):
+    with pytest.raises(ModelError, match=r"lacks \d+ weights") as caught:
+        load_pair(entry(published.write(tmp_path, weights)))
+    assert told in caught.value.why
+
+
+def test_weights_of_another_shape_are_refused_by_name(tmp_path):
+    weights = {**published.tensors(), DOWN: torch.zeros(published.WIDTH, published.INNER + 1)}
+    with pytest.raises(ModelError, match="does not fit its own") as caught:
+        load_pair(entry(published.write(tmp_path, weights)))
+    assert DOWN in caught.value.why and "[16, 25]" in caught.value.why
+
+
+def test_a_tied_head_may_be_missing_and_weights_without_a_place_are_told(tmp_path):
+    weights = without("lm_head.weight") | {"model.layers.9.odd.weight": torch.zeros(3)}
+    pair = load_pair(entry(published.write(tmp_path, weights, tie_word_embeddings=True)))
+    (note,) = pair.about.notes
+    assert "a weight that the model does not use: model.layers.9.odd.weight" in note
+
+
+def shards(folder, index):
+    """Write the checkpoint in two files, with an index of them or without."""
+    published.write(folder)
+    (folder / "model.safetensors").unlink()
+    names = sorted(published.tensors())
+    for number, part in ((1, names[:9]), (2, names[9:])):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: published.tensors()[name] for name in part}, folder / file)
+    if index:
+        files = {
+            name: f"model-0000{1 + (place >= 9)}-of-00002.safetensors"
+            for place, name in enumerate(names)
+        }
+        about = {"metadata": {}, "weight_map": files}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(about))
+    return folder
+
+
+def test_shards_are_read_by_their_index_and_refused_without(tmp_path):
+    whole = shards(tmp_path / "whole", index=True)
+    assert load_pair(entry(whole)).target.vocab_size == published.IDS
+    with pytest.raises(ModelError) as caught:
+        load_pair(entry(shards(tmp_path / "bare", index=False)))
+    assert "model.safetensors.index.json" in caught.value.fix
+    (whole / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ModelError, match="lacks 1 of its weight files") as caught:
+        load_pair(entry(whole))
+    assert "names model-00002-of-00002.safetensors" in caught.value.why
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_broken_file_is_named(tmp_path, name):
+    path = published.write(tmp_path)
+    (path / name).write_text('{"a": ')
+    with pytest.raises(ModelError) as caught:
+        load_pair(entry(path))
+    assert name in caught.value.what and "JSON" in caught.value.why
+
+
+def test_a_broken_value_and_a_broken_template_are_one_error(tmp_path):
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_pair(entry(published.write(tmp_path / "value", hidden_size="wide")))
+    path = published.write(tmp_path / "template")
+    (path / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}")
+    with pytest.raises(ModelError, match="chat template") as caught:
+        load_pair(entry(path))
+    assert "line 1" in caught.value.why
+    assert load_pair(entry(path, chat=False)).tokenizer.chat_template is None
+
+
+def test_an_adapter_is_told_from_a_model(tmp_path):
+    about = {"peft_type": "LORA", "base_model_name_or_path": "some/base"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(about))
+    with pytest.raises(ModelError, match="is a LoRA adapter") as caught:
+        load_pair(entry(tmp_path))
+    assert "some/base" in caught.value.why and "merge_and_unload" in caught.value.fix
+
+
+@pytest.mark.parametrize("kind", ["fp8", "gptq", "awq"])
+def test_quantised_weights_are_refused_by_name(tmp_path, kind):
+    path = published.write(tmp_path, quantization_config={"quant_method": kind, "bits": 4})
+    with pytest.raises(ModelError, match=rf"quantised \({kind}\)") as caught:
+        load_pair(entry(path))
+    assert "in 16 bits" in caught.value.fix
+    with pytest.raises(ModelError):
+        load_pair(entry(path, engine="transformers"))  # in words, where packages lack
+
+
+PLANTED = """
+from pathlib import Path
+Path({marker!r}).touch()
+from transformers import LlamaConfig as MyConfig, LlamaForCausalLM as MyModel
+from transformers import PreTrainedTokenizerFast as MyTokenizer
+"""
+
+
+def planted(folder, marker, **config):
+    """Write a checkpoint that brings Python files of its own."""
+    names = {"AutoConfig": "modeling_my.MyConfig", "AutoModelForCausalLM": "modeling_my.MyModel"}
+    published.write(folder, auto_map=names, **config)
+    (folder / "modeling_my.py").write_text(PLANTED.format(marker=str(marker)))
+    return folder
+
+
+def test_a_checkpoint_s_own_code_never_runs_whatever_stands_on_standard_input(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    marker = tmp_path / "it ran"
+    with pytest.raises(ModelError, match="code of its own, which is never run"):
+        load_pair(entry(planted(tmp_path / "unknown", marker, model_type="my_llama")))
+    known = planted(tmp_path / "known", marker)
+    assert load_pair(entry(known)).target.engine == "lean", "transformers has its class"
+    tokenizer = planted(tmp_path / "tokenizer", marker)
+    settings = {
+        "tokenizer_class": "MyTokenizer",
+        "auto_map": {"AutoTokenizer": [None, "modeling_my.MyTokenizer"]},
+    }
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(settings))
+    with contextlib.suppress(ModelError):
+        load_pair(entry(tokenizer))
+    assert not marker.exists()
+
+
+END = published.END
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "end", "expected"),
+    [
+        (7, None, None, {7}),
+        ([4, 7], None, None, {4, 7}),
+        ([4, 7], None, "</s>", {4, 7, END}),
+        (3, {"eos_token_id": [4, 7]}, None, {4, 7}),
+        (3, {"do_sample": False}, None, {3}),
+        (None, None, None, set()),
+    ],
+)
+def test_the_end_of_text_is_found_wherever_it_stands(tmp_path, config, generation, end, expected):
+    path = published.write(tmp_path, generation=generation, end=end, eos_token_id=config)
+    assert load_pair(entry(path)).stop_ids == expected
+
+
+def test_auto_dtype_goes_by_parameters_and_not_by_bytes(tmp_path, monkeypatch):
+    count = sum(value.numel() for value in published.tensors().values())
+    path = published.write(tmp_path)
+    for limit, dtype in ((count + 1, torch.float32), (count, torch.bfloat16)):
+        monkeypatch.setattr(load, "SMALL", limit)
+        pair = load_pair(entry(path, dtype="auto"))
+        assert pair.target.dtype == dtype
+        assert pair.about.dtype_reason.startswith("auto: ")
+    assert load_pair(entry(path, dtype="float32")).about.dtype_reason == ""
+
+
+def test_a_model_of_135_million_parameters_runs_in_float32_on_a_cpu():
+    assert 135_000_000 < load.SMALL < 1_000_000_000
+
+
+def test_any_checkpoint_is_called_by_its_folder_s_or_hub_s_name(tmp_path):
+    path = published.write(tmp_path / "my-model")
+    assert load_pair(entry(path)).name == "my-model"
+    assert load_pair(entry(path, name="own_entry")).name == "own_entry"
+    assert label_of("hf", "ORG/NAME-135M") == "NAME-135M"
+    assert label_of("hf", "..") == "hf"
+
+
 def test_a_draft_of_another_vocabulary_is_refused(folder):
     target = tiny_checkpoints.write(folder, "llama")
     draft = tiny_checkpoints.write(folder, "llama", seed=2)
@@ -129,8 +318,9 @@ def test_damaged_weights_are_refused(folder, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     whole = (path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="model.safetensors' cannot be read") as caught:
         load_pair(entry(tmp_path))
+    assert "it ends after" in caught.value.why
 
 
 def test_without_a_network_a_hub_model_is_refused_at_once():
