@@ -164,7 +164,7 @@ def _header(path: Path) -> tuple[list[dict[str, Any]], int]:
     try:
         with path.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(size)) if size < _MOST_BYTES else None
+            header = json.loads(stream.read(min(size, _MOST_BYTES)))
         tensors = [about for name, about in header.items() if name != "__metadata__"]
         return [
             {key: about[key] for key in ("shape", "data_offsets")} for about in tensors

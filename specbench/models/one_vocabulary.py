@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from specbench.errors import ModelError
+from specbench.models import checkpoint as checkpoints
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.guided import GuidedModel
@@ -19,11 +20,12 @@ from specbench.models.image_side import CodePictures, Layout, PixelDecoder, Prom
 from specbench.models.load import (
     check_vocabularies,
     describe,
+    dtype_reason,
     find_all,
     load_tokenizer,
     pick_dtype,
 )
-from specbench.models.pair import ModelPair
+from specbench.models.pair import About, ModelPair
 from specbench.models.published import check_engine
 from specbench.schema.model import ModelConfig
 
@@ -120,6 +122,7 @@ def load_family(
         tokenizer=tokenizer,
         provenance=provenance,
         more_drafts=tuple(drafts[1:]),
+        about=About(dtype_reason(config.dtype, device, checkpoints.parameters(target_files))),
         image=CodePictures(layout, prompts, decoder, embeddings, numbers, rounded=family.rounded),
     )
 

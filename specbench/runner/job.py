@@ -269,7 +269,7 @@ class _Job:
         return sum(len(self._missing(k)) for k in range(self._config.timing.processes))
 
     def _look_around(self, watch: Watch, progress: Progress) -> None:
-        """Record how busy the machine is, and say so where it is."""
+        """Record how busy the machine is; say so, and what is odd in the checkpoints."""
         rest = watch.rest()
         self._about = {"started_unix": time.time(), "machine": rest.to_dict()}
         self._journal.note(self._process, self._about)
@@ -277,8 +277,9 @@ class _Job:
         advice = rest.advice(torch.get_num_threads() if on_cpu else 1)
         if advice:
             progress.warn(advice)
-        for note in checkpoint_notes(self._models, target_law(self._config)):
-            progress.warn(note)
+        if not self._process:
+            for note in checkpoint_notes(self._models, target_law(self._config)):
+                progress.warn(note)
 
     def _note_device(self) -> None:
         """Let the journal know what the device has been like so far."""

@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from specbench import store
+from specbench.compare import compare
 from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.errors import ConfigError
+from specbench.models.pair import About
+from specbench.report import words
 from specbench.runner import run_job
 from specbench.runner.measure import Bench
 from specbench.schema.config import SamplingConfig, TimingConfig
@@ -100,6 +104,44 @@ def test_a_finished_job_is_not_measured_again(tmp_path):
     fresh = run_job(type(config)(**{**config.__dict__, "resume": False}))
     assert fresh.path != first.path and not fresh.reused
     assert first.path.exists()
+
+
+def any_checkpoint(folder, **changes):
+    """Return a job of the entry that runs any checkpoint."""
+    base = toy.config(folder, **changes)
+    return replace(base, model=replace(base.model, name="hf", target="ORG/NAME"))
+
+
+def test_the_file_is_called_by_the_checkpoint_and_an_earlier_one_is_found(tmp_path):
+    result = run_job(any_checkpoint(tmp_path))
+    assert "__NAME__" in result.path.name
+    earlier = result.path.rename(result.path.with_name(result.path.name.replace("NAME", "hf")))
+    again = run_job(any_checkpoint(tmp_path))
+    assert again.reused and again.path == earlier
+
+
+def test_what_a_run_does_not_take_over_from_a_checkpoint_is_said_and_recorded(
+    tmp_path, monkeypatch, capsys
+):
+    about = About("auto: small", {"repetition_penalty": 1.3}, ("A weight is left over.",))
+    monkeypatch.setattr(toy, "load", with_about(toy.load, about))
+    result = run_job(toy.config(tmp_path, progress=True))
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("repetition_penalty=1.3") == 2 and said.count("A weight is left over.") == 1
+    recorded = store.read_parquet(result.path).metadata.provenance["checkpoint"]
+    assert recorded["generation_defaults"] == {"repetition_penalty": 1.3}
+    assert recorded["notes"][0] == "A weight is left over." and len(recorded["notes"]) == 2
+    (line,) = [words.heading(compare([store.read_parquet(result.path)]))]
+    assert "float64 (auto: small)" in line
+
+
+def with_about(load, about):
+    def loaded(config, needs):
+        pair = load(config, needs)
+        pair.about = about
+        return pair
+
+    return loaded
 
 
 class Interrupting(Autoregressive):

@@ -45,6 +45,17 @@ def test_a_key_of_a_later_minor_addition_is_ignored() -> None:
     assert FileMetadata.from_dict({**values, "added_later": 1}) == metadata()
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "label"),
+    [("hf", "ORG/NAME", "NAME"), ("hf", "/models/mine/", "mine"), ("lumina", "ORG/NAME", "lumina")],
+)
+def test_an_earlier_file_calls_any_checkpoint_by_its_own_name(name, target, label) -> None:
+    about = metadata(model=name, config={"model": {"name": name, "target": target}})
+    assert FileMetadata.from_dict(json.loads(about.to_json())).model == label
+    newer = metadata(model=label, config=about.config)
+    assert FileMetadata.from_dict(json.loads(newer.to_json())).model == label
+
+
 def test_a_missing_key_is_an_error() -> None:
     values = json.loads(metadata().to_json())
     del values["method"]
