@@ -6,7 +6,7 @@ rest, from finding files to the pair that a decoder is given, is the same and st
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
