@@ -66,6 +66,9 @@ def cache_values(settings: Any) -> int:
     channels = getattr(settings, "hidden_size", None)
     if not (layers and heads and channels):
         return 0
+    kinds = getattr(settings, "layer_types", None)
+    if kinds:
+        layers = sum("attention" in kind and "linear" not in kind for kind in kinds)
     groups = getattr(settings, "num_key_value_heads", None) or heads
     width = getattr(settings, "head_dim", None) or channels // heads
     return int(2 * layers * groups * width)

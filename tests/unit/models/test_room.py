@@ -65,6 +65,13 @@ def test_a_text_takes_the_context_that_is_asked_for():
     assert Room.of(entry("qwen3_8b")).bytes(values, torch.bfloat16) == 8192 * 36 * 2 * 1024 * 2
 
 
+def test_layers_that_keep_a_state_leave_nothing_in_the_cache():
+    kinds = ["linear_attention", "full_attention"] * 2
+    sizes = dict(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+    mixed = AutoConfig.for_model("qwen3_next", layer_types=kinds, hidden_size=32, **sizes)
+    assert cache_values(mixed) == 2 * 2 * 2 * 8
+
+
 @pytest.mark.parametrize("name", ["llama", "llama3", "qwen3", "gpt2"])
 def test_values_are_those_of_the_cache_that_is_made(tmp_path, name):
     folder = tiny_checkpoints.write(tmp_path, name)
