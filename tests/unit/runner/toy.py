@@ -18,6 +18,7 @@ class Letters:
 
     chat_template = None
     eos_token_id = STOP
+    all_special_ids = (STOP,)
 
     def __call__(self, text, add_special_tokens=True):
         return {"input_ids": [ord(c) % VOCAB for c in text if not c.isspace()] or [0]}
