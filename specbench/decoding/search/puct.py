@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 BASE = 32.0
@@ -58,6 +59,9 @@ class Search:
     at once, and the simulation goes on to the first. From there it draws tokens from the table
     until the text has its full length. It returns 1 plus the sum of the weights on its way.
 
+    A simulation follows from all before it, so that they run one after another on the host, at
+    about 7 microseconds each.
+
     Args:
         table: The tri-grams.
         first: The newest token but one.
@@ -88,8 +92,7 @@ class Search:
             simulations: How often.
             uniform: Returns a fresh number in [0, 1).
         """
-        scales = [(BASE + math.log((n + GROWTH + 1) / GROWTH)) * math.sqrt(n)
-                  for n in range(simulations + 1)]  # fmt: skip
+        scales = _scales(simulations)
         for _ in range(simulations):
             self._simulate(scales, uniform)
 
@@ -123,7 +126,7 @@ class Search:
                 sentences.append(path)
         return sentences
 
-    def _simulate(self, scales: list[float], uniform: Callable[[], float]) -> None:
+    def _simulate(self, scales: Sequence[float], uniform: Callable[[], float]) -> None:
         node, depth, returned = 0, 0, 1.0
         visits, chance, mean, prior = self._visits, self._chance, self._mean, self._prior
         row = self._rows[0]
@@ -194,3 +197,10 @@ class Search:
         self._fresh += zeros
         self._stop += zeros
         return first
+
+
+@lru_cache(maxsize=8)
+def _scales(most: int) -> tuple[float, ...]:
+    """Return what multiplies p / (1 + n) at a node of 0, 1, ... `most` visits."""
+    weights = (BASE + math.log((visits + GROWTH + 1) / GROWTH) for visits in range(most + 1))
+    return tuple(weight * math.sqrt(visits) for visits, weight in enumerate(weights))
