@@ -64,6 +64,19 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: storage is allocated beforehand."""
 
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        """Return the length of all keys after the new ones, and their offset.
+
+        Args:
+            query_length: Number of new tokens; transformers 5.0 gives their positions.
+        """
+        count = query_length if isinstance(query_length, int) else len(query_length)
+        return self.get_seq_length() + count, 0
+
+    def get_max_cache_shape(self) -> int:
+        """Return what `get_max_length` does, under its earlier name."""
+        return int(self.get_max_length())
+
 
 class _Slots(_Layer):
     """A layer that is stored in ours."""
@@ -78,10 +91,6 @@ class _Slots(_Layer):
     ) -> tuple[Tensor, Tensor]:
         """Write new keys and values; return all of them."""
         return self._store.write(self._index, key_states, value_states)
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the length of all keys after the new ones, and their offset."""
-        return max(self._store.lengths) + query_length, 0
 
     def get_seq_length(self) -> int:
         """Return the number of cached tokens of the longest row."""
@@ -105,10 +114,6 @@ class Looked(_Layer):
         """Return what it is given."""
         self.entry = Entry(Kept.of(key_states), Kept.of(value_states))
         return key_states, value_states
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the length of all keys after the new ones, and their offset."""
-        return query_length, 0
 
     def get_seq_length(self) -> int:
         """Return the number of cached tokens."""

@@ -6,7 +6,10 @@ a slot is no position, so for the time of a forward the question is asked here i
 among the new tokens comes from our mask, and the module's rule is asked about true positions.
 Windows and chunks of any width need no knowledge of the architecture.
 
-Shapes: B rows, T new tokens, N slots.
+On a CPU the attention itself is ours too: the library copies every shared key for each of its
+queries where a mask is given, so that verifying would cost many plain steps for no reason.
+
+Shapes: B rows, T new tokens, N slots, H query heads, G key-value heads, D head width.
 """
 
 from __future__ import annotations
@@ -18,16 +21,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import masking_utils
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from specbench.cache import SlotCache
+from specbench.models.attention import attend
 from specbench.models.base import AncestorMask
 from specbench.models.masks import MaskTable
 
-_REGISTRY = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS
+_MASKS = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS
 _CAUSAL = masking_utils.causal_mask_function
-
-IMPLEMENTATIONS = ("sdpa", "eager")
-"""Attention implementations of the library that read masks of ours."""
+_SDPA = "sdpa"
 
 
 class Sight:
@@ -127,10 +130,35 @@ def seeing(sight: Sight, implementation: str) -> Iterator[None]:
 
     Args:
         sight: It.
-        implementation: The module's attention implementation, one of `IMPLEMENTATIONS`.
+        implementation: The module's attention implementation, "sdpa" or "eager".
     """
-    _REGISTRY[implementation] = sight
+    _MASKS[implementation] = sight
+    ALL_ATTENTION_FUNCTIONS[_SDPA] = _attention
     try:
         yield
     finally:
-        del _REGISTRY[implementation]
+        del _MASKS[implementation]
+        del ALL_ATTENTION_FUNCTIONS[_SDPA]
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Return what the library's function of the same arguments does, [B, T, H, D]."""
+    if query.device.type != "cpu" or others.get("position_bias") is not None:
+        library: Any = ALL_ATTENTION_FUNCTIONS._global_mapping[_SDPA]
+        given = {"scaling": scaling, "is_causal": is_causal, **others}
+        return library(module, query, key, value, attention_mask, **given)  # type: ignore[no-any-return]
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    attended = attend(
+        query, key, value, attention_mask, causal=causal and attention_mask is None, scale=scaling
+    )
+    return attended.transpose(1, 2).contiguous(), None
