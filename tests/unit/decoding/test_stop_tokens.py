@@ -31,6 +31,7 @@ from specbench.hosting import load_method
 from specbench.law import Law
 from specbench.rng import Streams
 from specbench.schema.build import instantiate
+from tests.contract.test_transfers import EXEMPT
 from tests.unit.decoding.enumeration import distance, output_law, true_law
 from tests.unit.decoding.parts import Autoregressive, generate, pld, table_pair, token_sd
 from tests.unit.decoding.transfers import CountingClock, on_device, watch
@@ -202,6 +203,10 @@ def test_a_device_gives_the_tokens_and_the_counts_of_a_cpu(method, monkeypatch):
                 clock = CountingClock(watched)
                 got = decoders[1].generate(on_device(models), asked, clock)
             assert got.tokens == expected.tokens
+            exempt = EXEMPT.get(method)
+            for entry, traffic in list(zip(got.rounds, clock.traffic, strict=True))[1:]:
+                looks = exempt.most(entry.count) if exempt else 1
+                assert traffic.reads.total() <= looks, traffic.reads
             assert [counted(entry) for entry in got.rounds] == [
                 counted(entry) for entry in expected.rounds
             ]
