@@ -31,8 +31,8 @@ def import_files(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="auto, spec_bench, eagle, medusa, rest, vllm_bench, sglang_bench, aiperf or "
-            "openai_chat.",
+            help="auto, spec_bench, eagle, medusa, rest, vllm_bench, sglang_bench, aiperf, "
+            "openai_chat or sglang_generate.",
         ),
     ] = "auto",
     baseline: Annotated[

@@ -46,6 +46,8 @@ def command_line(words: Sequence[str]) -> list[str]:
     take for an override (`specbench.hosting`).
     """
     program = words[0].split() if words and words[0].startswith("specbench ") else words[:1]
+    if program and os.path.basename(program[0]) in ("specbench", "__main__.py"):
+        program = ["specbench", *program[1:]]  # wherever it is installed
     typed = [word for word in words[1:] if not word.startswith("hydra.sweep.dir=")]
     return scrub_command([*program, *typed])
 

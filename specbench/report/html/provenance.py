@@ -159,11 +159,17 @@ def _imported(results: Sequence[ResultSet]) -> Iterable[Source]:
 
 
 def _command(result: ResultSet) -> str:
-    """Return the command line of a run as a shell takes it."""
+    """Return the command line of a run as a shell takes it.
+
+    The files of early versions lack the subcommand's name.
+    """
     command = result.metadata.provenance.get("command")
     if not isinstance(command, Sequence) or isinstance(command, str):
         return str(command or "")
-    return shlex.join(str(part) for part in command)
+    words = [str(part) for part in command]
+    if len(words) > 1 and (words[1].startswith("-") or "=" in words[1]):
+        words.insert(1, "run")
+    return shlex.join(words)
 
 
 def _revision(result: ResultSet) -> str:

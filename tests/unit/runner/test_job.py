@@ -257,6 +257,8 @@ def test_the_folder_of_a_sweep_is_not_part_of_the_command():
     words = ["specbench", "run", 'hydra.sweep.dir="/home/me/results/.sweep/1"', "token=abc"]
     assert command_line(words) == ["specbench", "run", "token=***"]
     assert command_line(["specbench run", "-m"]) == ["specbench", "run", "-m"]
+    for program in ("/opt/venv/bin/specbench", "/src/specbench/__main__.py"):
+        assert command_line([program, "run"]) == ["specbench", "run"]
 
 
 def tree_method(verifier):
