@@ -50,6 +50,14 @@ def audit(
             show_default=False,
         ),
     ] = None,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Leave out what the checks on a model have not done after so long, and say that "
+            "it was not tested; 0: no limit.",
+        ),
+    ] = 0.0,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Seed of every sampled check; 0 by default.", show_default=False),
@@ -104,9 +112,9 @@ def audit(
     reports = []
     for number, config in enumerate(configs, 1):
         count = f"{number}/{len(configs)} " if every else ""
-        with _progress(f"{count}{config.method.name}") as say:
-            effort = replace(effort, progress=say)
-            reports.append(_audited(config, effort, quick, on_model))
+        with _progress(f"{count}{config.method.name}") as say, _patient(effort, minutes) as patient:
+            patient = replace(patient, progress=say)
+            reports.append(_audited(config, patient, quick, on_model))
     _show(reports, every, json)
     broken = [report.method.name for report in reports if not report.ok]
     if broken:
@@ -180,6 +188,17 @@ def _audited(config: RunConfig, effort: Effort, quick: bool, on_model: bool) -> 
     model = config.model.label if on_model else "tables"
     seconds = time.perf_counter() - started
     return AuditReport(config.method.info(), model, tuple(checks), seconds)
+
+
+@contextmanager
+def _patient(effort: Effort, minutes: float) -> Iterator[Effort]:
+    """Let an effort say how long it will take and how far it is, and end at a limit."""
+    from specbench.runner.patience import Patience, ringing
+
+    console = stderr()
+    patience = Patience(minutes or None, lambda line: console.print(line, style="dim"))
+    with ringing(patience):
+        yield replace(effort, say=console.print, patience=patience)
 
 
 @contextmanager

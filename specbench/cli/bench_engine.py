@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from specbench.cli.console import print_json, stderr, stdout
-from specbench.errors import ResultsError, UsageError, did_you_mean
+from specbench.errors import ConfigError, ResultsError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +114,12 @@ def bench_engine(
             help="Whether transformers' generate runs on the same weights, which it doubles.",
         ),
     ] = True,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            "--minutes", min=0, help="Stop after so long, a compiler included; 0 lifts the limit."
+        ),
+    ] = 30.0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Of weights and prompts.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -153,7 +160,7 @@ def bench_engine(
         for each in shapes
     ]
     _check(questions)
-    found = [_measured(question) for question in questions]
+    found = _all_measured(questions, minutes or None)
     records = [figures.record() for figures in found]
     if json:
         print_json(records)
@@ -270,17 +277,31 @@ def _check(questions: Sequence[Question]) -> None:
         bench.check_memory(question)
 
 
-def _measured(question: Question) -> Figures:
-    """Measure one shape, saying on a terminal what is being done, between measurements."""
+def _all_measured(questions: Sequence[Question], minutes: float | None) -> list[Figures]:
+    """Measure every shape, saying what is being done between measurements and every half a minute.
+
+    Raises:
+        ConfigError: If it takes longer than it may.
+    """
     from specbench.runner.engine import bench
+    from specbench.runner.patience import OutOfTime, Patience, ringing
 
     console = stderr()
+    patience = Patience(minutes, lambda line: console.print(line, style="dim"))
 
-    def say(line: str) -> None:
-        if console.is_terminal:
-            console.print(f"{question.shape.name}: {line}", style="dim")
+    def say(shape: str, line: str) -> None:
+        patience.at(f"{shape}: {line}")
+        console.print(patience.activity, style="dim")
 
-    return bench.measure(question, say)
+    try:
+        with ringing(patience):
+            return [bench.measure(each, partial(say, each.shape.name)) for each in questions]
+    except OutOfTime:
+        raise ConfigError(
+            f"bench-engine was stopped after {minutes:g} minutes",
+            f"it was at: {patience.activity}",
+            "Allow more --minutes, or ask for less: --engine eager, a smaller --shape.",
+        ) from None
 
 
 def _check_writable(path: Path) -> None:

@@ -6,6 +6,7 @@ in the run's own type and, where outputs differ, once in the next wider one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,11 +20,13 @@ from specbench.audit.verdict import Check, Kind, Outcome
 from specbench.calibration import find_calibrations
 from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
+from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.decoding.request import Request
 from specbench.errors import SpecbenchError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.runner.measure import Bench
+from specbench.runner.patience import OutOfTime, Patience
 from specbench.runner.setup import load_models, target_law
 from specbench.schema.build import instantiate
 from specbench.schema.config import RunConfig
@@ -35,6 +38,8 @@ from specbench.tasks.prompting import for_tokenizer
 _WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
 _CONTROL_SAMPLES = 100
 """Generations of a control that is found by so few; its power is resampled from them."""
+
+_OUT_OF_TIME = "not tested: the limit of --minutes was reached"
 
 _GREEDY_TOKENS = 128
 """Tokens of an identity check where the configuration names no limit."""
@@ -50,6 +55,8 @@ class Effort:
         prompts: Prompts of all checks, spread over the task; None takes all of them.
         tokens: Tokens of an identity check, where the configuration names no limit.
         progress: Told what is done next.
+        say: Told how long the checks on a model will take, before they begin.
+        patience: Knows what the audit is at, and when it must end.
         controls: The controls of earlier audits, which another method's audit may use again.
     """
 
@@ -58,6 +65,8 @@ class Effort:
     prompts: int | None = 8
     tokens: int = _GREEDY_TOKENS
     progress: Callable[[str], None] = lambda name: None
+    say: Callable[[str], None] = lambda line: None
+    patience: Patience = field(default_factory=lambda: Patience(None, lambda line: None))
     controls: dict[str, Check] = field(default_factory=dict)
 
     @classmethod
@@ -115,6 +124,7 @@ class _Audit:
         """Yield the checks."""
         node = self._config.method.decoder
         exactness = self._config.method.exactness
+        self._effort.say(self._forecast())
         yield self._guarded(Kind.GREEDY_IDENTITY, self._greedy, self._identity)
         if exactness == "greedy":
             why = "nothing is promised above temperature 0"
@@ -124,8 +134,10 @@ class _Audit:
         if oracle_of(node) is not None:
             yield self._guarded(Kind.ORACLE, self._sampling, self._oracle)
         checks = self._sampled()
-        yield self._guarded(Kind.SAMPLED_LAW, self._sampling, lambda: next(checks))
-        yield from checks
+        check = self._guarded(Kind.SAMPLED_LAW, self._sampling, lambda: next(checks))
+        yield check
+        if check.detail != _OUT_OF_TIME:
+            yield from checks
 
     def _identity(self) -> Check:
         build = _builder(self._config)
@@ -155,7 +167,7 @@ class _Audit:
             return self._arm(build(), models, law)
 
         requests = self._requests(law)
-        grades = compare_tokens(arm, requests, judged, widened)
+        grades = compare_tokens(arm, requests, judged, widened, self._counter(len(requests)))
         return identity_check(grades, name, kind, promised, wider=bool(tried))
 
     def _sampled(self) -> Iterator[Check]:
@@ -168,7 +180,12 @@ class _Audit:
         seed = self._config.sampling.seed
         plan = Plan(prompts, law, effort.samples, effort.positions, seed)
         evidence = sample_law(
-            arm.decoder, self._models, plan, drafts=drafts, planted=faithful and drafts
+            arm.decoder,
+            self._models,
+            plan,
+            drafts=drafts,
+            planted=faithful and drafts,
+            advance=self._counter(plan.samples),
         )
         name = self._name(Kind.SAMPLED_LAW, law)
         check = check_of(evidence, name, faithful)
@@ -190,7 +207,11 @@ class _Audit:
             control = Mixed(drafts=drafts)
             for samples in sorted({min(plan.samples, _CONTROL_SAMPLES), plan.samples}):
                 part = replace(plan, samples=samples)
-                evidence = sample_law(control, self._models, part, drafts=drafts, whole=True)
+                self._effort.patience.at(name)
+                advance = self._counter(samples)
+                evidence = sample_law(
+                    control, self._models, part, drafts=drafts, whole=True, advance=advance
+                )
                 if evidence.found():
                     break
             known[key] = control_check(evidence, control, name, plan.samples)
@@ -238,15 +259,53 @@ class _Audit:
     def _guarded(self, kind: Kind, law: Law, make: Callable[[], Check]) -> Check:
         """Return a check, or one that says why it could not be made."""
         name = self._name(kind, law)
+        patience = self._effort.patience
+        if patience.over:
+            return Check(name, kind, Outcome.SKIPPED, detail=_OUT_OF_TIME)
         self._effort.progress(name)
+        patience.at(name)
         try:
             return make()
+        except OutOfTime:
+            return Check(name, kind, Outcome.SKIPPED, detail=_OUT_OF_TIME)
         except SpecbenchError as error:
             words = ": ".join(part for part in (error.what, error.why, error.fix) if part)
             return Check(name, kind, Outcome.SKIPPED, detail=words)
         except Exception as error:
             words = f"the decoder stopped: {type(error).__name__}: {error}"
             return Check(name, kind, Outcome.FAIL, detail=" ".join(words.split()))
+        finally:
+            patience.at("")
+
+    def _counter(self, total: int) -> Callable[[], None]:
+        """Return a call that counts what is done of a check."""
+        patience = self._effort.patience
+        name = patience.activity
+        count = itertools.count(1)
+
+        def advance() -> None:
+            patience.activity = f"{name}, {next(count)} of {total}"
+
+        return advance
+
+    def _forecast(self) -> str:
+        """Say roughly how long the checks take, from one short plain generation."""
+        requests, effort = self._requests(self._greedy), self._effort
+        clock = clock_for(self._models.target.device)
+        short = replace(requests[0], max_new_tokens=effort.positions)
+        for _ in range(2):  # the first one pays for what is made only once
+            done = Autoregressive().generate(self._models, short, clock)
+        prompt = done.prefill_ns / 1e9
+        token = (done.total_ns - done.prefill_ns) / 1e9 / max(1, len(done.tokens) - 1)
+        answers = sum(prompt + token * request.max_new_tokens for request in requests)
+        texts = effort.samples + min(_CONTROL_SAMPLES, effort.samples)
+        seconds = 4 * answers + texts * (2 * prompt + token * effort.positions)
+        minutes = f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+        return (
+            f"on {self._models.name}: {len(requests)} answers in four arms and {texts} short "
+            f"texts, roughly {minutes}; --minutes sets a limit, --samples and task.limit ask for "
+            "less"
+        )
 
     def _name(self, kind: Kind, law: Law) -> str:
         words = {

@@ -185,3 +185,11 @@ def test_a_correct_method_is_exact_on_the_embedded_pictures(specbench, tables):
     assert checks["oracle"]["outcome"] == checks["greedy_identity"]["outcome"]
     assert checks["oracle"]["outcome"] == "pass" or checks["greedy_identity"]["detail"]
     assert checks["negative_control"]["power"] is not None
+
+
+def test_an_audit_on_a_model_says_first_how_long_it_takes(specbench):
+    words = ("audit", "method=pld", "model=tiny_text", "task=tiny_math", "--quick")
+    done = specbench(*words, "--samples", "20", "--minutes", "0.0001")
+    assert "on tiny_text: 4 answers in four arms and 40 short texts, roughly" in done.stderr
+    assert done.stdout.count("not tested: the limit of --minutes was reached") == 3
+    assert "control" not in done.stdout

@@ -113,3 +113,12 @@ def test_it_has_help(specbench: Call) -> None:
     result = specbench("bench-engine", "--help")
     assert result.exit_code == 0
     assert "--draft-shape" in result.stdout
+
+
+def test_it_says_what_it_is_at_and_stops_at_a_limit(specbench: Call, shape: str) -> None:
+    """A compiler was silent for eight minutes."""
+    words = ("bench-engine", "--shape", shape, "--draft-shape", shape, *SHORT)
+    result = specbench(*words, "--minutes", "0.0001")
+    assert result.exit_code == 2
+    assert "copy bandwidth" in result.stderr  # no terminal, and said all the same
+    assert "was stopped after 0.0001 minutes" in result.stderr and "it was at: " in result.stderr

@@ -220,7 +220,8 @@ def _plain(
     if theirs is not None:
         racers[TRANSFORMERS] = theirs
     for name, racer in racers.items():
-        say(f"plain decoding, {name}: warming up")
+        slow = ", which compiles for minutes" if name == "compile" else ""
+        say(f"plain decoding, {name}: warming up{slow}")
         for _ in range(_WARM_UPS if name != TRANSFORMERS else 1):
             racer.decode(prompts[0], question.tokens)
     say("plain decoding")
