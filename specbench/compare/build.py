@@ -32,6 +32,7 @@ from specbench.compare.speedup import (
 from specbench.compare.warn import (
     bound_warnings,
     device_warnings,
+    machine_warnings,
     row_warnings,
     set_warnings,
     source_warnings,
@@ -102,6 +103,7 @@ def compare(
             *set_warnings(pools, adjusted, setting.imported),
             *row_warnings(adjusted, setting.imported),
             *device_warnings(unique),
+            *machine_warnings(unique),
             *source_warnings(unique),
         ),
         files=tuple(result.path.name for result in unique),

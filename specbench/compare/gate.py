@@ -23,6 +23,7 @@ from specbench.compare.figure import Figure, figure, identical
 from specbench.compare.gate_rules import IDENTICAL, Rule, parse_rules
 from specbench.compare.matching import Match, match, subjects_of
 from specbench.compare.quantities import QUANTITIES
+from specbench.compare.warn import device_warnings, machine_warnings
 from specbench.errors import NotComparable, UsageError
 from specbench.schema.result import METHOD
 from specbench.stats import holm
@@ -138,6 +139,10 @@ def gate(
         checks += found
         missing += [*_missing_samples(pair), *lost]
         notes += _notes(pair, parsed)
+    for name, files in (("BASE", base), ("NEW", new)):
+        notes += [
+            f"{name}: {doubt}" for doubt in (*device_warnings(files), *machine_warnings(files))
+        ]
     _refuse_empty_rules(parsed, checks, missing, matches)
     _refuse_blunt_rules(parsed, checks)
     return Gate(

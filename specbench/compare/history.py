@@ -27,6 +27,7 @@ from specbench.compare.gate_rules import IDENTICAL, parse_rules
 from specbench.compare.matching import Match, subjects_of
 from specbench.compare.quantities import QUANTITIES
 from specbench.compare.subject import Subject
+from specbench.compare.warn import device_warnings, machine_warnings
 from specbench.errors import NotComparable, ResultsError, UsageError, did_you_mean
 from specbench.stats import Interval, holm
 from specbench.store import ResultSet
@@ -229,7 +230,11 @@ def _started(result: ResultSet) -> float:
 def _series_key(result: ResultSet, by: str) -> str:
     ruler = ruler_of(result)
     own = subjects_of([result])[0]
-    parts = {name: value for name, value in ruler._asdict().items() if name not in PER_TASK}
+    parts = {
+        name: value
+        for name, value in ruler._asdict().items()
+        if name not in (*PER_TASK, "fidelity")
+    }
     if by == "task":
         parts |= {name: getattr(ruler, name) for name in PER_TASK} | {"id": result.metadata.task}
     return json.dumps([parts, own.parameters], sort_keys=True, default=str)
@@ -273,6 +278,8 @@ def _series(
         except NotComparable as error:
             warnings.append(f"{revision.name}: left out, since {error.why}.")
             continue
+        for doubt in (*device_warnings(files), *machine_warnings(files)):
+            warnings.append(f"{revision.name}: {doubt}")
         subject = subjects_of(files)[0]
         point = _point(revision, subject, metric)
         if point is None:

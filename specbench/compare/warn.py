@@ -94,6 +94,23 @@ def device_warnings(results: Sequence[ResultSet]) -> list[str]:
     ]
 
 
+def machine_warnings(results: Sequence[ResultSet]) -> list[str]:
+    """Return one line of the runs that other work on the processors disturbed, with its size."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for process in result.metadata.provenance.get("processes") or ():
+            machine = process.get("machine") if isinstance(process, Mapping) else None
+            during = machine.get("during") if isinstance(machine, Mapping) else None
+            said = during.get("warnings") if isinstance(during, Mapping) else None
+            if isinstance(said, list) and said:
+                name = result.metadata.method.name
+                found.setdefault(name, []).append("; ".join(map(str, said)))
+    if not found:
+        return []
+    runs = ", ".join(f"{name} ({max(said)})" for name, said in found.items())
+    return [f"doubtful times, the machine was not at rest while it measured: {runs}."]
+
+
 def bound_warnings(results: Sequence[ResultSet]) -> list[str]:
     """Return a warning about instruments whose speedup is a ceiling and no method's."""
     names = [

@@ -1,8 +1,9 @@
 """Is the machine at rest, so that a time means something?
 
-What other processes use is the machine's busy time less our own, over the seconds in which the
-models were loaded: knowing it costs nothing. It is recorded with every result, and a run that
-starts on a busy machine says so once.
+What other processes use is the machine's busy time less our own: over the seconds in which the
+models were loaded, and over those in which the job measured. Knowing it costs nothing. Both are
+recorded with every result. A run that starts on a busy machine says so, and what disturbed the
+measurements themselves is said wherever their times are shown.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 _SHORTEST = 0.25  # seconds: a tick of the kernel's counters is a hundredth
 _LIKELY = 0.5  # processors in use by others that slow an arm down
+_WINDOW = 10.0  # seconds between two looks while a job measures
 _STOLEN = 0.02  # share of a processor's time that the host of a virtual machine took
 _STAT = Path("/proc/stat")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -42,12 +44,7 @@ class Rest(NamedTuple):
         Args:
             threads: How many processors the run itself keeps busy.
         """
-        found = []
-        others = self.others or 0.0
-        if others >= _LIKELY and others + threads > self.cpus:
-            found.append(f"other processes keep {others:.1f} of {self.cpus} CPUs busy")
-        if self.stolen is not None and self.stolen >= _STOLEN:
-            found.append(f"the host takes {100 * self.stolen:.0f}% of this virtual machine's time")
+        found = self.disturbances(threads)
         if self.governor == "powersave":
             found.append("the CPU's frequency follows the governor 'powersave'")
         if not found:
@@ -56,6 +53,20 @@ class Rest(NamedTuple):
             f"The machine is not at rest: {'; '.join(found)}. Times will vary: end what runs "
             "beside this, or judge by forwards and acceptance."
         )
+
+    def disturbances(self, threads: int) -> list[str]:
+        """Return who else used what the run needs, each as half a sentence.
+
+        Args:
+            threads: How many processors the run itself keeps busy.
+        """
+        found = []
+        others = self.others or 0.0
+        if others >= _LIKELY and others + threads > self.cpus:
+            found.append(f"other processes keep {others:.1f} of {self.cpus} CPUs busy")
+        if self.stolen is not None and self.stolen >= _STOLEN:
+            found.append(f"the host takes {100 * self.stolen:.0f}% of this virtual machine's time")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the provenance keeps."""
@@ -75,6 +86,11 @@ class Watch:
         self._own = _own_seconds()
         self._counted = _counters()
 
+    @property
+    def age(self) -> float:
+        """Seconds since its making."""
+        return time.monotonic() - self._start
+
     def rest(self) -> Rest:
         """Return how busy the machine was since; too short a time leaves that unknown."""
         elapsed = time.monotonic() - self._start
@@ -87,6 +103,39 @@ class Watch:
             others = max(0.0, (busy - own) / elapsed)
             stolen = max(0.0, steal / (elapsed * cpus))
         return Rest(others, stolen, _load(), _governor(), cpus)
+
+
+class Neighbours:
+    """Follows, between measurements, what other processes do while a job measures.
+
+    Args:
+        threads: How many processors the run itself keeps busy.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._whole = Watch()
+        self._window = Watch()
+        self._most: float | None = None
+
+    def look(self) -> bool:
+        """Look if the last look is some seconds ago; return whether it was taken."""
+        if self._window.age < _WINDOW:
+            return False
+        others = self._window.rest().others
+        if others is not None:
+            self._most = max(others, self._most or 0.0)
+        self._window = Watch()
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """Return what the provenance keeps of the time since the begin."""
+        rest = self._whole.rest()
+        return {
+            **rest.to_dict(),
+            "others_busy_cpus_most": None if self._most is None else round(self._most, 3),
+            "warnings": rest.disturbances(self._threads),
+        }
 
 
 def _counters() -> tuple[float, float] | None:

@@ -19,7 +19,7 @@ from specbench import store
 from specbench.clock import clock_for
 from specbench.models.pair import ModelPair
 from specbench.runner.about import checkpoint_notes, file_metadata, job_stem
-from specbench.runner.busy import Watch
+from specbench.runner.busy import Neighbours, Watch
 from specbench.runner.device_state import tell, watch_of
 from specbench.runner.finished import identities, taken_up
 from specbench.runner.judging import Judge, thought_advice
@@ -213,6 +213,9 @@ class _Job:
         )
         self._process = 0
         self._about: dict[str, Any] = {}
+        on_cpu = models.target.device.type == "cpu"
+        self._threads = torch.get_num_threads() if on_cpu else 1
+        self._neighbours = Neighbours(self._threads)
         self._seen = (-1, -1)
 
     def run(self, process: int, watch: Watch, open_progress: OpenProgress) -> Step:
@@ -232,12 +235,13 @@ class _Job:
                 foretell(progress, self._left(), self._warm_up(), "the last warm-up")
                 if self._device is not None:
                     tell(progress, self._device.begin())
+                self._neighbours = Neighbours(self._threads)
             for position, pair in enumerate(todo):
                 self._restore_state(pair.sample, pair.repeat)
                 if self._device is not None and position == len(todo) - 1:
                     self._device.expect_end()
                 rows = self._measure(pair, position)
-                self._note_device()
+                self._note_state(last=position == len(todo) - 1)
                 self._journal.append_many(rows)
                 if self._album is not None:
                     for row in rows:
@@ -273,19 +277,23 @@ class _Job:
         rest = watch.rest()
         self._about = {"started_unix": time.time(), "machine": rest.to_dict()}
         self._journal.note(self._process, self._about)
-        on_cpu = self._models.target.device.type == "cpu"
-        advice = rest.advice(torch.get_num_threads() if on_cpu else 1)
+        advice = rest.advice(self._threads)
         if advice:
             progress.warn(advice)
         if not self._process:
             for note in checkpoint_notes(self._models, target_law(self._config)):
                 progress.warn(note)
 
-    def _note_device(self) -> None:
-        """Let the journal know what the device has been like so far."""
-        if self._device is not None and self._device.changed():
-            about = {**self._about, "device_state": self._device.state()}
-            self._journal.note(self._process, about)
+    def _note_state(self, last: bool) -> None:
+        """Let the journal know what processors and device have been like so far."""
+        changed = self._device is not None and self._device.changed()
+        if not (self._neighbours.look() or changed or last):
+            return
+        machine = {**self._about["machine"], "during": self._neighbours.state()}
+        about = {**self._about, "machine": machine}
+        if self._device is not None:
+            about["device_state"] = self._device.state()
+        self._journal.note(self._process, about)
 
     def _finish(self, progress: Progress) -> JobResult:
         """Write everything that was measured, in any process, into the result file."""

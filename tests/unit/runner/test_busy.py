@@ -6,7 +6,7 @@ import pytest
 
 from specbench import store
 from specbench.runner import busy, run_job
-from specbench.runner.busy import Rest, Watch
+from specbench.runner.busy import Neighbours, Rest, Watch
 from tests.unit.runner import toy
 
 QUIET = Rest(others=0.1, stolen=0.0, load=0.3, governor="performance", cpus=4)
@@ -54,9 +54,31 @@ def test_a_result_remembers_it(tmp_path):
     result = run_job(toy.config(tmp_path))
     (note,) = store.read_parquet(result.path).metadata.provenance["processes"]
     assert note["process"] == 0 and note["started_unix"] > 0
-    assert set(note["machine"]) == {
-        "others_busy_cpus",
-        "stolen_share",
-        "load_average",
-        "governor",
-    }
+    before = {"others_busy_cpus", "stolen_share", "load_average", "governor"}
+    assert set(note["machine"]) == {*before, "during"}
+    assert set(note["machine"]["during"]) == {*before, "others_busy_cpus_most", "warnings"}
+
+
+def test_what_runs_beside_the_measurements_is_seen_and_not_what_ran_before(tmp_path, monkeypatch):
+    """It was looked at while the models were loaded, and never again."""
+    rests = iter([QUIET, *[QUIET._replace(others=1.9, cpus=2)] * 90])
+    monkeypatch.setattr(Watch, "rest", lambda self: next(rests))
+    monkeypatch.setattr(busy, "_WINDOW", 0.0)
+    result = run_job(toy.config(tmp_path))
+    (note,) = store.read_parquet(result.path).metadata.provenance["processes"]
+    assert note["machine"]["others_busy_cpus"] == 0.1
+    during = note["machine"]["during"]
+    assert during["others_busy_cpus"] == during["others_busy_cpus_most"] == 1.9
+    assert during["warnings"] == ["other processes keep 1.9 of 2 CPUs busy"]
+
+
+def test_the_busiest_window_is_kept(monkeypatch):
+    others = iter([0.2, 1.5, 0.1, 0.4])
+    monkeypatch.setattr(Watch, "rest", lambda self: QUIET._replace(others=next(others)))
+    neighbours = Neighbours(threads=1)
+    assert not neighbours.look()  # the last look is a moment ago
+    monkeypatch.setattr(busy, "_WINDOW", 0.0)
+    assert all(neighbours.look() for _ in range(3))
+    state = neighbours.state()
+    assert state["others_busy_cpus_most"] == 1.5 and state["others_busy_cpus"] == 0.4
+    assert state["warnings"] == []
