@@ -25,6 +25,7 @@ from transformers import JanusConfig, JanusForConditionalGeneration
 
 from specbench.errors import ModelError
 from specbench.law import OWN
+from specbench.models import checkpoint as checkpoints
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.guided import GuidedModel
@@ -39,11 +40,12 @@ from specbench.models.image_side import (
 from specbench.models.lean_weights import body_weights, projection
 from specbench.models.load import (
     describe,
+    dtype_reason,
     find_all,
     load_tokenizer,
     pick_dtype,
 )
-from specbench.models.pair import ModelPair
+from specbench.models.pair import About, ModelPair
 from specbench.models.pixels import read_pixel_dtype
 from specbench.models.pretrained import read_module, read_settings
 from specbench.models.published import check_engine
@@ -113,6 +115,7 @@ def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options:
         tokenizer=tokenizer,
         provenance=provenance,
         more_drafts=tuple(models[2:]),
+        about=About(dtype_reason(config.dtype, device, checkpoints.parameters(files))),
         image=CodePictures(layout, captions, pixels, embeddings, rounded=False),
     )
 

@@ -26,8 +26,8 @@ from specbench.models.image_side import Captions, CodePictures, Layout, PixelDec
 from specbench.models.llamagen_body import cache_values, read_body
 from specbench.models.llamagen_rows import CaptionEmbedding, CaptionRows, ClassRows
 from specbench.models.llamagen_vq import load_vq
-from specbench.models.load import pick_device
-from specbench.models.pair import ModelPair
+from specbench.models.load import dtype_reason, pick_device
+from specbench.models.pair import About, ModelPair
 from specbench.models.published import State, WeightFile
 from specbench.models.room import Room
 from specbench.schema.model import ModelConfig
@@ -255,10 +255,13 @@ def _pair(
         }
         if config.context is not None:
             model.context = min(model.context, config.context)
+    sizes = models[0].sizes
+    count = None if sizes is None else sizes.parameters
     return ModelPair(
         name=config.name,
         target=models[0],
         draft=models[1] if len(models) > 1 else None,
         provenance=provenance,
         image=images,
+        about=About(dtype_reason(config.dtype, models[0].device, count)),
     )
