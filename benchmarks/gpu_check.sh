@@ -82,7 +82,6 @@ else
   run "text, greedy" 70 "${text[@]}"
   run "text, sampled" 50 "${text[@]}" sampling.temperature=1
   run "pictures" 60 method=sjd,mc_sjd model=tiny_image task.limit=2 timing.repeats=2
-  step "tables" 20 bash -c "'$python' -m specbench compare '$out'/results/*.parquet"
 fi
 
 printf '\n=== %s: ' "$part"
