@@ -79,9 +79,14 @@ else
   [ $rehearse = yes ] && text=(method=token_sd,static_tree max_new_tokens=16)
   text+=(model=tiny_text task=tiny task.limit=6 timing.repeats=2)
   specbench doctor 25 doctor
-  run "text, greedy" 70 "${text[@]}"
-  run "text, sampled" 50 "${text[@]}" sampling.temperature=1
-  run "pictures" 60 method=sjd,mc_sjd model=tiny_image task.limit=2 timing.repeats=2
+  run "text, greedy" 60 "${text[@]}"
+  run "text, sampled" 45 "${text[@]}" sampling.temperature=1
+  chameleon=(lumina --methods ar mc_sjd --repeats 1)
+  if [ $rehearse = yes ]; then chameleon+=(--tokens 8); else
+    chameleon+=(--shape chameleon_7b --device cuda --tokens 300)
+  fi
+  step "mc_sjd on the Chameleon shape" 60 "$python" -m benchmarks.picture_speed "${chameleon[@]}"
+  run "pictures" 45 method=sjd,mc_sjd model=tiny_image task.limit=2 timing.repeats=2
 fi
 
 printf '\n=== %s: ' "$part"

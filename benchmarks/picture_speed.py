@@ -1,12 +1,14 @@
 """Time decoders of pictures on random models of real vocabulary width.
 
     python -m benchmarks.picture_speed lumina emu3 janus_pro_1b lumina2 --tokens 100
+    python -m benchmarks.picture_speed lumina --shape chameleon_7b --device cuda --methods ar mc_sjd
 
-The body is small and random; vocabulary, codes, grid and law are those of the model's entry, so
-that what a decoder does beside the forwards costs what it costs on the checkpoint. Every method
-runs with laws over the allowed ids (as every run does) and, interleaved with it, with laws over
-all published ids. One thread, and its processor time, so that other work on the machine counts
-little. Prints means over rounds; asserts nothing.
+The body is random, and small unless --shape names a real one; vocabulary, codes, grid and law are
+those of the model's entry, so that what a decoder does beside the forwards costs what it costs on
+the checkpoint. Every method runs with laws over the allowed ids (as every run does) and,
+interleaved with it, with laws over all published ids. On a CPU one thread, and its processor time,
+so that other work on the machine counts little; on a GPU the engine and the clock of a run. Prints
+means over rounds; asserts nothing.
 """
 
 from __future__ import annotations
@@ -21,19 +23,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specbench.clock import CpuClock
+from specbench.clock import CpuClock, clock_for
 from specbench.decoding.base import Decoder
 from specbench.decoding.ledger import Generation
 from specbench.decoding.request import Request
 from specbench.hosting import load_method
 from specbench.law import OWN, Guidance, Law
 from specbench.models.decoder import LeanDecoder
+from specbench.models.engines import switch
 from specbench.models.guided import GuidedModel
 from specbench.models.image import Grid, Rows
 from specbench.models.image_side import read_grid
 from specbench.models.lean_weights import projection
 from specbench.models.pair import ModelPair
 from specbench.models.random_weights import RandomModel, random_weights
+from specbench.predict import shape_named
 from specbench.rng import Streams
 from specbench.schema import catalog
 from specbench.schema.build import instantiate
@@ -44,7 +48,6 @@ VOCABULARIES = {"lumina": 65_536, "lumina2": 171_385, "emu3": 184_622, "janus_pr
 
 METHODS = ("ar", "sjd", "mc_sjd", "gsd", "token_sd", "dynamic_tree")
 PROMPT = 24
-CPU = torch.device("cpu")
 
 
 @dataclass
@@ -92,30 +95,30 @@ class Conditions:
         return Rows(torch.tensor([list(prompt), [0] * len(prompt)][:count]), (0,) * count)
 
 
-def bodies(name: str, codes: int, first: int, width: int, layers: int) -> list[LeanDecoder]:
-    """Return a target of `layers` blocks and a draft of one, with heads over the codes.
+def body_shape(name: str, options: argparse.Namespace) -> Shape:
+    """Return the shape of a target with the vocabulary of a model entry."""
+    if options.shape:
+        return replace(shape_named(options.shape), vocabulary=VOCABULARIES[name], tied=True)
+    heads = options.width // 64
+    size = (options.width, options.layers, heads, heads, 64, 3 * options.width)
+    return Shape(name, name, *size, VOCABULARIES[name], tied=True)
+
+
+def bodies(shape: Shape, codes: int, first: int, device: torch.device) -> list[LeanDecoder]:
+    """Return a target of a shape and a draft of one of its blocks, with heads over the codes.
 
     A bias keeps the laws of neighbouring places alike, so that drafts are accepted at times.
     """
     made = []
-    for seed, depth in enumerate((layers, 1)):
-        shape = Shape(
-            name=name,
-            title=name,
-            hidden_size=width,
-            layers=depth,
-            heads=width // 64,
-            key_value_heads=width // 64,
-            head_size=64,
-            intermediate_size=3 * width,
-            vocabulary=VOCABULARIES[name],
-            tied=True,
-        )
-        model = RandomModel(shape, 4096, CPU, torch.float32, seed)
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    for seed, depth in enumerate((shape.layers, 1)):
+        own = replace(shape, layers=depth)
+        model = RandomModel(own, 4096, device, dtype, seed)
         bias = 2.5 * torch.randn(codes, generator=torch.Generator().manual_seed(7))
-        head = projection(model.matrix("head", codes, width), bias, device=CPU, dtype=torch.float32)
+        rows = model.matrix("head", codes, shape.hidden_size)
+        head = projection(rows, bias.to(device, dtype), device=device, dtype=dtype)
         weights = replace(random_weights(model), head=head, head_first=first)
-        made.append(LeanDecoder.from_weights(weights, f"{name} {seed}"))
+        made.append(LeanDecoder.from_weights(weights, f"{shape.name} {seed}"))
     return made
 
 
@@ -140,6 +143,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--shape", help="of 'specbench list shapes', in the place of both")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.models:
@@ -152,12 +157,15 @@ def _compare(name: str, options: argparse.Namespace) -> None:
     grid = read_grid(loader["grid"], "model.loader.grid")
     first, codes = loader.get("first_code", 102_400), loader.get("codes", 16_384)
     law = Law(1.0, sampling.get("top_k"), guidance=Guidance(sampling["cfg_scale"]))
-    made = bodies(name, codes, first, options.width, options.layers)
+    device = torch.device(options.device)
+    made = bodies(body_shape(name, options), codes, first, device)
     codebook = torch.randn(codes, 8, generator=torch.Generator().manual_seed(1))
     pairs = {
         width: pair_of(name, made, Side(grid, first, codebook), law) for width in ("all", "allowed")
     }
     pairs["allowed"].narrow()
+    for pair in pairs.values():
+        switch(pair, "auto")
     decoders: dict[tuple[str, str], Decoder] = {}
     for method in options.methods:
         for width, pair in pairs.items():
@@ -175,7 +183,9 @@ def _compare(name: str, options: argparse.Namespace) -> None:
                 law,
                 Streams(max(repeat, 0), "picture"),
             )
-            generation = decoders[method, width].generate(pair, request, ProcessorClock())
+            pair.settle(len(request.prompt) + options.tokens)
+            clock = ProcessorClock() if device.type == "cpu" else clock_for(device)
+            generation = decoders[method, width].generate(pair, request, clock)
             if repeat >= 0:
                 found[method, width].append(generation)
     _print(name, pairs, options, found)

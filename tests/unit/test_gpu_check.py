@@ -30,7 +30,10 @@ def test_without_a_part_it_says_how_it_is_called(tmp_path):
 @pytest.mark.skipif(shutil.which("timeout") is None, reason="needs coreutils")
 @pytest.mark.parametrize(
     "part, steps",
-    [("engine", ("CUDA tests", "8B graph kernels")), ("methods", ("doctor", "text, sampled", "pictures"))],
+    [
+        ("engine", ("CUDA tests", "8B graph kernels")),
+        ("methods", ("doctor", "mc_sjd on the Chameleon shape", "pictures")),
+    ],
 )
 def test_the_rehearsal_takes_every_step(tmp_path, part, steps):
     done = check(tmp_path, part, "--rehearse")
