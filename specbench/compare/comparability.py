@@ -31,6 +31,7 @@ class Ruler(NamedTuple):
         max_new_tokens: Limit of each turn, where the run set one.
         fidelity: Version of the grades of outputs that differ from the baseline's; empty where
             none does.
+        counting: How drafted and accepted tokens were counted; empty for imported files.
         load: How requests reached an imported file's server, where that is recorded.
     """
 
@@ -45,6 +46,7 @@ class Ruler(NamedTuple):
     scorer: str
     max_new_tokens: str
     fidelity: str
+    counting: str
     load: str
 
 
@@ -56,7 +58,7 @@ ALLOWABLE = (*Ruler._fields, QUALITY, PROMPTS)
 PER_TASK = ("task", "scorer", "max_new_tokens")
 """Fields that differ between tasks by nature and must agree inside of one."""
 
-_MAY_BE_EMPTY = ("baseline", "fidelity", "load")
+_MAY_BE_EMPTY = ("baseline", "fidelity", "counting", "load")
 """Fields of which a file may say nothing, and then agrees with every other."""
 
 _MEANING = {
@@ -71,6 +73,7 @@ _MEANING = {
     "scorer": "the scorers' versions differ",
     "max_new_tokens": "the limits on new tokens differ",
     "fidelity": "outputs that differ from the baseline's were graded in different ways",
+    "counting": "drafted and accepted tokens were counted in different ways",
     "load": "the servers were loaded differently",
     PROMPTS: "the models were asked otherwise: the prompts of one sample differ as tokens",
     QUALITY: "a metric of the pictures was computed in different ways",
@@ -94,6 +97,7 @@ def ruler_of(result: ResultSet) -> Ruler:
         scorer=json.dumps(dict(data.scorer), sort_keys=True),
         max_new_tokens=_text(data.config.get("max_new_tokens")),
         fidelity=_fidelity(result),
+        counting="" if data.source else f"version {data.timing.get('counting', 1)}",
         load=_text(data.timing.get("load")),
     )
 

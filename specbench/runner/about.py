@@ -14,7 +14,7 @@ from specbench.models.pair import ModelPair
 from specbench.models.shape import described
 from specbench.runner.provenance import device_name, provenance
 from specbench.schema.config import RunConfig
-from specbench.schema.result import FileMetadata
+from specbench.schema.result import COUNTING_VERSION, FileMetadata
 from specbench.tasks.base import Task
 
 PROTOCOL_VERSION = 2
@@ -70,6 +70,7 @@ def file_metadata(
             "threads": torch.get_num_threads(),
             "clock": "cuda events" if device.type == "cuda" else "wall",
             "history": "baseline" if config.baseline else "own",
+            "counting": COUNTING_VERSION,
         },
         config=config.to_dict(),
         noise={"fidelity_version": fidelity.VERSION},

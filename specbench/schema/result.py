@@ -24,6 +24,10 @@ from specbench.secrets import scrub
 SCHEMA_VERSION = 6
 """Integer version of the columns below. Every change adds an upgrade step."""
 
+COUNTING_VERSION = 2
+"""How proposed and accepted tokens are counted: since 2, nothing behind a drafted stop token is.
+Files say it under `timing`; those that do not are of version 1."""
+
 BASELINE = "baseline"
 """Name of the arm that plain decoding runs in."""
 

@@ -596,6 +596,7 @@ class TestComparability:
         "task": {"task_digest": "d2"},
         "scorer": {"scorer": {"exact_match": 2}},
         "max_new_tokens": {"config": {"max_new_tokens": 64}},
+        "counting": {"timing": {"repeats": 3, "threads": 2, "counting": 2}},
         "load": {"timing": {"repeats": 3, "threads": 2, "load": "concurrency 32"}},
     }
 
