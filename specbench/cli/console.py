@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from specbench.errors import SpecbenchError
+from specbench.secrets import scrub
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,15 +43,15 @@ def _console(stderr: bool) -> Console:
 
 
 def print_error(error: SpecbenchError) -> None:
-    """Print an error as what happened, why, and how to fix it."""
+    """Print an error as what happened, why, and how to fix it, its secrets hidden."""
     from rich.padding import Padding
     from rich.text import Text
 
     console = stderr()
-    console.print(Text.assemble(("error: ", "bold red"), error.what))
+    console.print(Text.assemble(("error: ", "bold red"), scrub(error.what)))
     for name, text in (("why", error.why), ("fix", error.fix)):
         if text:
-            line = Text.assemble((f"{name}: ", "bold"), text)
+            line = Text.assemble((f"{name}: ", "bold"), scrub(text))
             console.print(Padding(line, (0, 0, 0, 2), expand=False))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from specbench.errors import ConfigError
 from specbench.schema.reading import Reader
+from specbench.secrets import scrub
 
 MODALITIES = ("text", "image")
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -163,5 +164,5 @@ def label_of(name: str, target: str) -> str:
     Returns:
         The id; for the entry that runs any checkpoint, the folder's name or the hub's.
     """
-    own = target.rstrip("/").rpartition("/")[2]
+    own: str = scrub(target).rstrip("/").rpartition("/")[2]
     return own if name == ANY_CHECKPOINT and own.strip(".") else name

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Protocol
 
+from specbench.secrets import scrub
+
 STYLES = ("auto", "chat", "completion")
 
 DATE = "2024-07-26"
@@ -38,7 +40,9 @@ class Sample:
     group: str = ""
 
     def __post_init__(self) -> None:
-        """Let the group default to the category."""
+        """Hide secrets in the names, which results carry; the group defaults to the category."""
+        for name in ("id", "category", "group"):
+            object.__setattr__(self, name, scrub(getattr(self, name)))
         if not self.group:
             object.__setattr__(self, "group", self.category)
 

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "specbench"
 TORCH_FREE = (
     "errors",
     "paths",
+    "secret_shapes",
     "secrets",
     "schema",
     "stats",
