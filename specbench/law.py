@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specbench.finite import argmax, note
 from specbench.transfer import moved
 
 OWN = "own"
@@ -155,7 +156,7 @@ class Law:
 
     def argmax(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return the most probable token at each node, [...], lowest index on ties."""
-        return self.penalise(logits, seen).argmax(-1)
+        return argmax(self.penalise(logits, seen))
 
     def softmax(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return the softmax of the penalised logits, whatever the law is, [..., V].
@@ -176,7 +177,7 @@ class Law:
             logits = logits.float()
         logits = self.penalise(logits, seen)
         if self.greedy:
-            return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+            return torch.zeros_like(logits).scatter_(-1, argmax(logits).unsqueeze(-1), 1.0)
         if self.temperature != 1:
             logits = logits / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
@@ -235,6 +236,7 @@ def draw(probabilities: Tensor, uniform: Tensor | float) -> Tensor:
     threshold = cumulative[..., -1:] * (
         uniform.unsqueeze(-1).double() if isinstance(uniform, Tensor) else uniform
     )
+    note(threshold)
     index = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
     return index.clamp_(max=probabilities.shape[-1] - 1)
 
@@ -294,6 +296,7 @@ def _draw_around(probabilities: Tensor, uniforms: Tensor) -> Tensor:
             threshold = (cumulative[..., -1] - removed[..., -1]) * uniforms[..., index]
             passed = threshold.unsqueeze(-1) >= begun - (removed - mass)
             threshold = threshold + (mass * passed).sum(-1)
+        note(threshold)
         token = torch.searchsorted(cumulative, threshold.unsqueeze(-1), right=True)
         token = torch.where(
             (support <= index).unsqueeze(-1), width - 1, token.clamp_(max=width - 1)

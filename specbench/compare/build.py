@@ -30,6 +30,7 @@ from specbench.compare.speedup import (
     with_verdicts,
 )
 from specbench.compare.warn import (
+    answer_warnings,
     bound_warnings,
     device_warnings,
     machine_warnings,
@@ -102,6 +103,7 @@ def compare(
             *bound_warnings(unique),
             *set_warnings(pools, adjusted, setting.imported),
             *row_warnings(adjusted, setting.imported),
+            *answer_warnings(unique),
             *device_warnings(unique),
             *machine_warnings(unique),
             *source_warnings(unique),

@@ -126,6 +126,26 @@ def bound_warnings(results: Sequence[ResultSet]) -> list[str]:
     ]
 
 
+def answer_warnings(results: Sequence[ResultSet]) -> list[str]:
+    """Return a warning about runs whose answers are mostly one token over and over."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        answers = result.metadata.provenance.get("answers")
+        if not isinstance(answers, Mapping):
+            continue
+        repeated, samples = answers.get("repeated"), answers.get("samples")
+        if not isinstance(repeated, int) or not isinstance(samples, int):
+            continue
+        if repeated and 2 * repeated >= samples:
+            about = f"{repeated} of {_count(samples, 'answer')} repeat one token in every arm"
+            found.setdefault(about, []).append(result.metadata.method.name)
+    return [
+        f"{', '.join(dict.fromkeys(names))}: {about}, so the speedup says little; check the "
+        "checkpoint, its chat template and model.dtype."
+        for about, names in found.items()
+    ]
+
+
 def _family(method: object) -> object:
     return method.get("family") if isinstance(method, Mapping) else None
 

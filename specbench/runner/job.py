@@ -22,7 +22,7 @@ from specbench.runner.about import checkpoint_notes, file_metadata, job_stem
 from specbench.runner.busy import Neighbours, Watch
 from specbench.runner.device_state import tell, watch_of
 from specbench.runner.finished import identities, taken_up
-from specbench.runner.judging import Judge, thought_advice
+from specbench.runner.judging import Judge, repeated_answers, thought_advice
 from specbench.runner.measure import Arm, Bench, Place, result_row
 from specbench.runner.notes import with_notes
 from specbench.runner.pictures import Album, check_drawing
@@ -320,7 +320,8 @@ class _Job:
             begun,
             timing={**begun.timing, "processes": processes},
             config=config,
-            provenance=with_notes(begun.provenance, self._journal.notes),
+            provenance=with_notes(begun.provenance, self._journal.notes)
+            | {"answers": repeated_answers(rows)},
         )
 
     def _missing(self, process: int) -> list[Pair]:

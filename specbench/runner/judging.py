@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from specbench.tasks.reasoning import UNFINISHED, opens_thought, score_answers
 
 _OPENING_TOKENS = 16
 """Tokens at the end of a prompt in which it may open a thought."""
+_SHORTEST_REPETITION = 8
+_ONE_TOKEN = 0.95
+"""Share of an answer that one token makes up where it is nothing but that token."""
 
 
 class Judge:
@@ -92,3 +96,26 @@ def thought_advice(rows: Sequence[Mapping[str, Any]]) -> str | None:
         "reasoning and score 0. \nGive more room (max_new_tokens=8192), or switch reasoning off "
         "(task.prompt.thinking=false)."
     )
+
+
+def repeated_answers(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the samples whose answers are one token over and over in every arm.
+
+    A model that is broken, or read in another way than it was trained, often does that, and a
+    draft of more of the same is always accepted.
+
+    Returns:
+        "repeated" and "samples", the samples of which an answer was kept.
+    """
+    found: dict[str, bool] = {}
+    for row in rows:
+        for ids in row.get("output_ids") or ():
+            found[row["sample_id"]] = found.get(row["sample_id"], True) and _is_repetition(ids)
+    return {"repeated": sum(found.values()), "samples": len(found)}
+
+
+def _is_repetition(ids: Sequence[int]) -> bool:
+    body = ids[:-1]  # without what may be a stop token
+    if len(body) < _SHORTEST_REPETITION:
+        return False
+    return Counter(body).most_common(1)[0][1] >= _ONE_TOKEN * len(body)

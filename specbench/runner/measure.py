@@ -23,6 +23,7 @@ from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.ledger import Generation, Round
 from specbench.decoding.request import Request, StopRule, StopStrings, StopTokens
 from specbench.errors import SpecbenchError
+from specbench.finite import watching
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.rng import Streams
@@ -215,11 +216,13 @@ class Bench:
         gc.collect(0)
         gc.disable()
         try:
-            generation = entry.arm.decoder.generate(self._models, request, self._clock)
+            with watching() as noted:
+                generation = entry.arm.decoder.generate(self._models, request, self._clock)
         finally:
             gc.enable()
         entry.peak_device_bytes = _larger(entry.peak_device_bytes, self._memory.device_bytes())
         entry.peak_rss_bytes = _larger(entry.peak_rss_bytes, self._memory.host_bytes())
+        noted.check()
         return generation
 
     def _stop(self, sample: Sample) -> StopRule:

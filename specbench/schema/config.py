@@ -44,6 +44,16 @@ _SAMPLING_KEYS = (*_LAW_KEYS, "seed")
 RUN_ENGINES = ("auto", "graph", "kernels", "compile", "eager")
 CFG_SCHEDULES = ("constant", "linear", "cosine")
 UNCONDITIONAL = ("own", "last_token", "padded")
+_HOTTEST = 1e6
+"""Temperatures lie between this and its inverse: beyond, float32 laws overflow or go flat."""
+_LARGEST_PENALTY = 100.0
+"""Penalties lie between this and its inverse: a float16 logit of 600 stays finite."""
+_LEAST_MASS = 1e-6
+_LARGEST_SCALE = 1000.0
+_LARGEST_SEED = 2**63 - 1
+_MOST_TIMES = 100_000
+_MOST_THREADS = 1024
+_MOST_TOKENS = 10_000_000
 _TIMING_KEYS = ("repeats", "processes", "warmup", "threads")
 _RUN_KEYS = (
     "method",
@@ -114,17 +124,28 @@ class SamplingConfig:
         if top_k and text_top_k > top_k:
             raise reader.error("text_top_k", text_top_k, f"at most sampling.top_k={top_k}")
         return cls(
-            temperature=reader.number("temperature", 0.0, minimum=0),
+            temperature=_temperature(reader),
             top_k=top_k or None,
-            top_p=reader.number("top_p", minimum=0, maximum=1, above=True, null=True),
-            repetition_penalty=reader.number("repetition_penalty", 1.0, minimum=0, above=True),
-            cfg_scale=reader.number("cfg_scale", minimum=0, null=True),
+            top_p=reader.number("top_p", minimum=_LEAST_MASS, maximum=1, null=True),
+            repetition_penalty=reader.number(
+                "repetition_penalty", 1.0, minimum=1 / _LARGEST_PENALTY, maximum=_LARGEST_PENALTY
+            ),
+            cfg_scale=reader.number("cfg_scale", minimum=0, maximum=_LARGEST_SCALE, null=True),
             cfg_schedule=reader.choice("cfg_schedule", CFG_SCHEDULES, "constant"),
-            image_scale=reader.number("image_scale", minimum=0, null=True),
+            image_scale=reader.number("image_scale", minimum=0, maximum=_LARGEST_SCALE, null=True),
             text_top_k=text_top_k or None,
             unconditional=reader.choice("unconditional", UNCONDITIONAL, "own"),
-            seed=reader.integer("seed", 0, minimum=0),
+            seed=reader.integer("seed", 0, minimum=0, maximum=_LARGEST_SEED),
         )
+
+
+def _temperature(reader: Reader) -> float:
+    """Return 0 or a temperature by which float32 logits can be divided."""
+    value: float = reader.number("temperature", 0.0, minimum=0, maximum=_HOTTEST)
+    if 0 < value < 1 / _HOTTEST:
+        allowed = f"0, or a number of at least {1 / _HOTTEST:g} and at most {_HOTTEST:g}"
+        raise reader.error("temperature", value, allowed)
+    return value
 
 
 @dataclass(frozen=True)
@@ -152,10 +173,10 @@ class TimingConfig:
         """
         reader = Reader(values, "timing", _TIMING_KEYS)
         return cls(
-            repeats=reader.integer("repeats", 3, minimum=1),
-            processes=reader.integer("processes", 1, minimum=1),
-            warmup=reader.integer("warmup", 2, minimum=0),
-            threads=reader.integer("threads", minimum=1, null=True),
+            repeats=reader.integer("repeats", 3, minimum=1, maximum=_MOST_TIMES),
+            processes=reader.integer("processes", 1, minimum=1, maximum=_MOST_TIMES),
+            warmup=reader.integer("warmup", 2, minimum=0, maximum=_MOST_TIMES),
+            threads=reader.integer("threads", minimum=1, maximum=_MOST_THREADS, null=True),
         )
 
 
@@ -223,7 +244,9 @@ class RunConfig:
             task=task,
             baseline=None if baseline is None else MethodConfig.from_dict(baseline, "baseline"),
             sampling=SamplingConfig.from_dict(reader.mapping("sampling"), model.sampling),
-            max_new_tokens=reader.integer("max_new_tokens", minimum=1, null=True),
+            max_new_tokens=reader.integer(
+                "max_new_tokens", minimum=1, maximum=_MOST_TOKENS, null=True
+            ),
             engine=reader.choice("engine", RUN_ENGINES, "auto"),
             timing=TimingConfig.from_dict(reader.mapping("timing")),
             carry_state=reader.boolean("carry_state", False),

@@ -30,6 +30,7 @@ ORDER = (
     *TORCH_FREE,
     "rng",
     "transfer",
+    "finite",
     "law",
     "cache",
     "clock",

@@ -15,6 +15,7 @@ from specbench.clock import CpuClock
 from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.lengths import oracle_cost
 from specbench.decoding.request import Request, StopTokens
+from specbench.finite import watching
 from specbench.hosting import load_method
 from specbench.law import Law
 from specbench.models.pair import ModelPair
@@ -129,9 +130,10 @@ def run(method: str, law: str) -> Run:
     expected = decoder.generate(models, request, CpuClock()).tokens
     decoder = instantiate(load_method(method)["decoder"])
     decoder.prepare(models)
-    with watch() as watched:
+    with watch() as watched, watching() as noted:
         clock = CountingClock(watched)
         generation = decoder.generate(on_device(models), request, clock)
+    noted.check()
     return Run(expected, generation, clock.traffic)
 
 

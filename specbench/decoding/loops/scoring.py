@@ -13,6 +13,7 @@ from torch import Tensor
 from specbench.decoding.base import Tally
 from specbench.decoding.ledger import Count
 from specbench.errors import ConfigError
+from specbench.finite import argmax
 from specbench.law import Law
 
 
@@ -43,7 +44,7 @@ def ranked(logits: Tensor, count: int) -> Tensor:
     Returns:
         Token ids, [B, K].
     """
-    first = logits.argmax(-1, keepdim=True)
+    first = argmax(logits).unsqueeze(-1)
     if count == 1:
         return first
     values, ids = logits.topk(min(count, logits.shape[-1]), dim=-1)

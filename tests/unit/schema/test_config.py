@@ -144,7 +144,33 @@ def test_a_wrong_value_is_named_by_its_full_path(path: str, value: Any) -> None:
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("value", [0.0, 1, 0.5, 2])
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("sampling__temperature", 1e-320, "0, or a number of at least 1e-06 and at most 1e+06"),
+        ("sampling__temperature", 1e308, "at most 1e+06"),
+        ("sampling__repetition_penalty", 1e-320, "of at least 0.01 and at most 100"),
+        ("sampling__repetition_penalty", 1e300, "of at least 0.01 and at most 100"),
+        ("sampling__top_p", 1e-320, "of at least 1e-06 and at most 1"),
+        ("sampling__cfg_scale", 1e300, "of at least 0 and at most 1000"),
+        ("sampling__image_scale", 1e300, "of at least 0 and at most 1000"),
+        ("sampling__seed", 2**63, "of at least 0 and at most 9223372036854775807"),
+        ("timing__threads", 100_000, "of at least 1 and at most 1024"),
+        ("timing__repeats", 10**9, "of at least 1 and at most 100000"),
+        ("timing__processes", 10**9, "of at least 1 and at most 100000"),
+        ("timing__warmup", 10**9, "of at least 0 and at most 100000"),
+        ("max_new_tokens", 10**12, "of at least 1 and at most 10000000"),
+    ],
+)
+def test_what_no_number_format_can_hold_is_refused_with_the_range(
+    path: str, value: Any, allowed: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_dict(node(**{path: value}))
+    assert allowed in caught.value.why
+
+
+@pytest.mark.parametrize("value", [0.0, 1, 0.5, 2, 1e-6])
 def test_temperatures_from_zero_up_are_allowed(value: float) -> None:
     assert RunConfig.from_dict(node(sampling__temperature=value)).sampling.temperature == value
 
