@@ -82,6 +82,18 @@ class JobsFailed(SpecbenchError):
     exit_code = 1
 
 
+class Ended(KeyboardInterrupt):
+    """A signal that asks the program to end; whatever minds Ctrl-C minds it too.
+
+    Args:
+        number: The signal's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def printable(text: str) -> str:
     """Return text that any stream of UTF-8 takes.
 

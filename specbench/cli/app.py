@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -25,9 +27,8 @@ from specbench.cli import (
     show,
 )
 from specbench.cli.console import print_error, stderr
-from specbench.errors import SpecbenchError
-
-_INTERRUPTED = 130
+from specbench.ending import heed
+from specbench.errors import Ended, SpecbenchError
 
 
 class _Group(TyperGroup):
@@ -42,12 +43,18 @@ class _Group(TyperGroup):
                 traceback.print_exception(error)
             print_error(error)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            stderr().print(
-                "Interrupted. Every finished measurement is kept; "
-                "run the same command again to go on."
-            )
-            raise typer.Exit(_INTERRUPTED) from None
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, Ended) else signal.SIGINT
+            with suppress(OSError):  # the terminal may be what ended
+                stderr().print(
+                    f"{_how(number)}. Every finished measurement is kept; "
+                    "run the same command again to go on."
+                )
+            raise typer.Exit(128 + number) from None
+
+
+def _how(number: int) -> str:
+    return "Interrupted" if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}"
 
 
 app = typer.Typer(
@@ -93,4 +100,5 @@ def _options(
 
 def main() -> None:
     """Run the command line; the console script calls this."""
+    heed()
     app(prog_name="specbench")

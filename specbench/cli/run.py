@@ -16,6 +16,7 @@ from specbench.schema import catalog
 if TYPE_CHECKING:
     from specbench.hosting import HostRequest, JobOutcome
     from specbench.schema.config import RunConfig
+    from specbench.store import ResultSet
 
 _MOST_ERRORS = 3
 """Different errors that are printed."""
@@ -169,29 +170,38 @@ def _errors(paths: Sequence[Path]) -> str:
 
 
 def print_comparison(paths: Sequence[Path]) -> None:
-    """Print one table over all files, or one for each model, target law and baseline.
+    """Print one table over all files, or one for each group that shares a ruler.
 
-    A sweep over models or sampling measures under several rulers on purpose; what shares a ruler
-    is set side by side, the rest stands apart.
+    A sweep over models, sampling or limits measures under several rulers on purpose; what shares a
+    ruler is set side by side, the rest stands apart.
     """
     from specbench.compare import compare
     from specbench.report import table
-    from specbench.store import ResultSet, read_many
+    from specbench.store import read_many
 
-    result_sets = read_many(list(paths))
-    try:
-        comparisons = [compare(result_sets)]
-    except NotComparable:
-        groups: dict[tuple[str, ...], list[ResultSet]] = {}
-        for result_set in result_sets:
-            about = result_set.metadata
-            baseline = about.baseline.name if about.baseline else ""
-            groups.setdefault((about.model, about.law_hash, baseline), []).append(result_set)
-        comparisons = [compare(group) for group in groups.values()]
+    comparisons = [compare(group) for group in _comparable(read_many(list(paths)))]
     for number, comparison in enumerate(comparisons):
         if number:
             stdout().print()
         stdout().print(table.render(comparison, width=stdout().width))
+
+
+def _comparable(results: Sequence[ResultSet]) -> list[list[ResultSet]]:
+    """Return the files in groups that may stand side by side, in order of their first files."""
+    from specbench.compare.comparability import check_comparable
+
+    groups: list[list[ResultSet]] = []
+    for result in results:
+        for group in groups:
+            try:
+                check_comparable([*group, result], ())
+            except NotComparable:
+                continue
+            group.append(result)
+            break
+        else:
+            groups.append([result])
+    return groups
 
 
 def print_plan(jobs: Sequence[tuple[str, RunConfig]]) -> None:

@@ -32,6 +32,7 @@ from specbench.compare.speedup import (
 from specbench.compare.warn import (
     answer_warnings,
     bound_warnings,
+    code_warnings,
     device_warnings,
     machine_warnings,
     row_warnings,
@@ -106,6 +107,7 @@ def compare(
             *answer_warnings(unique),
             *device_warnings(unique),
             *machine_warnings(unique),
+            *code_warnings(unique),
             *source_warnings(unique),
         ),
         files=tuple(result.path.name for result in unique),

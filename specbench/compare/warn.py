@@ -150,6 +150,24 @@ def _family(method: object) -> object:
     return method.get("family") if isinstance(method, Mapping) else None
 
 
+def code_warnings(results: Sequence[ResultSet]) -> list[str]:
+    """Return which files hold rows that different states of the program measured."""
+    warnings = []
+    for result in results:
+        notes = result.metadata.provenance.get("processes")
+        states = {
+            str(note["software"].get("sources"))
+            for note in (notes if isinstance(notes, list) else ())
+            if isinstance(note, Mapping) and isinstance(note.get("software"), Mapping)
+        }
+        if len(states) > 1:
+            warnings.append(
+                f"{result.path.name}: {len(states)} states of specbench's code measured its rows; "
+                "its provenance names each. Measure with --fresh to have one."
+            )
+    return warnings
+
+
 def source_warnings(results: Sequence[ResultSet]) -> list[str]:
     """Return what imported files do not record, and what of them was read otherwise.
 

@@ -100,6 +100,7 @@ class CaptionFeatures:
             "source": self._files.source,
             "revision": self._files.revision,
             "digest": checkpoints.digest(self._files),
+            "files": checkpoints.files_digest(self._files),
         }
 
 

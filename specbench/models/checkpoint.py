@@ -34,6 +34,7 @@ from specbench.models.checkpoint_files import (
     check_weights,
     count_parameters,
     read_json,
+    settings_files,
     weight_files,
 )
 from specbench.paths import weights_dir
@@ -41,6 +42,7 @@ from specbench.paths import weights_dir
 EMBEDDED = "embedded:"
 _HASH_WHOLE_BELOW = 1 << 30
 _HUB_TIMEOUT = 5.0
+_PARTS, _PART = 256, 1 << 16  # of a large weight file: how many are read, and their bytes
 
 
 @dataclass(frozen=True)
@@ -207,11 +209,45 @@ def check_memory(
         )
 
 
-def digest(checkpoint: Checkpoint) -> str:
-    """Return what identifies the weights.
+def files_digest(checkpoint: Checkpoint) -> str:
+    """Return what identifies all that is read of a checkpoint beside its weights.
 
-    For a folder: SHA-256 of its safetensors; above 1 GiB of their headers and sizes, said so by
-    the prefix. For the hub: the commit.
+    That is its configurations, its tokenizer, its templates and its processors. Of weights above
+    1 GiB, of which `digest` sees no values, evenly spread parts belong to it too.
+
+    Returns:
+        For a folder, SHA-256 over names and contents. For the hub, the commit.
+    """
+    if not checkpoint.local:
+        return digest(checkpoint)
+    folder = Path(checkpoint.location)
+    sha = hashlib.sha256()
+    for file in settings_files(folder):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        sha.update(f"{file.relative_to(folder).as_posix()} {content}\n".encode())
+    weights = sorted(folder.glob("*.safetensors"))
+    if sum(file.stat().st_size for file in weights) >= _HASH_WHOLE_BELOW:
+        for file in weights:
+            sha.update(_parts_of(file))
+    return f"sha256:{sha.hexdigest()[:32]}"
+
+
+def _parts_of(file: Path) -> bytes:
+    """Return the digest of evenly spread parts of a file, its last bytes among them."""
+    sha = hashlib.sha256()
+    last = max(file.stat().st_size - _PART, 0)
+    with file.open("rb") as stream:
+        for number in range(_PARTS):
+            stream.seek(last * number // (_PARTS - 1))
+            sha.update(stream.read(_PART))
+    return sha.digest()
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """Return what identifies the weights, and nothing beside them (`files_digest`).
+
+    Calibrations and datastores are found by it. For a folder: SHA-256 of its safetensors; above
+    1 GiB of their headers and sizes, said so by the prefix. For the hub: the commit.
     """
     if not checkpoint.local:
         folder = folder_of(checkpoint)

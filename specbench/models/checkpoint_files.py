@@ -17,6 +17,10 @@ from specbench.errors import ModelError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
 _MOST_BYTES = 1 << 26
+_SETTINGS = frozenset(
+    {".bpe", ".codes", ".jinja", ".json", ".model", ".spm", ".tiktoken", ".vocab"}
+)
+_VOCABULARIES = frozenset({"merges.txt", "vocab.txt"})
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -125,6 +129,19 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
         return _indexed(folder)
     return sorted(folder.glob("*.safetensors"))
+
+
+def settings_files(folder: Path) -> list[Path]:
+    """Return the files beside the weights that a library may read of a checkpoint, in order.
+
+    They are configurations, tokenizers, templates and processors; notes, code and pickles are not.
+    """
+    found = [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
+    return sorted(
+        path
+        for path in found
+        if (path.suffix in _SETTINGS or path.name in _VOCABULARIES) and path.is_file()
+    )
 
 
 def count_parameters(folder: Path) -> int | None:

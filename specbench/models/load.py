@@ -338,6 +338,7 @@ def describe(files: Checkpoint, model: Model) -> dict[str, Any]:
         "source": files.source,
         "revision": files.revision,
         "digest": checkpoints.digest(files),
+        "files": checkpoints.files_digest(files),
         "engine": model.engine,
         "dtype": str(model.dtype).removeprefix("torch."),
         "vocab_size": model.vocab_size,

@@ -62,7 +62,8 @@ def load_pixel_decoder(
             return _whole(model, device, about)
         folder = Path(files.location) / FOLDER
         if files.local and folder.is_dir():
-            return _whole(_published(str(folder), None)[0], device)
+            model, about = _published(str(folder), None)
+            return _whole(model, device, about)
         return _inside(files, settings, device)
     except ModelError as error:
         return PixelDecoder(None, None, error)
@@ -95,7 +96,7 @@ def _published(place: str, revision: str | None) -> tuple[Vqgan, dict[str, Any]]
     settings, weights = find_files(place, names, revision)
     model = Vqgan(_read_config(settings.fetch()))
     model.load_published(read_tensors(weights.fetch()))
-    return model, weights.describe()
+    return model, {**weights.describe(), "settings": settings.describe()["digest"]}
 
 
 def _read_config(path: Path) -> VqganConfig:

@@ -12,6 +12,7 @@ from specbench.law import Law
 from specbench.models.defaults import unfollowed
 from specbench.models.pair import ModelPair
 from specbench.models.shape import described
+from specbench.runner.code import codes
 from specbench.runner.provenance import device_name, provenance
 from specbench.schema.config import RunConfig
 from specbench.schema.result import COUNTING_VERSION, FileMetadata
@@ -38,8 +39,11 @@ def file_metadata(
         inputs: For each arm, digests of what its method reads beside the models.
     """
     device = models.target.device
+    chosen = config.identity()
+    code = codes(chosen)
     identity = {
-        "config": config.identity(),
+        "config": chosen,
+        "code": code,
         "task_digest": task.digest,
         "models": models.provenance,
         "inputs": inputs,
@@ -82,6 +86,7 @@ def file_metadata(
                 "generation_defaults": dict(models.about.defaults),
                 "notes": checkpoint_notes(models, law),
             },
+            "code": code,
             "inputs": {name: dict(found) for name, found in inputs.items()},
         },
     )

@@ -20,6 +20,7 @@ from specbench.clock import clock_for
 from specbench.models.pair import ModelPair
 from specbench.runner.about import checkpoint_notes, file_metadata, job_stem
 from specbench.runner.busy import Neighbours, Watch
+from specbench.runner.code import changed, software
 from specbench.runner.device_state import tell, watch_of
 from specbench.runner.finished import identities, taken_up
 from specbench.runner.judging import Judge, repeated_answers, thought_advice
@@ -274,8 +275,11 @@ class _Job:
 
     def _look_around(self, watch: Watch, progress: Progress) -> None:
         """Record how busy the machine is; say so, and what is odd in the checkpoints."""
-        rest = watch.rest()
-        self._about = {"started_unix": time.time(), "machine": rest.to_dict()}
+        rest, code = watch.rest(), software()
+        self._about = {"started_unix": time.time(), "machine": rest.to_dict(), "software": code}
+        news = changed(self._journal.metadata.provenance, code)
+        if news:
+            progress.warn(news)
         self._journal.note(self._process, self._about)
         advice = rest.advice(self._threads)
         if advice:
@@ -306,6 +310,7 @@ class _Job:
             progress.say("measuring the pictures")
             judged = judge_pictures(self._album, self._measures, self._task, rows, metadata)
             rows, metadata = judged
+        self._journal.check_place()
         store.write_parquet(self._path, rows, metadata)
         self._journal.remove()
         return JobResult(self._path, failed_samples(rows))

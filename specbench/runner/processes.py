@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple, Self
 
+from specbench.ending import ENDING, end_with_parent, heed
 from specbench.errors import JobsFailed
 from specbench.runner.job import JobResult, Step, run_process
 from specbench.runner.progress import JobProgress
@@ -44,11 +45,11 @@ class Stopped(NamedTuple):
     """What stopped a process.
 
     Attributes:
-        error: The exception; None for an interruption.
+        error: The exception.
         trace: Its traceback in that process.
     """
 
-    error: BaseException | None
+    error: BaseException
     trace: str
 
 
@@ -100,8 +101,8 @@ def _step(config: RunConfig, process: int, begun: bool, show: _Show) -> Step:
         return answer
     if answer is None:
         raise _death(process, config.timing.processes, child.exitcode)
-    if answer.error is None:
-        raise KeyboardInterrupt
+    if isinstance(answer.error, KeyboardInterrupt):
+        raise answer.error
     raise answer.error from TraceOfProcess(answer.trace)
 
 
@@ -127,7 +128,7 @@ def _stop(child: BaseProcess, connection: Connection) -> None:
     """Interrupt a process and wait until it has ended; a second interruption does not wait."""
     try:
         if child.pid is not None and child.is_alive():
-            os.kill(child.pid, signal.SIGINT)
+            os.kill(child.pid, signal.SIGTERM)  # a job in the background ignores SIGINT
         connection.close()
         child.join(_PATIENCE)
     finally:
@@ -153,7 +154,7 @@ def _death(process: int, processes: int, code: int | None) -> JobsFailed:
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
     """Start a process with interruptions held back until it can answer them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
@@ -163,17 +164,20 @@ def _interrupts_held() -> Iterator[None]:
 def _measure(config: RunConfig, process: int, begun: bool, connection: Connection) -> None:
     """Measure one process's share; runs in a fresh interpreter."""
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        heed(ENDING)
+        end_with_parent()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         answer: Step | Stopped = run_process(
             config, process, begun, lambda *extent: _Told(connection, *extent)
         )
-    except KeyboardInterrupt:
-        answer = Stopped(None, "")
+    except KeyboardInterrupt as error:
+        answer = Stopped(error, "")
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # nobody waits any more; the journal has what was measured
     except BaseException as error:
         answer = Stopped(_portable(error), traceback.format_exc())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         connection.send(answer)
 

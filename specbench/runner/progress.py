@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -81,7 +82,8 @@ class JobProgress:
 
     def __exit__(self, *exception: object) -> None:
         """Remove the bar."""
-        self._progress.stop()
+        with suppress(OSError):  # the terminal may be gone
+            self._progress.stop()
 
     def say(self, activity: str) -> None:
         """Show what happens before the first measurement."""

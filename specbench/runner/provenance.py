@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-import specbench
+from specbench.runner.code import software
 from specbench.runner.nvml import nvml_of
 from specbench.secrets import scrub_command
 
@@ -23,11 +21,10 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "numpy", "hydra-
 def provenance(device: torch.device) -> dict[str, Any]:
     """Return everything about software and machine that may move a number."""
     return {
-        "specbench": specbench.__version__,
+        **software(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "platform": platform.platform(terse=True),
-        "git": _git(),
         "device": device_name(device),
         "device_details": _device(device),
         "cpu": cpu_name(),
@@ -75,28 +72,6 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return None
-
-
-def _git() -> dict[str, Any] | None:
-    """Return revision and dirty flag of the checkout that runs, or None for an installed one."""
-    top = Path(specbench.__file__).resolve().parent.parent
-    if not (top / ".git").exists():
-        return None
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(top), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        return done.stdout.strip()
-
-    try:
-        return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
         return None
 
 

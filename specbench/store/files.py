@@ -21,6 +21,8 @@ from specbench.secrets import scrub_row
 from specbench.store.folder import sync_folder, unwritable
 from specbench.store.reading import NOT_OURS, ResultSet, metadata_of, opened, read_parquet
 
+_GONE = "The folder is gone, and with it the journal of the measurements."
+
 
 @dataclass(frozen=True)
 class ResultSummary:
@@ -70,7 +72,8 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], metadata: FileM
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise unwritable(path, error, "The journal keeps every measurement.") from error
+        kept = "The journal keeps every measurement." if path.parent.is_dir() else _GONE
+        raise unwritable(path, error, kept) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

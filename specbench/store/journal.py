@@ -9,8 +9,6 @@ whole lines and at most one torn line at the end, which reading drops.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ from specbench.errors import ResultsError
 from specbench.schema.result import RESULT_SCHEMA, SCHEMA_VERSION, FileMetadata
 from specbench.secrets import scrub, scrub_row
 from specbench.store.folder import JOURNAL_FOLDER, sync_folder, unwritable
+from specbench.store.lock import same_file, take_lock
 
 JOURNAL_VERSION = 1
 
@@ -96,7 +95,7 @@ class Journal:
         path = folder / f"{stem}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = _take_lock(folder / f"{stem}.lock")
+            lock = take_lock(folder / f"{stem}.lock")
         except OSError as error:
             raise unwritable(folder, error) from error
         try:
@@ -181,6 +180,29 @@ class Journal:
             self._rows.pop(key, None)
             self._rows[key] = row
 
+    def check_place(self, more: int = 0) -> None:
+        """Make sure that what is written can be found: the file stands where it was opened.
+
+        Args:
+            more: Measurements that are about to be written.
+
+        Raises:
+            ResultsError: If it, or a folder above it, was removed or moved away.
+        """
+        assert self._descriptor is not None, "the journal is closed"
+        if same_file(self._descriptor, self.path):
+            return
+        gone = os.fstat(self._descriptor).st_nlink == 0
+        raise ResultsError(
+            f"The journal '{self.path}' was {'removed' if gone else 'moved away'} during the run",
+            f"all {len(self._rows) + more} finished measurements of this job are lost"
+            if gone
+            else f"it keeps {len(self._rows)} finished measurements where it lies now",
+            "Leave the results folder in place, then give the same command again to measure anew."
+            if gone
+            else "Move the results folder back, then give the same command again to resume.",
+        )
+
     def close(self) -> None:
         """Let the job go; the file stays for a later run to resume."""
         for descriptor in (self._descriptor, self._lock):
@@ -206,6 +228,7 @@ class Journal:
 
     def _write(self, value: Mapping[str, Any]) -> None:
         assert self._descriptor is not None, "the journal is closed"
+        self.check_place(len(value.get("rows", ())))
         line = json.dumps(value, separators=(",", ":"), default=_plain).encode() + b"\n"
         before = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         try:
@@ -240,7 +263,7 @@ def drop_written(results_dir: Path, stem: str, written: Sequence[Mapping[str, An
         return False
     started = {key_of(row): row["started_unix"] for row in written}
     try:
-        lock = _take_lock(path.with_suffix(".lock"))
+        lock = take_lock(path.with_suffix(".lock"))
     except (OSError, ResultsError):
         return False
     try:
@@ -365,33 +388,3 @@ def _aside(path: Path) -> Path:
     while (aside := path.with_name(f"{path.stem}.aside-{number}.jsonl")).exists():
         number += 1
     return aside
-
-
-def _take_lock(path: Path) -> int:
-    """Return a descriptor that holds the lock until it is closed or its process dies."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            os.close(descriptor)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            raise ResultsError(
-                "Another run is measuring this job",
-                f"process {holder or 'unknown'} holds '{path}'",
-                "Wait until it ends, stop it, or choose another folder with results_dir=PATH.",
-            ) from error
-        if _same_file(descriptor, path):
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            return descriptor
-        os.close(descriptor)  # the holder removed it between our open and our lock
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

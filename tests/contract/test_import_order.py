@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "specbench"
 TORCH_FREE = (
     "errors",
+    "ending",
+    "bounded",
     "paths",
     "secret_shapes",
     "secrets",
