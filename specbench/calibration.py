@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from specbench.bounded import read_text
 from specbench.decoding.base import Decoder
 from specbench.decoding.calibrated import Calibrated, calibrated_parts
 from specbench.errors import ConfigError
@@ -94,7 +95,7 @@ def read(path: Path) -> Calibration:
         ConfigError: If there is none, or it is not a calibration of this version.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(read_text(path))
         if plain.get("version") != _VERSION:
             raise ValueError(f"its version is {plain.get('version')}, and {_VERSION} is read")
         return Calibration(**{item.name: plain[item.name] for item in fields(Calibration)})

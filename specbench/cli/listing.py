@@ -90,9 +90,9 @@ def _key(name: str) -> Callable[[Mapping[str, Any]], Any]:
 def _source(entry: Mapping[str, Any]) -> str:
     source = entry.get("source") or {}
     if source.get("kind") == "mix":
-        return f"mix of {len(source['tasks'])} tasks"
+        return f"mix of {len(source.get('tasks') or ())} tasks"
     if source.get("kind") == "classes":
-        return f"{source['classes']} class ids"
+        return f"{source.get('classes')} class ids"
     return str(source.get("dataset") or "embedded")
 
 
@@ -102,6 +102,10 @@ def _modality(entry: Mapping[str, Any]) -> str:
 
 def _tera(rate: Any) -> str | None:
     return None if rate is None else f"{rate / 1e12:g}"
+
+
+def _giga(size: Any) -> str | None:
+    return None if size is None else f"{size / 1e9:g}"
 
 
 def _aliases(entry: Mapping[str, Any]) -> list[str]:
@@ -148,7 +152,7 @@ _COLUMNS: dict[str, _Columns] = {
         ("Title", _key("title")),
         ("TB/s", lambda entry: _tera(entry.get("bandwidth"))),
         ("BF16 TFLOP/s", lambda entry: _tera((entry.get("flops") or {}).get("bfloat16"))),
-        ("GB", lambda entry: f"{entry['memory_bytes'] / 1e9:g}"),
+        ("GB", lambda entry: _giga(entry.get("memory_bytes"))),
     ],
     "shapes": [
         ("Name", _key("name")),
@@ -156,7 +160,7 @@ _COLUMNS: dict[str, _Columns] = {
         ("Title", _key("title")),
         ("Layers", _key("layers")),
         ("Hidden", _key("hidden_size")),
-        ("Heads", lambda entry: f"{entry['heads']}/{entry['key_value_heads']}"),
+        ("Heads", lambda entry: f"{entry.get('heads')}/{entry.get('key_value_heads')}"),
         ("Vocabulary", _key("vocabulary")),
     ],
 }

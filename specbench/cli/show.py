@@ -128,7 +128,7 @@ def _print_metric(entry: Mapping[str, Any]) -> None:
             "metric": node.get("_target_") if node else None,
         }
     )
-    _print_parameters(entry, f"metric.{entry['name']}")
+    _print_parameters(entry, f"metric.{entry.get('name')}")
 
 
 def _print_hardware(entry: Mapping[str, Any]) -> None:

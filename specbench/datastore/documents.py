@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from specbench.bounded import check_regular
 from specbench.errors import UsageError, did_you_mean
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
@@ -45,6 +46,7 @@ def read_documents(path: Path, column: str) -> Iterator[Piece]:
         UsageError: If the file cannot be read or has no such column.
     """
     try:
+        check_regular(path)
         if path.suffix == ".parquet":
             yield from _parquet(path, column)
             return

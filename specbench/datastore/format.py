@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from specbench.bounded import read_text
 from specbench.errors import ConfigError, UsageError
 
 FORMAT = 1
@@ -107,7 +108,7 @@ def read_metadata(folder: Path, kind: str | None = None) -> Metadata:
     if not folder.is_dir():
         raise ConfigError(f"There is no datastore '{folder}'", "the folder does not exist", build)
     try:
-        values = json.loads((folder / _META).read_text(encoding="utf-8"))
+        values = json.loads(read_text(folder / _META))
         version = values.pop("format")
         sources = tuple(Source(**entry) for entry in values.pop("sources"))
         metadata = Metadata(sources=sources, **values)

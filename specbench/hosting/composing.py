@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -31,6 +32,9 @@ CONFIG_NAME = "config"
 """The project's own configuration in `conf/`."""
 
 _GROUPS = ("method", "model", "task", "metric")
+
+NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, RecursionError)
+"""What composing raises; `explain` says it in words."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,14 @@ def composer(request: HostRequest) -> Iterator[None]:
             "--config-dir names a folder that holds method/, model/ or task/",
             "Correct the path.",
         )
+    if request.config_dir is not None:
+        catalog.check_bounds(request.config_dir, (*_GROUPS, "hydra"))
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
             try:
                 yield
-            except (HydraException, OmegaConfBaseException, ValueError) as error:
+            except (*NOT_COMPOSED, ValueError) as error:
                 raise explain(error, request) from error
     finally:
         GlobalHydra.instance().clear()
@@ -165,6 +171,9 @@ def explain(error: Exception, request: HostRequest) -> ConfigError:
             return catalog.unknown_entry(group, name, _entries(group, request))
     if isinstance(error, OverrideParseException):
         return _bad_word(error.override, request)
+    if isinstance(error, (yaml.YAMLError, RecursionError)):
+        mark = getattr(error, "problem_mark", None)
+        return catalog.not_yaml(mark.name if mark else request.config_dir or conf_dir(), error)
     text = str(error)
     if isinstance(error, ConfigCompositionException) and "Could not override '" in text:
         key = text.split("Could not override '", 1)[1].split("'", 1)[0].partition("@")[0]
@@ -246,7 +255,7 @@ def _unknown_override(key: str, request: HostRequest) -> ConfigError:
             known = [str(name) for name in node] if isinstance(node, DictConfig) else []
             if not path:
                 known = [*(name for name in known if name not in ("hydra", *_GROUPS)), *_GROUPS]
-    except (HydraException, OmegaConfBaseException):
+    except NOT_COMPOSED:
         path = []
     unknown = key.split(".")[len(path)] if len(path) < len(key.split(".")) else key
     if not known:

@@ -20,15 +20,14 @@ from typing import NamedTuple
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from specbench import errors
 from specbench.errors import ResultsError, SpecbenchError
 from specbench.hosting.composing import (
     CONFIG_NAME,
+    NOT_COMPOSED,
     HostRequest,
     choices_of,
     completed,
@@ -213,7 +212,7 @@ def _call_hydra(request: HostRequest, flags: Sequence[str] = (), extra: Sequence
     GlobalHydra.instance().clear()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(_job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except NOT_COMPOSED as error:
         raise explain(error, request) from error
     except OSError as error:
         raise ResultsError(

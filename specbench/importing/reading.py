@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from specbench.bounded import check_regular
 from specbench.errors import ResultsError
 
 LARGEST_FILE = 2 * 1024**3
@@ -264,6 +265,7 @@ def shown(value: Any) -> str:
 
 def _bytes(path: Path) -> bytes:
     try:
+        check_regular(path)
         if path.stat().st_size > LARGEST_FILE:
             raise _too_large(path)
         return path.read_bytes()

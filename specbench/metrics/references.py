@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from specbench.bounded import check_regular
 from specbench.errors import ConfigError, ModelError
 from specbench.metrics.base import Picture
 from specbench.metrics.cached import cached, key_of
@@ -250,6 +251,7 @@ class StatisticsFile:
         """
         hint = f"Correct {option(metric, 'reference')}."
         try:
+            check_regular(self._path)
             self._digest = hashlib.sha256(self._path.read_bytes()).hexdigest()
             with np.load(self._path, allow_pickle=False) as arrays:
                 names = [name for name in ("mu", "sigma", "feats") if name in arrays]
@@ -337,6 +339,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         ModelError: If the file is no picture.
     """
     try:
+        check_regular(path)
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from specbench.bounded import read_bytes
 from specbench.errors import ModelError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -30,7 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: If it cannot be read or holds something else.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         line = str(error).splitlines()[0]
         raise broken(path, f"it is not JSON: {line}") from error

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from specbench.bounded import read_text
 from specbench.errors import ModelError
 
 # Parts of published training checkpoints that decoding has no use for.
@@ -123,7 +124,7 @@ class VqganConfig:
     @classmethod
     def from_json(cls, path: Path) -> VqganConfig:
         """Read a `config.json` in taming's form."""
-        return cls.from_params(json.loads(path.read_text(encoding="utf-8")))
+        return cls.from_params(json.loads(read_text(path)))
 
 
 def _norm(config: VqganConfig, channels: int) -> nn.GroupNorm:

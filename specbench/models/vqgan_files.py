@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import yaml
 
+from specbench.bounded import read_text
 from specbench.errors import ModelError
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.image_side import PixelDecoder
@@ -106,13 +107,13 @@ def _read_config(path: Path) -> VqganConfig:
         ModelError: If it is neither.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         values = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
         if "base_channels" in values:
             return _from_transformers(values)
         values = values.get("model", {}).get("params", values)
         return VqganConfig.from_params(values)
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"'{path}' describes no image tokenizer",
             f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",

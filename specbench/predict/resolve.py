@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from specbench.bounded import read_text
 from specbench.errors import ConfigError, UsageError
 from specbench.paths import weights_dir
 from specbench.predict.profile import Profile
@@ -145,9 +146,7 @@ def _of_entry(name: str, role: Role, folders: Sequence[Path]) -> Shape:
 
 def _from_file(path: Path, name: str) -> Shape:
     try:
-        if path.stat().st_size > _LARGEST_CONFIG:
-            raise ConfigError(f"'{path}' is too large for a config.json")
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = json.loads(read_text(path, _LARGEST_CONFIG))
     except OSError as error:
         raise ConfigError(
             f"Cannot read '{path}'", error.strerror or str(error), "Give a config.json."

@@ -63,8 +63,10 @@ def exactness(entry: Entry) -> str:
     return f"{entry['exactness']} ({knob})" if knob else str(entry["exactness"])
 
 
-def class_of(node: Entry) -> str:
+def class_of(node: Any) -> str:
     """Return the class that a node names, with those of nested nodes in brackets."""
+    if not isinstance(node, Mapping):
+        return str(node)  # a reference to another key
     inner = [
         f"{key}={class_of(value)}"
         for key, value in node.items()

@@ -29,7 +29,7 @@ def software() -> dict[str, Any]:
     }
 
 
-def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def other_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return a sentence where a job goes on with other code than it was begun with, else nothing.
 
     Args:

@@ -20,7 +20,7 @@ from specbench.clock import clock_for
 from specbench.models.pair import ModelPair
 from specbench.runner.about import checkpoint_notes, file_metadata, job_stem
 from specbench.runner.busy import Neighbours, Watch
-from specbench.runner.code import changed, software
+from specbench.runner.code import other_code, software
 from specbench.runner.device_state import tell, watch_of
 from specbench.runner.finished import identities, taken_up
 from specbench.runner.judging import Judge, repeated_answers, thought_advice
@@ -277,16 +277,12 @@ class _Job:
         """Record how busy the machine is; say so, and what is odd in the checkpoints."""
         rest, code = watch.rest(), software()
         self._about = {"started_unix": time.time(), "machine": rest.to_dict(), "software": code}
-        news = changed(self._journal.metadata.provenance, code)
-        if news:
-            progress.warn(news)
         self._journal.note(self._process, self._about)
-        advice = rest.advice(self._threads)
-        if advice:
-            progress.warn(advice)
+        lines = [other_code(self._journal.metadata.provenance, code), rest.advice(self._threads)]
         if not self._process:
-            for note in checkpoint_notes(self._models, target_law(self._config)):
-                progress.warn(note)
+            lines += checkpoint_notes(self._models, target_law(self._config))
+        for line in filter(None, lines):
+            progress.warn(line)
 
     def _note_state(self, last: bool) -> None:
         """Let the journal know what processors and device have been like so far."""

@@ -7,17 +7,27 @@ in a composition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from specbench.bounded import read_text
 from specbench.errors import ConfigError, did_you_mean
 from specbench.paths import conf_dir
+from specbench.schema.entry_types import check_types
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader, in C where PyYAML was built with it: ten times faster."""
+
+LARGEST_ENTRY = 1 << 18
+"""Bytes of the largest file that is read as an entry."""
+
+MOST_VALUES = 100_000
+"""The most values that an entry may stand for, with its aliases written out."""
 
 
 def names(group: str, folders: Sequence[Path] = ()) -> list[str]:
@@ -42,8 +52,9 @@ def load(group: str, name: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
         folders: Folders beside the project's own, searched first.
 
     Raises:
-        ConfigError: If there is no such entry, its file is not a YAML mapping, or what it builds
-            on is not a list of entries or leads back to itself.
+        ConfigError: If there is no such entry, its file is not a YAML mapping, a value is of
+            another kind than its key's, or what it builds on is not a list of entries or leads
+            back to itself.
     """
     return _load(group, name, folders, ())
 
@@ -75,25 +86,111 @@ def _load(
         )
     for folder in (*folders, conf_dir()):
         path = folder / group / f"{name}.yaml"
-        if path.is_file():
-            node = _read(path)
+        if path.exists():
+            node = read(path)
             merged: dict[str, Any] = {}
             for parent in _parents(node, path):
                 merged = _merge(merged, _load(group, parent, folders, (*children, name)))
-            return _merge(merged, {key: node[key] for key in node if key != "defaults"})
+            entry = _merge(merged, {key: node[key] for key in node if key != "defaults"})
+            check_types(group, entry, path)
+            return entry
     raise unknown_entry(group, name, names(group, folders))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """Return the keys of one YAML file, in bounded time.
+
+    Raises:
+        ConfigError: If it cannot be read, is no mapping, repeats a key, or stands for more values
+            than a person writes (`check_bounds`).
+    """
+    loader = _loader(path)
     try:
-        node = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        node = loader.get_single_node()
+        _check_nodes(node, path)
+        values = None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise not_yaml(path, error) from error
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"'{path}' holds no keys", "an entry is a mapping of keys to values")
+    return {str(key): value for key, value in values.items()}
+
+
+def check_bounds(folder: Path, groups: Iterable[str]) -> None:
+    """Refuse a folder of entries with a file that nothing could read in bounded time.
+
+    What is no YAML is told when the file is chosen.
+
+    Args:
+        folder: The folder.
+        groups: Names of the groups in it.
+
+    Raises:
+        ConfigError: If a file is no regular one, is too large, or stands for too many values.
+    """
+    for group in groups:
+        for path in sorted((folder / group).rglob("*.yaml")):
+            loader = _loader(path)
+            with suppress(yaml.YAMLError, ValueError, RecursionError):
+                _check_nodes(loader.get_single_node(), path, repeated=True)
+
+
+def not_yaml(path: Path | str, error: Exception) -> ConfigError:
+    """Return the error of a file that is no YAML, with the place where it ends to be one."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None)
+    why = f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
+    if isinstance(error, RecursionError):
+        why = "its values are nested too deeply"
+    fix = "Indent with spaces, not tabs." if problem and "'\\t'" in problem else "Mend that line."
+    return ConfigError(f"'{path}' is not YAML", why, fix)
+
+
+def _loader(path: Path) -> Any:
+    try:
+        return _LOADER(read_text(path, LARGEST_ENTRY))
     except OSError as error:
         raise ConfigError(f"Cannot read '{path}'", error.strerror or str(error)) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"'{path}' is not YAML", " ".join(str(error).split())) from error
-    if not isinstance(node, Mapping):
-        raise ConfigError(f"'{path}' holds no keys", "an entry is a mapping of keys to values")
-    return {str(key): value for key, value in node.items()}
+    except (yaml.YAMLError, ValueError) as error:
+        raise not_yaml(path, error) from error
+
+
+def _check_nodes(top: yaml.Node | None, path: Path, repeated: bool = False) -> None:
+    """Refuse a document that repeats a key or whose aliases stand for too many values.
+
+    Args:
+        top: Its parsed form, in which an alias is the very node that it names.
+        path: The file.
+        repeated: Whether keys may be repeated.
+    """
+    sizes: dict[int, int] = {}
+
+    def size_of(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            return sizes[id(node)]
+        sizes[id(node)] = MOST_VALUES  # what an alias to its own parent stands for
+        size = 1
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            twice = next((key for key, times in Counter(keys).items() if times > 1), None)
+            if twice is not None and not repeated:
+                raise ConfigError(
+                    f"'{path}' has the key '{twice}' twice",
+                    f"one of them, from line {node.start_mark.line + 1} on, would be lost",
+                    "Take one of them out.",
+                )
+            size += sum(size_of(key) + size_of(value) for key, value in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            size += sum(size_of(item) for item in node.value)
+        sizes[id(node)] = size
+        return size
+
+    if top is not None and size_of(top) > MOST_VALUES:
+        raise ConfigError(
+            f"'{path}' stands for too many values",
+            f"with its aliases written out it has more than {MOST_VALUES:,}",
+            "Write the values themselves.",
+        )
 
 
 def _parents(node: Mapping[str, Any], path: Path) -> list[str]:

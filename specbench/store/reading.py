@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from specbench.bounded import check_regular
 from specbench.errors import ResultsError
 from specbench.schema.result import (
     METADATA_KEY,
@@ -254,6 +255,7 @@ def opened(path: Path) -> tuple[pq.ParquetFile, dict[str, Any], _Stamp]:
         ResultsError: If it is missing, truncated, no result file, or of a newer version.
     """
     try:
+        check_regular(path)
         with path.open("rb") as stream:
             stamp = _Stamp.of(os.fstat(stream.fileno()))
             head = stream.read(4)

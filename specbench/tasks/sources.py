@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from specbench.bounded import check_regular
 from specbench.errors import TaskError
 from specbench.paths import cache_dir, tasks_dir
 from specbench.tasks.config import SourceConfig
@@ -81,6 +82,7 @@ def read_file(path: Path, sha256: str | None = None) -> Rows:
         TaskError: If the file is missing, changed, not text, empty, or a line is no JSON object.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             data = _bounded(file, path)
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from specbench.bounded import read_text
 from specbench.decoding.constraints.base import DeadEnd, Grammar
 from specbench.errors import ConfigError, ModelError, did_you_mean
 from specbench.models.pair import ModelPair
@@ -22,6 +23,9 @@ from specbench.transfer import moved, to_device
 
 KINDS = ("regex", "lark", "json_schema")
 """regex: the expression itself, over the whole answer; lark, json_schema: a file's path."""
+
+LARGEST_GRAMMAR = 1 << 22
+"""Bytes of the largest file that is read as a grammar."""
 
 _FORMS = "regex:EXPRESSION, lark:FILE, json_schema:FILE, or null for no constraint"
 
@@ -47,7 +51,7 @@ def read_grammar(grammar: str | Grammar | None) -> Grammar | None:
 
 def _file(kind: str, path: str) -> str:
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        return read_text(Path(path).expanduser(), LARGEST_GRAMMAR)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(

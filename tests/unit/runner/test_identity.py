@@ -185,8 +185,8 @@ def test_a_resume_with_other_code_is_noted_and_told(tmp_path, monkeypatch, capsy
 
 def test_a_resume_with_the_same_code_says_nothing():
     now = code.software()
-    assert now["sources"].startswith("sha256:") and code.changed(now, now) == ""
-    assert code.changed({"specbench": "0.1.0"}, now) == ""  # an older journal knows no sources
+    assert now["sources"].startswith("sha256:") and code.other_code(now, now) == ""
+    assert code.other_code({"specbench": "0.1.0"}, now) == ""  # an older journal knows no sources
 
 
 def test_a_sweep_over_limits_prints_a_table_for_each(tmp_path, capsys):
