@@ -12,8 +12,11 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 part=${1:-} rehearse=no
-[ "${2:-}" = --rehearse ] && rehearse=yes && export OMP_NUM_THREADS=1
-case "$part" in engine|methods) ;; *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;; esac
+case "$*" in
+  engine | methods) ;;
+  "engine --rehearse" | "methods --rehearse") rehearse=yes; export OMP_NUM_THREADS=1 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' benchmarks/gpu_check.sh; exit 2 ;;
+esac
 
 python=python3
 [ -x .venv/bin/python ] && python=.venv/bin/python

@@ -14,6 +14,7 @@ import hashlib
 import pickle
 import re
 import shutil
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,13 @@ import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import EntryNotFoundError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from specbench.errors import ModelError
 from specbench.models import checkpoint as checkpoints
 from specbench.models.load import SMALL, dtype_of
+from specbench.models.pretrained import first_line
 from specbench.schema.model import ModelConfig
 
 _WRAPPERS = ("model", "module", "state_dict")
@@ -195,19 +196,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
+            # Files that torch wrote before 1.6 are no zip archives and cannot be mapped.
+            mapped = zipfile.is_zipfile(path)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # what an unpickler makes of arbitrary bytes has no one type
         name = re.search(r"GLOBAL (\S+)", str(error))
-        raise ModelError(
-            f"'{path}' is not loaded",
-            f"its pickle holds more than tensors{f' ({name[1]})' if name else ''}, and such a "
-            "file can run code",
-            "Use the published file, or save its state dictionary alone (as safetensors, say).",
-        ) from error
-    except (RuntimeError, OSError, EOFError, SafetensorError) as error:
+        if isinstance(error, pickle.UnpicklingError) and name:
+            raise ModelError(
+                f"'{path}' is not loaded",
+                f"its pickle holds more than tensors ({name[1]}), and such a file can run code",
+                "Use the published file, or save its state dictionary alone (as safetensors, say).",
+            ) from error
         raise ModelError(
             f"'{path}' cannot be read",
-            str(error).strip().splitlines()[0],
+            f"{type(error).__name__}: {first_line(error)}",
             "Check that the file is a complete checkpoint.",
         ) from error
     for key in _WRAPPERS:
@@ -215,7 +217,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = content[key]
             break
     if not isinstance(content, dict):
-        raise ModelError(f"'{path}' holds no state dictionary", "", "Use the published file.")
+        raise ModelError(
+            f"'{path}' holds no state dictionary",
+            f"it holds a value of type {type(content).__name__}",
+            "Use the published file.",
+        )
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 

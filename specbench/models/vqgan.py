@@ -355,14 +355,21 @@ class Vqgan(nn.Module):  # type: ignore[misc]
         kept = {
             name: tensor for name, tensor in state.items() if not name.startswith(_TRAINING_ONLY)
         }
-        try:
-            self.load_state_dict(kept)
-        except RuntimeError as error:
+        own = self.state_dict()
+        wrong = [f"'{name}' is missing" for name in own if name not in kept]
+        wrong += [f"'{name}' is not a part of it" for name in kept if name not in own]
+        wrong += [
+            f"'{name}' has the shape {list(kept[name].shape)} and not {list(tensor.shape)}"
+            for name, tensor in own.items()
+            if name in kept and kept[name].shape != tensor.shape
+        ]
+        if wrong:
             raise ModelError(
-                "The image tokenizer's weights do not fit its configuration.",
-                why=str(error),
-                fix="Give the configuration that was published with these weights.",
-            ) from error
+                "The image tokenizer's weights do not fit its configuration",
+                wrong[0] + (f"; {len(wrong) - 1} more do not fit" if len(wrong) > 1 else ""),
+                "Give the configuration that was published with these weights.",
+            )
+        self.load_state_dict(kept)
 
 
 def load_vqgan(folder: Path, device: torch.device | str = "cpu") -> Vqgan:

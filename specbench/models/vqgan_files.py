@@ -24,6 +24,7 @@ from specbench.bounded import read_text
 from specbench.errors import ModelError
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.image_side import PixelDecoder
+from specbench.models.pretrained import first_line
 from specbench.models.published import find_files, read_tensors
 from specbench.models.shards import tensors_below
 from specbench.models.vqgan import Vqgan, VqganConfig
@@ -95,30 +96,45 @@ def _published(place: str, revision: str | None) -> tuple[Vqgan, dict[str, Any]]
             )
         names = present[0]
     settings, weights = find_files(place, names, revision)
-    model = Vqgan(_read_config(settings.fetch()))
+    model = _read_model(settings.fetch())
     model.load_published(read_tensors(weights.fetch()))
     return model, {**weights.describe(), "settings": settings.describe()["digest"]}
 
 
-def _read_config(path: Path) -> VqganConfig:
-    """Read taming's form, bare or below `model.params`, or that of transformers.
+def _read_model(path: Path) -> Vqgan:
+    """Read a configuration, and make the model that it describes.
 
     Raises:
-        ModelError: If it is neither.
+        ModelError: If it describes none.
     """
     try:
         text = read_text(path)
         values = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (yaml.YAMLError, OSError, ValueError) as error:
+        raise _describes_none(str(path), error) from error
+    return _model_of(values, str(path))
+
+
+def _model_of(values: Any, source: str) -> Vqgan:
+    """Make a model of taming's form, bare or below `model.params`, or of that of transformers.
+
+    Raises:
+        ModelError: If it is neither, or no network can be made of its values.
+    """
+    try:
         if "base_channels" in values:
-            return _from_transformers(values)
-        values = values.get("model", {}).get("params", values)
-        return VqganConfig.from_params(values)
-    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"'{path}' describes no image tokenizer",
-            f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
-            _FIX,
-        ) from error
+            return Vqgan(_from_transformers(values))
+        return Vqgan(VqganConfig.from_params(values.get("model", {}).get("params", values)))
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise _describes_none(source, error) from error
+
+
+def _describes_none(source: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"'{source}' describes no image tokenizer",
+        f"{type(error).__name__}: {first_line(error)}",
+        _FIX,
+    )
 
 
 def _from_transformers(values: Mapping[str, Any]) -> VqganConfig:
@@ -146,7 +162,7 @@ def _inside(files: Checkpoint, settings: Any, device: torch.device) -> PixelDeco
         _FIX,
     )
     if "decoder.conv_in.weight" in tensors:
-        model = Vqgan(_from_transformers(settings.vq_config.to_dict()))
+        model = _model_of(settings.vq_config.to_dict(), files.source)
         model.load_published(tensors)
         return _whole(model, device)
     codebook = tensors.get(_CODEBOOK)

@@ -12,9 +12,10 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check.sh"
 
 
-def check(tmp_path, *arguments):
+def check(tmp_path, *arguments, script=SCRIPT, cwd=None):
     return subprocess.run(
-        ["bash", str(SCRIPT), *arguments],
+        ["bash", str(script), *arguments],
+        cwd=cwd,
         env={**os.environ, "OUT": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -23,6 +24,17 @@ def check(tmp_path, *arguments):
 
 def test_without_a_part_it_says_how_it_is_called(tmp_path):
     shown = check(tmp_path)
+    assert shown.returncode == 2 and "--rehearse" in shown.stdout
+
+
+@pytest.mark.parametrize("arguments", [("engine", "--rehears"), ("engine", "methods"), ("both",)])
+def test_a_mistyped_word_measures_nothing(tmp_path, arguments):
+    shown = check(tmp_path, *arguments)
+    assert shown.returncode == 2 and "=== " not in shown.stdout and "--rehearse" in shown.stdout
+
+
+def test_it_says_how_it_is_called_in_any_folder(tmp_path):
+    shown = check(tmp_path, script=SCRIPT.name, cwd=SCRIPT.parent)
     assert shown.returncode == 2 and "--rehearse" in shown.stdout
 
 

@@ -128,6 +128,14 @@ def broken(file):
     file.write_text("model: 7 ")
 
 
+def reworded(place, key, value):
+    """Write an image tokenizer whose configuration has another value."""
+    file = meta_folder(place) / "vqgan.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["model"]["params"]["ddconfig"][key] = value
+    file.write_text(yaml.safe_dump(content))
+
+
 class Unsafe:
     """Something that only a full unpickler would build."""
 
@@ -139,8 +147,11 @@ class Unsafe:
         (lambda place: place, "neither vqgan.yaml"),
         (lambda place: broken(meta_folder(place) / "vqgan.yaml"), "describes no image tokenizer"),
         (lambda place: broken(transformers_folder(place) / "model.safetensors"), "cannot be read"),
+        (lambda place: reworded(place, "ch", "wide"), "describes no image tokenizer"),
+        (lambda place: reworded(place, "ch", 48), "describes no image tokenizer"),
+        (lambda place: reworded(place, "ch", 64), r"shape \[32, 3, 3, 3\] and not \[64, 3, 3, 3\]"),
     ],
-    ids=["unsafe", "empty", "configuration", "safetensors"],
+    ids=["unsafe", "empty", "configuration", "safetensors", "word", "groups", "another width"],
 )
 def test_a_tokenizer_that_cannot_be_read_costs_pictures_and_not_the_run(
     folder, tmp_path, spoil, reason
@@ -154,8 +165,19 @@ def test_a_tokenizer_that_cannot_be_read_costs_pictures_and_not_the_run(
         assert caught.value.exit_code == 2
     with pytest.raises(ModelError, match="cannot turn its tokens into pictures") as caught:
         check_drawing(pair.image, pair.name)
-    assert re.search(reason, caught.value.why)
+    assert re.search(reason, caught.value.why) and "\n" not in caught.value.why
     assert "pictures=false" in caught.value.fix
+
+
+def test_an_image_tokenizer_in_the_oldest_form_of_torch_is_read(folder, tmp_path):
+    file = meta_folder(tmp_path) / "vqgan.ckpt"
+    state = {"state_dict": image_tokenizer()}
+    torch.save(state, file, _use_new_zipfile_serialization=False)
+    assert load(entry(folder), **LAYOUT, image_tokenizer=str(tmp_path)).image.can_draw
+    file.write_text("no checkpoint at all")
+    drawing = load(entry(folder), **LAYOUT, image_tokenizer=str(tmp_path)).image
+    with pytest.raises(ModelError, match="cannot be read"):
+        drawing.pixels(TOKENS)
 
 
 def test_a_tokenizer_that_cannot_be_fetched_is_the_cause_that_is_told(folder, monkeypatch):
