@@ -12,7 +12,7 @@ from specbench.law import Law, draw, draw_distinct
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(5,), (1, 7), (3, 4, 6)])
+@pytest.mark.parametrize("shape", [(5,), (1, 7), (3, 4, 6), (1, 1, 9000), (2, 5000)])
 def test_argmax_is_the_first_of_the_largest(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randint(0, 3, shape, generator=generator).to(dtype)
