@@ -29,6 +29,7 @@ from specbench.compare.speedup import (
     verdict,
     with_verdicts,
 )
+from specbench.compare.stalls import stall_warnings
 from specbench.compare.warn import (
     answer_warnings,
     bound_warnings,
@@ -105,6 +106,7 @@ def compare(
             *set_warnings(pools, adjusted, setting.imported),
             *row_warnings(adjusted, setting.imported),
             *answer_warnings(unique),
+            *stall_warnings(pools),
             *device_warnings(unique),
             *machine_warnings(unique),
             *code_warnings(unique),
