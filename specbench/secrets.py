@@ -74,6 +74,9 @@ _WORDS_OF_SENTENCES = frozenset(("token", "secret", "secrets", "auth", "cookie",
 _MESSAGES = ("error", "score_detail", "score_name", "model", "task", "category", "sample_id")
 """Columns of a result row that hold words about a measurement, not the measurement."""
 
+_FOLDERS = frozenset(("PWD", "OLDPWD"))
+"""Variables in which a shell keeps folders; `pwd` is a password elsewhere."""
+
 _SHORTEST = 8
 """Characters of the shortest value of the environment that is looked for inside of texts."""
 
@@ -151,7 +154,7 @@ def _secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Return the values of the environment's secrets in each spelling, longest first."""
     found: set[str] = set()
     for name, value in environment.items():
-        if len(value) >= _SHORTEST and names_a_secret(name):
+        if name not in _FOLDERS and len(value) >= _SHORTEST and names_a_secret(name):
             found |= {value, quote(value, safe=""), json.dumps(value)[1:-1], repr(value)[1:-1]}
     return tuple(sorted(found, key=len, reverse=True))
 

@@ -26,6 +26,9 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 LARGEST_ENTRY = 1 << 18
 """Bytes of the largest file that is read as an entry."""
 
+MOST_REFERENCES = 32
+"""The most references (`${...}`) to other keys in one file: what they stand for multiplies."""
+
 MOST_VALUES = 100_000
 """The most values that an entry may stand for, with its aliases written out."""
 
@@ -142,7 +145,7 @@ def not_yaml(path: Path | str, error: Exception) -> ConfigError:
     why = f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
     if isinstance(error, RecursionError):
         why = "its values are nested too deeply"
-    fix = "Indent with spaces, not tabs." if problem and "'\\t'" in problem else "Mend that line."
+    fix = "Mend that line, and indent with spaces, not tabs."
     return ConfigError(f"'{path}' is not YAML", why, fix)
 
 
@@ -164,12 +167,16 @@ def _check_nodes(top: yaml.Node | None, path: Path, repeated: bool = False) -> N
         repeated: Whether keys may be repeated.
     """
     sizes: dict[int, int] = {}
+    references = 0
 
     def size_of(node: yaml.Node) -> int:
+        nonlocal references
         if id(node) in sizes:
             return sizes[id(node)]
         sizes[id(node)] = MOST_VALUES  # what an alias to its own parent stands for
         size = 1
+        if isinstance(node, yaml.ScalarNode):
+            references += str(node.value).count("${")
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             twice = next((key for key, times in Counter(keys).items() if times > 1), None)
@@ -185,10 +192,18 @@ def _check_nodes(top: yaml.Node | None, path: Path, repeated: bool = False) -> N
         sizes[id(node)] = size
         return size
 
-    if top is not None and size_of(top) > MOST_VALUES:
+    if top is None:
+        return
+    if size_of(top) > MOST_VALUES:
         raise ConfigError(
             f"'{path}' stands for too many values",
             f"with its aliases written out it has more than {MOST_VALUES:,}",
+            "Write the values themselves.",
+        )
+    if references > MOST_REFERENCES:
+        raise ConfigError(
+            f"'{path}' refers to other keys too often",
+            f"it holds {references} references (${{...}}), and {MOST_REFERENCES} are read",
             "Write the values themselves.",
         )
 

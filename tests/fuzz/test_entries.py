@@ -98,11 +98,19 @@ def laughs(levels: int = 12, each: int = 12) -> str:
     return "\n".join(lines) + "\n"
 
 
+def refers(levels: int = 9, each: int = 10) -> str:
+    """Return a small file whose references stand for each ** levels words."""
+    lines = ["name: mine", "a0: lol"]
+    lines += [f"a{level}: " + f"${{.a{level - 1}}}" * each for level in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
 MISTAKES = {
     "tab": ("name: mine\ndecoder:\n\tdraft: 1\n", "is not YAML"),
     "duplicate key": ("name: mine\ntitle: one\ntitle: two\n", "title"),
     "bracket": ("name: [\n", "is not YAML"),
     "aliases": (laughs(), "too many values"),
+    "references": (refers(), "refers to other keys too often"),
     "alias of itself": ("name: mine\na: &a [*a]\n", "too many values"),
     "nested": ("name: mine\na: " + "[" * 5000 + "\n", "is not YAML"),
     "nested in lines": ("- " * 5000 + "a\n", ""),

@@ -74,6 +74,14 @@ def test_values_of_the_environment_are_hidden_wherever_they_stand():
     }
 
 
+def test_a_shells_folders_are_no_secrets():
+    """Messages name files below the current folder."""
+    environment = {"PWD": "/home/ann/runs", "OLDPWD": "/home/ann/other", "DB_PWD": LITERAL}
+    text = "Cannot read '/home/ann/runs/a.yaml' or '/home/ann/other/b.yaml'"
+    assert scrub(text, environment) == text
+    assert scrub(f"with {LITERAL}", environment) == f"with {HIDDEN}"
+
+
 def test_command_lines():
     words = ["specbench", "run", "+model.token=abc", "--api-key", "abc", "--token=abc", "-m"]
     words += ["method=token_sd", "--password", "--quiet", f"model.target=https://u:{LITERAL}@h/x"]
