@@ -85,13 +85,16 @@ def run(
 def _finish(gate: Gate) -> None:
     if gate.failed:
         names = [f"{c.label} {c.rule.metric}" for c in gate.checks if c.verdict == "fail"]
+        fix = "Mend what became worse or, where the change is meant, measure BASE anew."
         if gate.strict:
             unsure = [c for c in gate.checks if c.verdict == "inconclusive"]
+            if not names and not gate.missing:
+                fix = "Measure more, as the lines above say, or leave --strict out."
             names += [f"{c.label} {c.rule.metric} (inconclusive)" for c in unsure]
         raise GateFailed(
             "The gate failed",
             "; ".join([*names, *(sentence.removesuffix(".") for sentence in gate.missing)]),
-            "Mend what became worse or, where the change is meant, measure BASE anew.",
+            fix,
         )
 
 

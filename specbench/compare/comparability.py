@@ -148,10 +148,13 @@ def check_comparable(
             continue
         one, other, first, second = clash
         if name not in allow:
+            fix = f"Compare them apart, or allow it with --allow {name}."
+            if name == "law" and any(results[i].metadata.law == "unknown" for i in (one, other)):
+                fix = f"State it when importing (--temperature). {fix}"
             raise NotComparable(
                 f"'{results[one].path.name}' and '{results[other].path.name}' are not comparable",
                 f"{_MEANING[name]}: {first} and {second}",
-                f"Compare them apart, or allow it with --allow {name}.",
+                fix,
             )
         differing.add(name)
         banners.append(f"Allowed difference: {_MEANING[name]} ({first} and {second}).")

@@ -257,7 +257,9 @@ def judge(check: Check) -> tuple[str, str]:
 
 def amount(value: float, relative: bool) -> str:
     """Return the size of a change as people write it, such as "3%" or "0.5"."""
-    return f"{100 * value:.2g}%" if relative else f"{value:.3g}"
+    if not relative:
+        return f"{value:.3g}"
+    return f"{100 * value:.0f}%" if value >= 0.995 else f"{100 * value:.2g}%"
 
 
 def _without_interval(check: Check, beyond: bool, worse: float) -> tuple[str, str]:
@@ -347,11 +349,12 @@ def _refuse_blunt_rules(rules: Sequence[Rule], checks: Sequence[Check]) -> None:
     """Refuse a tolerance as large as the values that may not fall: no change would exceed it."""
     for rule in rules:
         values = [check.base for check in checks if check.rule is rule]
-        if rule.relative or rule.bad >= 0 or not values or min(values) < 0:
+        if rule.bad >= 0 or not values or min(values) < 0:
             continue
-        if rule.tolerance >= max(values):
+        if rule.tolerance >= (1 if rule.relative else max(values)):
+            percent = "3" if rule.relative else f"{rule.tolerance:g}"
             raise UsageError(
                 f"The rule '{rule.text}' lets everything pass",
                 f"{rule.metric} is at most {max(values):.3g} in BASE and cannot fall by more",
-                f"Write {rule.metric}:{rule.tolerance:g}% for a share of BASE's value.",
+                f"Write {rule.metric}:{percent}% for a share of BASE's value.",
             )

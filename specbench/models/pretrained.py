@@ -170,7 +170,8 @@ def _check_complete(
     if prefix:
         why += f"; weights of these names stand behind '{prefix}'"
         fix = "Save the model inside the wrapper by itself (its own save_pretrained)."
-    raise ModelError(f"'{files.source}' lacks {len(missing)} weights of the model", why, fix)
+    count = "a weight" if len(missing) == 1 else f"{len(missing)} weights"
+    raise ModelError(f"'{files.source}' lacks {count} of the model", why, fix)
 
 
 def listed(names: Sequence[str]) -> str:

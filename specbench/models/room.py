@@ -61,17 +61,22 @@ def cache_values(settings: Any) -> int:
     0 where it does not tell: then the cache is not counted.
     """
     settings = settings.get_text_config()
-    layers = getattr(settings, "num_hidden_layers", None)
-    heads = getattr(settings, "num_attention_heads", None)
-    channels = getattr(settings, "hidden_size", None)
-    if not (layers and heads and channels):
+    count = getattr(settings, "num_hidden_layers", None) or 0
+    own = getattr(settings, "per_layer_config", None)  # where layers may differ in width
+    layers = [own[i] if own else settings for i in range(count)]
+    kinds = getattr(settings, "layer_types", None) or ["attention"] * count
+    kept = ["attention" in kind and "linear" not in kind for kind in kinds]
+    return 2 * sum(_width(layer) for layer, keeps in zip(layers, kept, strict=False) if keeps)
+
+
+def _width(layer: Any) -> int:
+    """Return the numbers of one key; 0 where the layer does not tell."""
+    heads = getattr(layer, "num_attention_heads", None)
+    channels = getattr(layer, "hidden_size", None)
+    if not (heads and channels):
         return 0
-    kinds = getattr(settings, "layer_types", None)
-    if kinds:
-        layers = sum("attention" in kind and "linear" not in kind for kind in kinds)
-    groups = getattr(settings, "num_key_value_heads", None) or heads
-    width = getattr(settings, "head_dim", None) or channels // heads
-    return int(2 * layers * groups * width)
+    groups = getattr(layer, "num_key_value_heads", None) or heads
+    return int(groups * (getattr(layer, "head_dim", None) or channels // heads))
 
 
 def _image_scale(config: ModelConfig) -> float | None:

@@ -61,7 +61,7 @@ def _many(count: int, noun: str) -> str:
 
 def label(config: RunConfig, task: str) -> str:
     """Return what a job is called while it runs."""
-    return f"{config.method.name} on {task} with {config.model.name}"
+    return f"{config.method.name} on {task} with {config.model.label}"
 
 
 def announce(config: RunConfig, arms: int, task: Task) -> None:

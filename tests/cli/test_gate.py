@@ -85,6 +85,7 @@ def test_another_law_ends_with_3(specbench: Call, base: Path, tmp_path: Path) ->
         (["--fail-on", "speedup_e2e:3"], "speedup_e2e:3%"),
         (["--fail-on", "acceptance_rate:1"], "acceptance_rate:1%"),
         (["--fail-on", "mal:20"], "cannot fall by more"),
+        (["--fail-on", "mal:100%"], "cannot fall by more"),
     ],
 )
 def test_what_makes_no_sense_ends_with_2(
@@ -109,6 +110,12 @@ def test_a_gate_that_saw_nothing_says_so_and_fails_where_that_is_asked(
     assert strict.exit_code == 1
     assert "Failed: 1 inconclusive (--strict)." in strict.stdout
     assert "token_sd speedup_e2e (inconclusive)" in strict.stderr
+    assert "Measure more" in strict.stderr and "became worse" not in strict.stderr
+
+
+def test_tolerances_of_100_percent_and_more_are_written_out(specbench: Call, base: Path) -> None:
+    result = specbench("compare", str(base), str(base), "--fail-on", "nfe:250%")
+    assert (result.exit_code, "+250%" in result.stdout) == (0, True)
 
 
 def test_three_sources_need_a_base(specbench: Call, base: Path) -> None:

@@ -238,8 +238,9 @@ def test_files_of_unknown_laws_are_not_compared_unless_allowed(tmp_path: Path) -
     files = [method(tmp_path, f"{name}.jsonl", model_id=f"rest-x-{name}") for name in names]
     stated = Stated(model="x")
     results = [read for file in files for read in imported(tmp_path, [file], stated=stated)]
-    with pytest.raises(NotComparable, match="not comparable"):
+    with pytest.raises(NotComparable, match="not comparable") as caught:
         compare(results)
+    assert caught.value.fix is not None and "--temperature" in caught.value.fix
     assert len(compare(results, allow={"law"}).rows) == 2
 
 

@@ -72,6 +72,15 @@ def test_layers_that_keep_a_state_leave_nothing_in_the_cache():
     assert cache_values(mixed) == 2 * 2 * 2 * 8
 
 
+def test_layers_of_two_widths_count_with_their_own():
+    """Gemma 4: wider heads, and fewer, in the layers of full attention."""
+    kinds = ["sliding_attention", "full_attention"] * 2
+    sizes = dict(num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2, head_dim=8)
+    wide = dict(global_head_dim=32, num_global_key_value_heads=1, attention_k_eq_v=True)
+    mixed = AutoConfig.for_model("gemma4_text", layer_types=kinds, hidden_size=32, **sizes, **wide)
+    assert cache_values(mixed) == 2 * 2 * (2 * 8 + 1 * 32)
+
+
 @pytest.mark.parametrize("name", ["llama", "llama3", "qwen3", "gpt2"])
 def test_values_are_those_of_the_cache_that_is_made(tmp_path, name):
     folder = tiny_checkpoints.write(tmp_path, name)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from specbench.runner import run_job
-from specbench.runner.work import Work, foretell, lasting, pace
+from specbench.runner.work import Work, foretell, label, lasting, pace
 from specbench.schema.config import TimingConfig
 from tests.unit.runner import toy_image
 from tests.unit.runner.toy import config
@@ -78,6 +78,12 @@ def test_a_run_says_how_much_it_will_do_before_it_loads_anything(
             with pytest.raises(KeyboardInterrupt):
                 run_job(replace(make(tmp_path), progress=progress))
             assert capsys.readouterr().err.count(f" {words} (4 samples, 2 arms, 2 repeats)") == said
+
+
+def test_a_checkpoint_is_called_by_its_own_name(tmp_path):
+    made = config(tmp_path)
+    model = replace(made.model, name="hf", target="/models/my-8b/")
+    assert label(replace(made, model=model), "tiny").endswith("on tiny with my-8b")
 
 
 def test_a_run_says_how_long_it_takes_after_the_warm_up_or_the_first_sample(tmp_path, capsys):
