@@ -95,12 +95,21 @@ class Ended(KeyboardInterrupt):
 
 
 def printable(text: str) -> str:
-    """Return text that any stream of UTF-8 takes.
+    """Return text that any stream of UTF-8 takes and that steers no terminal.
 
     Half of a surrogate pair, which JSON can spell and which stands for a byte of a file name that
-    is not text, becomes its escape.
+    is not text, becomes its escape. A control character becomes its picture, a mark that turns
+    the direction of writing becomes the sign of an unknown one.
     """
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").translate(_PICTURES)
+
+
+_PICTURES = (
+    {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys([*range(0x80, 0xA0), 0x2028, 0x2029, 0x200E, 0x200F], 0xFFFD)
+    | dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)
+)
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:

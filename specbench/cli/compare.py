@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from specbench.cli import gating
-from specbench.cli.console import stdout
+from specbench.cli.console import print_text, stdout
 from specbench.errors import ResultsError, UsageError, did_you_mean
 
 _BY = ("task", "category", "overall")
@@ -161,7 +161,7 @@ def _explain(
 
 def _emit(text: str, path: Path | None) -> None:
     if path is None:
-        print(text, end="" if text.endswith("\n") else "\n")
+        print_text(text if text.endswith("\n") else text + "\n")
         return
     try:
         path.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from specbench.errors import SpecbenchError
+from specbench.errors import SpecbenchError, printable
 from specbench.secrets import scrub
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ def stderr() -> Console:
 
 
 def _console(stderr: bool) -> Console:
-    from rich.console import Console
+    from specbench.report.terminal import Terminal
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _UNBOUNDED
-    return Console(stderr=stderr, width=width, markup=False, highlight=False, emoji=False)
+    return Terminal(stderr=stderr, width=width)
 
 
 def print_error(error: SpecbenchError) -> None:
@@ -57,7 +57,12 @@ def print_error(error: SpecbenchError) -> None:
 
 def print_json(values: Any) -> None:
     """Print values as indented JSON on stdout."""
-    print(json.dumps(values, indent=2, ensure_ascii=False, default=str))
+    print_text(json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Print a finished text on stdout; on a terminal its control characters are shown."""
+    print(printable(text) if sys.stdout.isatty() else text, end="")
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

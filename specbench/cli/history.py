@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specbench.cli.console import stderr, stdout
+from specbench.cli.console import print_text, stderr, stdout
 from specbench.errors import ResultsError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _commit_times(repository: Path, results: Iterable[ResultSet]) -> dict[str, f
 
 def _write(text: str, target: str) -> None:
     if target == "-":
-        print(text, end="")
+        print_text(text)
         return
     try:
         Path(target).write_text(text, encoding="utf-8")

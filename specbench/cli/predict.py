@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from specbench.cli.console import stdout
+from specbench.cli.console import print_text, stdout
 from specbench.errors import ResultsError, UsageError, did_you_mean
 
 MEASURED = "measured"
@@ -205,7 +205,7 @@ def _settings(words: Sequence[str]) -> dict[str, float]:
 
 def _emit(text: str, path: Path | None) -> None:
     if path is None:
-        print(text, end="")
+        print_text(text)
         return
     try:
         path.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specbench.cli.console import print_json
+from specbench.cli.console import print_json, print_text
 
 if TYPE_CHECKING:
     from specbench.tasks.base import Sample
@@ -48,11 +48,11 @@ def show_samples(
         print_json({"samples": values, "picture": str(drawn) if drawn else None})
         return
     for sample in samples:
-        print(f"{sample.id}  {sample.category}")
+        print_text(f"{sample.id}  {sample.category}\n")
         for turn in sample.turns:
-            print(_block(turn))
+            print_text(f"{_block(turn)}\n")
         if sample.reference is not None:
-            print(_block(f"reference: {_text(sample.reference)}"))
+            print_text(_block(f"reference: {_text(sample.reference)}") + "\n")
     if drawn is not None:
         print(drawn)
 

@@ -145,19 +145,22 @@ def corpus_figures(
     """
     figures = {}
     for metric, about in abouts.items():
-        own = [record.values for record in records if record.metric == metric]
-        if not own or len({r.task for r in records if r.metric == metric}) > 1:
+        having = [r for r in records if r.metric == metric and _has_value(r)]
+        own = [record.values for record in having]
+        if not own or len({record.task for record in having}) > 1:
             continue
         values = [float(entry["value"]) for entry in own]
         value = float(np.mean(values))
-        others = [float(r.values["value"]) for r in baseline if r.metric == metric]
+        others = [
+            float(r.values["value"]) for r in baseline if r.metric == metric and _has_value(r)
+        ]
         error = own[0].get("error")
         if len(values) > 1:
             error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
         floors = [float(entry["floor"]) for entry in own if entry.get("floor") is not None]
         figures[metric] = CorpusFigure(
             value=value,
-            n=min(int(entry["n"]) for entry in own),
+            n=min(int(entry.get("n") or 0) for entry in own),
             floor=float(np.mean(floors)) if floors else None,
             error=None if error is None else float(error),
             difference=value - float(np.mean(others)) if others else None,
@@ -166,6 +169,11 @@ def corpus_figures(
             better=str(about.get("better", "lower")),
         )
     return figures
+
+
+def _has_value(record: CorpusRecord) -> bool:
+    value = record.values.get("value")
+    return value is not None and math.isfinite(value)
 
 
 def category_mean(values: Iterable[float], categories: Iterable[str]) -> Estimate | None:
@@ -215,7 +223,12 @@ def _difference(own: pd.DataFrame, other: pd.DataFrame, by_category: bool) -> Es
 
 def _by_prompt(measured: Measurements, metric: str) -> pd.DataFrame:
     """Return value, category and number of pictures of each prompt."""
-    has = [isinstance(found, dict) and metric in found for found in measured.rows["quality"]]
+    has = [
+        isinstance(found, dict)
+        and math.isfinite(found.get(metric, math.nan) or 0.0)
+        and found.get(metric) is not None
+        for found in measured.rows["quality"]
+    ]
     rows = measured.rows[np.array(has, dtype=bool)]
     table = pd.DataFrame(
         {

@@ -243,7 +243,8 @@ def _profile(label: str, members: Sequence[ResultSet]) -> Profile | str:
     kept = 1.0 + float(accepted @ rounds) / tally.rounds
     tokens = tally.mean("emitted") or kept
     method = _mapping(metadata.config, "method")
-    needs = method.get("needs") or ()
+    needs = method.get("needs")
+    needs = needs if isinstance(needs, (list, tuple)) else ()
     work = _work(tally, tokens, float(proposed @ rounds) / tally.rounds, "draft" in needs)
     drafter: Drafter = "lookup"
     if work.draft_forwards:
@@ -299,7 +300,7 @@ def _work(tally: Tally, tokens: float, proposed: float, draft_model: bool) -> Ro
 
 
 def _why_fixed(method: Mapping[str, Any], work: RoundWork, nodes: float) -> str:
-    if not work.draft_forwards and "window" in (method.get("parameters") or {}):
+    if not work.draft_forwards and "window" in _mapping(method, "parameters"):
         return "its guesses depend on the window that it ran with"
     if abs(work.target_forwards - 1.0) > _ONE_FORWARD:
         return "a round of it is not one target forward"

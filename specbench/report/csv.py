@@ -13,6 +13,7 @@ import io
 from typing import Any
 
 from specbench.compare.comparison import PASS_AT, Comparison
+from specbench.errors import printable
 from specbench.report.json import plain
 
 _ESTIMATE = ("value", "interval_low", "interval_high", "p_value", "n")
@@ -89,8 +90,22 @@ def render(comparison: Comparison) -> str:
     writer = csv.DictWriter(stream, header, restval="", lineterminator="\n")
     writer.writeheader()
     for line in lines:
-        writer.writerow({name: line.get(name, "") for name in header})
+        writer.writerow({name: cell(line.get(name, "")) for name in header})
     return stream.getvalue()
+
+
+def cell(value: Any) -> Any:
+    """Return what a cell may hold: text that no table calculator takes for a formula.
+
+    Text that begins as a formula does gets an apostrophe before it, which such programs take away
+    again. Numbers stay numbers.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return (
+        f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@", "\uff1d", "\uff0b")) else text
+    )
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from specbench.compare.gate import FAIL, PASS, UNSURE, Check, Gate, amount
 from specbench.report import words
 from specbench.report.grid import GAP, grid
 from specbench.report.json import plain
+from specbench.report.markdown import escaped
 
 FORMAT = 1
 """Version of the JSON's keys."""
@@ -85,22 +86,22 @@ def _ending(gate: Gate) -> str:
 
 def markdown(gate: Gate) -> str:
     """Return a gate as Markdown: the outcome, the table, what is missing, reasons and notes."""
-    blocks = [f"> **{_escaped(text)}**" for text in gate.banners]
-    blocks.append(f"**{_escaped(outcome(gate))}** {_escaped(heading(gate))}")
+    blocks = [f"> **{escaped(text)}**" for text in gate.banners]
+    blocks.append(f"**{escaped(outcome(gate))}** {escaped(heading(gate))}")
     if gate.checks:
         lines = [
             _line([column.title for column in _COLUMNS]),
             _line([":--" if column.left else "--:" for column in _COLUMNS]),
         ]
         for check in gate.checks:
-            cells = [_escaped(column.read(check)) for column in _COLUMNS[:-1]]
+            cells = [escaped(column.read(check)) for column in _COLUMNS[:-1]]
             verdict = f"**{check.verdict}**" if check.verdict == FAIL else check.verdict
             lines.append(_line([*cells, verdict]))
         blocks.append("\n".join(lines))
         blocks.append(f"<sub>{_LEGEND}</sub>")
     sentences = [*gate.missing, *(_reason(c) for c in gate.checks if c.reason), *gate.notes]
     if sentences:
-        blocks.append("\n".join(f"- {_escaped(sentence)}" for sentence in sentences))
+        blocks.append("\n".join(f"- {escaped(sentence)}" for sentence in sentences))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -225,10 +226,3 @@ def _wrapped(text: Text, width: int) -> RenderableType:
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _escaped(text: str) -> str:
-    """Keep characters of names from being read as Markdown."""
-    for character in ("\\", "|", "*", "_", "`", "<", "~"):
-        text = text.replace(character, f"\\{character}")
-    return text

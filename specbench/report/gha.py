@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from specbench.compare.comparison import OVERALL, Comparison, ComparisonRow, Speedup
 from specbench.report import words
+from specbench.report.markdown import uncalled
 from specbench.schema import catalog
 from specbench.stats import Interval
 
@@ -91,8 +92,8 @@ def _entry(
 def _point(row: ComparisonRow, entry: _Entry, comparison: Comparison) -> dict[str, Any]:
     section = "all tasks" if row.section == OVERALL else row.section
     point: dict[str, Any] = {
-        "name": f"{section} / {row.label} / {entry.metric}",
-        "unit": entry.unit,
+        "name": uncalled(f"{section} / {row.label} / {entry.metric}").replace("`", "'"),
+        "unit": uncalled(entry.unit),
         "value": entry.value,
     }
     if entry.interval is not None:
@@ -101,7 +102,7 @@ def _point(row: ComparisonRow, entry: _Entry, comparison: Comparison) -> dict[st
     lines = [words.heading(comparison), f"n={row.samples}, {row.repeats} repeats"]
     if entry.metric.startswith("speedup") and row.speedup_e2e is not None:
         lines.append(f"noise floor {words.floor(row.speedup_e2e)}")
-    point["extra"] = "\n".join(lines)
+    point["extra"] = "\n".join(map(uncalled, lines))
     return point
 
 

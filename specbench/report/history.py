@@ -19,6 +19,7 @@ from rich.text import Text
 from specbench.compare.comparison import BETTER, INCONCLUSIVE, WORSE
 from specbench.compare.history import History, Point, Series
 from specbench.report import words
+from specbench.report.csv import cell
 from specbench.report.grid import grid
 from specbench.report.json import plain
 
@@ -99,11 +100,11 @@ def csv(history: History) -> str:
             moved_low, moved_high = change.interval if change and change.interval else ("", "")
             writer.writerow(
                 (
-                    series.method,
-                    series.task,
-                    series.setting,
+                    cell(series.method),
+                    cell(series.task),
+                    cell(series.setting),
                     history.metric,
-                    point.revision.name,
+                    cell(point.revision.name),
                     point.revision.commit,
                     point.revision.dirty,
                     datetime.fromtimestamp(point.revision.unix, UTC).isoformat(),

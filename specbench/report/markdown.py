@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from specbench.compare.comparison import OVERALL, Comparison, ComparisonRow
+from specbench.errors import printable
 from specbench.report import words
 
 _Column = tuple[str, str, Callable[[ComparisonRow], str]]
@@ -60,7 +62,7 @@ def render(comparison: Comparison) -> str:
     absent = {*words.TEXT_COLUMNS, *words.IMAGE_COLUMNS, *words.IMPORTED_COLUMNS} - titles
     explained = [title for title in _EXPLAINED if title not in absent]
     explained += words.metrics_of(comparison.rows)
-    blocks.append(f"<sub>{words.legend((*explained, *below), comparison.rows)}</sub>")
+    blocks.append(f"<sub>{escaped(words.legend((*explained, *below), comparison.rows))}</sub>")
     if comparison.warnings:
         blocks.append("\n".join(f"- {escaped(warning)}" for warning in comparison.warnings))
     return "\n\n".join(blocks) + "\n"
@@ -92,8 +94,24 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+_SPECIAL = re.compile(r"([\\|*_`<~$]|\](?=[(\[:])|^(?:[#>=+]|-(?=[\s-]))|&(?=#?\w+;))")
+_CALLED = re.compile(
+    r"(?<!\w)@(?=\w)(?!\d+(?![\w-]))|@(?=[\w-]+\.)|#(?=\d)|\bGH-(?=\d)|:(?=//)|\bwww(?=\.)"
+)
+_APART = "\u200b"
+"""A space without width: it keeps GitHub from reading a name, an issue or an address."""
+
+
 def escaped(text: str) -> str:
-    """Keep characters of names from being read as Markdown."""
-    for character in ("\\", "|", "*", "_", "`", "<", "~"):
-        text = text.replace(character, f"\\{character}")
-    return text
+    """Return one line in which no name of a file is read as Markdown.
+
+    Line ends and control characters are shown; links, pictures, headings and HTML stay characters;
+    nobody is mentioned, and no address becomes a link.
+    """
+    return uncalled(_SPECIAL.sub(r"\\\1", " ".join(text.split("\n")).strip()))
+
+
+def uncalled(text: str) -> str:
+    """Return one line that mentions nobody and holds no address that becomes a link."""
+    line = printable(" ".join(text.split("\n")))
+    return _CALLED.sub(lambda found: found[0] + _APART, line)

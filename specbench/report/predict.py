@@ -11,6 +11,7 @@ from specbench.predict.check import Check, CheckedMethod
 from specbench.predict.limit import Share
 from specbench.predict.speedup import LARGEST_BATCH, Cell, Prediction, Question
 from specbench.report.json import plain
+from specbench.report.markdown import escaped
 
 FORMAT = 1
 """Version of the keys of the JSON."""
@@ -227,10 +228,10 @@ def markdown(report: Report | CheckReport) -> str:
         for prediction in report.ordered()
     ]
     blocks = [heading(report.question), _markdown_table(header, rows)]
-    blocks.append(f"<sub>{_escaped(LEGEND)} {_escaped(assumptions(report.question))}</sub>")
+    blocks.append(f"<sub>{escaped(LEGEND)} {escaped(assumptions(report.question))}</sub>")
     notes = [*reasons(report.left_out), *report.warnings]
     if notes:
-        blocks.append("\n".join(f"- {_escaped(text)}" for text in notes))
+        blocks.append("\n".join(f"- {escaped(text)}" for text in notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -242,18 +243,18 @@ def _markdown_check(report: CheckReport) -> str:
             [item.label, item.method.exactness, *check_cells(item)]
             for item in report.predicted(setting)
         ]
-        blocks.extend([f"**{_escaped(setting)}**", _markdown_table(header, rows)])
-    blocks.extend([summary(report.check), f"<sub>{_escaped(CHECK_LEGEND)}</sub>"])
+        blocks.extend([f"**{escaped(setting)}**", _markdown_table(header, rows)])
+    blocks.extend([summary(report.check), f"<sub>{escaped(CHECK_LEGEND)}</sub>"])
     limited = limits(report.shares)
     for title, shares in limited.items():
         lines = [[share.label, *share_cells(share)] for share in shares]
         table = _markdown_table(["Method", "Share", "Plain decoding"], lines, left=1)
-        blocks.extend([f"**{_escaped(title)}**", table])
+        blocks.extend([f"**{escaped(title)}**", table])
     if limited:
-        blocks.append(f"<sub>{_escaped(SHARE_LEGEND)}</sub>")
+        blocks.append(f"<sub>{escaped(SHARE_LEGEND)}</sub>")
     notes = [*reasons(report.unpredicted), *no_shares(report.shares)]
     if notes:
-        blocks.append("\n".join(f"- {_escaped(text)}" for text in notes))
+        blocks.append("\n".join(f"- {escaped(text)}" for text in notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -269,11 +270,5 @@ def json(report: Report | CheckReport) -> str:
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
     aligned = [":--" if place < left else "--:" for place in range(len(header))]
-    lines = [header, aligned, *[[_escaped(cell) for cell in row] for row in rows]]
+    lines = [header, aligned, *[[escaped(cell) for cell in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    for character in ("\\", "|", "*", "_", "`", "<", "~"):
-        text = text.replace(character, f"\\{character}")
-    return text

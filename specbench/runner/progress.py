@@ -6,7 +6,6 @@ import sys
 from contextlib import suppress
 from typing import Protocol, Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as RichProgress
+
+from specbench.report.terminal import Terminal
 
 
 class Progress(Protocol):
@@ -52,7 +53,7 @@ class JobProgress:
     """
 
     def __init__(self, label: str, total: int, done: int, enabled: bool = True) -> None:
-        console = Console(stderr=True)
+        console = Terminal(stderr=True)
         self._console = console
         self._enabled = enabled
         self._live = enabled and sys.stderr.isatty()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rich.console import Console
-
+from specbench.report.terminal import Terminal
 from specbench.runner.measure import Measured
 from specbench.runner.progress import Progress
 from specbench.schema.config import RunConfig
@@ -70,7 +69,7 @@ def announce(config: RunConfig, arms: int, task: Task) -> None:
         return
     work = Work.of(config, arms, task).describe(config.model.modality == "image")
     line = f"{label(config, task.name)}: {work}"
-    Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+    Terminal(stderr=True).print(line, soft_wrap=True)
 
 
 def pace(measured: Sequence[Measured]) -> float | None:

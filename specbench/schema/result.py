@@ -11,6 +11,7 @@ or `specbench.metrics`; no average is stored.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -261,12 +262,24 @@ def _check_deeper(plain: Mapping[str, Any]) -> None:
             if not isinstance(values, Mapping):
                 raise TypeError("'corpus' holds what is no mapping")
             for name in ("value", "n", "floor", "error"):
-                if not isinstance(values.get(name), (int, float, type(None))):
+                if not _is_size(values.get(name, None), whole=name == "n"):
                     raise TypeError(f"'corpus' holds a {name} that is no number")
+    for name in ("unknown", "odd", "files"):
+        if not isinstance(plain.get("source", {}).get(name, ()), (list, tuple)):
+            raise TypeError(f"'source.{name}' is no list")
+    if not isinstance(plain.get("provenance", {}).get("processes") or (), (list, tuple)):
+        raise TypeError("'provenance.processes' is no list")
     sampling = plain.get("config", {}).get("sampling")
     seed = sampling.get("seed") if isinstance(sampling, Mapping) else None
     if not isinstance(seed, (int, type(None))):
         raise TypeError("'config.sampling.seed' is no whole number")
+
+
+def _is_size(value: Any, whole: bool) -> bool:
+    """Return whether a value is None or a number that sums and squares of stay finite."""
+    if value is None or (isinstance(value, float) and math.isnan(value) and not whole):
+        return True
+    return isinstance(value, (int, float)) and abs(value) < (2**63 if whole else 1e100)
 
 
 Upgraded = tuple[pa.Table, dict[str, Any]]

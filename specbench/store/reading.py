@@ -31,6 +31,7 @@ from specbench.schema.result import (
     upgrade,
 )
 from specbench.store.ledger import LEDGER_FIELDS, Ledger, ledger_of, turn_starts
+from specbench.store.sound import check_values
 
 _LARGE_COLUMNS = ("output_ids", "output_text", "rounds")
 _OUTPUT_COLUMNS = [
@@ -189,7 +190,9 @@ class ResultSet:
                 field = pa.field(name, column.type, schema.field(name).nullable)
                 schema = schema.set(place, field)
                 table = table.set_column(place, field, column)
-            return table.cast(schema)
+            table = table.cast(schema)
+            check_values(table)
+            return table
         except (pa.ArrowException, ValueError, KeyError, OSError) as error:
             raise damaged(self.path, error) from error
 
@@ -292,7 +295,7 @@ def opened(path: Path) -> tuple[pq.ParquetFile, dict[str, Any], _Stamp]:
     try:
         values = dict(json.loads(raw))
         version = int(values["schema_version"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
     if version > SCHEMA_VERSION:
         raise ResultsError(

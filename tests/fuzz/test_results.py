@@ -18,8 +18,11 @@ import specbench
 from specbench import store
 from specbench.compare import compare
 from specbench.errors import ResultsError, SpecbenchError
-from specbench.report import csv, markdown, table
+from specbench.predict import profiles_of
+from specbench.report import csv, latex, markdown, table
 from specbench.report import json as json_report
+from specbench.report.html import gather
+from specbench.report.html import render as html
 from specbench.schema.result import METADATA_KEY, RESULT_SCHEMA
 from tests.fuzz.hostile import DEEP, FUZZ, SCALARS, VALUES, damaged, dumped, mutated
 from tests.unit.compare.factory import metadata, plain_rounds, row
@@ -61,9 +64,15 @@ def use(path: Path) -> bool:
         json.loads(json_report.render(comparison))
         markdown.render(comparison)
         table.render(comparison, width=100)
+        latex.render(comparison)
+        html(gather([result]))
+        with contextlib.suppress(ResultsError):  # a file may have nothing to predict from
+            profiles_of([result])
     except SpecbenchError as error:
         assert error.what and "\n" not in error.what + error.why
         return False
+    finally:
+        store.list_results(path.parent)
     return True
 
 
@@ -157,6 +166,67 @@ def test_hostile_numbers_of_the_right_type(tmp_path, good, data):
     content = pa.Table.from_pylist(changed, schema=RESULT_SCHEMA)
     rewritten(path, json.loads(metadata().to_json()), content)
     use(path)
+
+
+INFINITE = (float("inf"), float("-inf"), 1e308)
+
+
+@pytest.mark.parametrize("version", [float("inf"), float("nan"), 1e308, 10**400])
+def test_a_version_that_is_no_version(tmp_path, good, version):
+    values = {**json.loads(metadata().to_json()), "schema_version": version}
+    rewritten(tmp_path / "x.parquet", values, pq.read_table(good))
+    assert not use(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"arm": "other"}, {"picture": "a\0b.png"}]
+    + [{"started_unix": value} for value in (*INFINITE, -1.0, 1e18, float("nan"))]
+    + [{"score": value} for value in INFINITE]
+    + [{"quality": [("m", value)]} for value in INFINITE],
+)
+def test_values_that_no_measurement_has(tmp_path, good, changes):
+    changed = rows()
+    changed[1].update(changes)
+    content = pa.Table.from_pylist(changed, schema=RESULT_SCHEMA)
+    about = {"m": {"unit": "", "better": "higher"}}
+    rewritten(tmp_path / "x.parquet", json.loads(metadata(metrics=about).to_json()), content)
+    assert not use(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("average", ["pictures", "categories"])
+@pytest.mark.parametrize("value", [float("nan"), None])
+def test_a_metric_without_a_value_has_no_figure(tmp_path, average, value):
+    changed = rows()
+    for entry in changed:
+        entry["quality"] = [("m", value)]
+    content = pa.Table.from_pylist(changed, schema=RESULT_SCHEMA)
+    about = {"m": {"unit": "", "better": "higher", "average": average}}
+    rewritten(tmp_path / "x.parquet", json.loads(metadata(metrics=about).to_json()), content)
+    assert use(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("name", ["value", "n", "floor", "error"])
+@pytest.mark.parametrize("value", [*INFINITE, float("nan"), None, 10**400, "x"])
+def test_hostile_values_of_whole_sets(tmp_path, good, name, value):
+    set_ = {"m": {"value": 1.0, "n": 3, "floor": 0.1, "error": None, name: value}}
+    values = json.loads(metadata(metrics={"m": {"unit": "", "better": "lower"}}).to_json())
+    values["corpus"] = {"baseline": set_, "method": set_}
+    rewritten(tmp_path / "x.parquet", values, pq.read_table(good))
+    use(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("key", ["needs", "parameters"])
+@pytest.mark.parametrize("value", [3, None, [1], "x", True, [{}]])
+def test_hostile_words_about_a_method(tmp_path, key, value):
+    from tests.unit.compare.factory import draft_rounds
+
+    changed = [row(arm, "a", 0, draft_rounds([2, 0])) for arm in ("baseline", "method")]
+    content = pa.Table.from_pylist(changed, schema=RESULT_SCHEMA)
+    values = json.loads(metadata().to_json())
+    values["config"]["method"][key] = value
+    rewritten(tmp_path / "x.parquet", values, content)
+    use(tmp_path / "x.parquet")
 
 
 @FUZZ
