@@ -135,6 +135,9 @@ def finish(outcomes: Sequence[JobOutcome], show_traceback: bool = False) -> None
         print_comparison(paths)
         for path in paths:
             print(path)
+            sheet = path.with_suffix("") / "contact_sheet.png"
+            if sheet.is_file():
+                stderr().print(f"Its pictures lie beside it, side by side in {sheet}")
     stopped = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in stopped:
         assert outcome.error is not None
@@ -143,15 +146,17 @@ def finish(outcomes: Sequence[JobOutcome], show_traceback: bool = False) -> None
             stderr().print(outcome.detail)
     failed = sum(outcome.failed for outcome in outcomes)
     if stopped:
+        first = stopped[0].error
+        assert first is not None
         raise JobsFailed(
             f"{len(stopped)} of {len(outcomes)} jobs did not finish",
-            stopped[0].error.what if stopped[0].error else "",
-            "The other jobs' results are kept. Run the same command again for the rest.",
+            first.what,
+            f"{first.fix} The other jobs' results are kept: the same command does the rest.",
         )
     if failed:
         raise JobsFailed(
             f"{failed} samples failed",
-            f"the table is over the others; {_errors(paths)}",
+            f"the table leaves them out; {_errors(paths)}",
             "Mend that, then run the same command again: it measures what is missing.",
         )
 

@@ -42,7 +42,7 @@ def contact_sheet(
     Args:
         entries: What to show, in reading order; at least one picture among them.
         labels: Name of each arm, written under its pictures.
-        title: One line at the top; empty for none.
+        title: What stands at the top, in as many lines as a caption may have; empty for none.
     """
     tile = _tile_size(entries)
     font = ImageFont.load_default(_TEXT)
@@ -52,15 +52,14 @@ def contact_sheet(
     height = above + tile[1] + _LINE
     columns = min(_COLUMNS * 2 // len(labels), len(entries))
     rows = -(-len(entries) // columns)
-    top = _MARGIN + (_LINE + _INNER if title else 0)
-    size = (
-        2 * _MARGIN + columns * width + (columns - 1) * _GAP,
-        top + rows * height + (rows - 1) * _GAP + _MARGIN,
-    )
+    across = columns * width + (columns - 1) * _GAP
+    heading = _wrapped(title, across, font)
+    top = _MARGIN + (len(heading) * _LINE + _INNER if heading else 0)
+    size = (2 * _MARGIN + across, top + rows * height + (rows - 1) * _GAP + _MARGIN)
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    if title:
-        draw.text((_MARGIN, _MARGIN), _fitting(title, size[0] - 2 * _MARGIN, font), "black", font)
+    for line, text in enumerate(heading):
+        draw.text((_MARGIN, _MARGIN + line * _LINE), text, "black", font)
     for place, (entry, caption) in enumerate(zip(entries, captions, strict=True)):
         row, column = divmod(place, columns)
         left = _MARGIN + column * (width + _GAP)
@@ -106,7 +105,7 @@ def _fitting(text: str, width: int, font: Font) -> str:
 
 
 def _wrapped(text: str, width: int, font: Font) -> list[str]:
-    """Return the caption's lines, the last one cut where it does not fit."""
+    """Return the lines of a text, the last one cut where it does not fit."""
     lines: list[str] = []
     words = text.split()
     while words and len(lines) < _MOST_LINES - 1:

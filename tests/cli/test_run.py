@@ -71,7 +71,7 @@ def test_a_sweep_runs_every_combination(specbench: Call, fake_runner: FakeRunner
 def test_one_stopped_job_does_not_lose_the_others(specbench: Call, fake_runner: FakeRunner) -> None:
     def stop(config: RunConfig) -> None:
         if config.method.name == "token_sd":
-            raise ModelError("the draft is not there", "why", "fix")
+            raise ModelError("the draft is not there", "why", "Name another draft.")
 
     fake_runner.before = stop
     result = specbench("run", "-m", "method=token_sd,pld")
@@ -79,6 +79,7 @@ def test_one_stopped_job_does_not_lose_the_others(specbench: Call, fake_runner: 
     assert result.stdout.splitlines() == ["table of 1", "results/pld.parquet"]
     assert "stopped: method=token_sd: the draft is not there" in result.stderr
     assert "1 of 2 jobs did not finish" in result.stderr
+    assert "fix: Name another draft." in result.stderr
 
 
 def test_a_stopped_plain_run_keeps_its_own_exit_code(
@@ -124,6 +125,19 @@ def test_failed_samples_end_with_exit_code_one(
     assert result.exit_code == 1
     assert "results/token_sd.parquet" in result.stdout
     assert "3 samples failed" in result.stderr and "OutOfMemory (3 times)" in result.stderr
+    assert "contact_sheet.png" not in result.stderr
+
+
+def test_it_says_where_the_pictures_are(specbench: Call, fake_runner: FakeRunner) -> None:
+    def draw(config: RunConfig) -> None:
+        folder = config.results_dir / config.method.name
+        folder.mkdir(parents=True)
+        (folder / "contact_sheet.png").write_bytes(b"")
+
+    fake_runner.before = draw
+    result = specbench("run")
+    assert "results/token_sd/contact_sheet.png" in result.stderr.replace("\n", "")
+    assert "contact_sheet" not in result.stdout
 
 
 def test_where_everything_failed_the_error_is_printed(specbench: Call, tmp_path: Path) -> None:

@@ -48,3 +48,11 @@ def test_long_captions_take_lines_and_end_in_an_ellipsis():
         assert sheet.shape[1] == short.shape[1]
         assert (sheet[:, -14:] == 255).all()  # nothing runs into the margin
         assert (sheet[:30] < 128).any()  # the caption is there
+
+
+def test_a_title_that_is_wider_than_the_sheet_takes_lines():
+    entries = [Entry("a", (picture(48, 48, 0), picture(48, 48, 0)))]
+    law = "mc_sjd on geneval with lumina: temperature 1, top-k 2000, guidance 3"
+    short, long = (contact_sheet(entries, ["a", "b"], title) for title in ("mc_sjd", law))
+    assert long.shape == (short.shape[0] + 17, *short.shape[1:])
+    assert (long[16 + 17 : 16 + 2 * 17] < 128).any() and (long[:, -14:] == 255).all()
