@@ -11,20 +11,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from specbench.errors import TaskError
+from specbench.tasks import readable, removal
 
 _INSIDE = Path(__file__).resolve().parent
 _START = (
@@ -32,6 +31,8 @@ _START = (
     " del sys.path[0]; main()"
 )
 _GRACE_SECONDS = 10.0
+KERNEL_WALLS = ("namespaces", "private-root", "capabilities", "landlock", "seccomp")
+"""What only Linux offers; `Verdict.mechanisms` names those of them that held."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _run(
     entry_point: str,
     prelude: str,
     limits: Limits,
-    use_kernel: bool = True,
+    without: Sequence[str] = (),
 ) -> Verdict:
     if os.name != "posix" or not sys.executable:
         raise TaskError(
@@ -159,20 +160,27 @@ def _run(
             "Score this task on Linux, or set task.scorer=null.",
         )
     stated = asdict(limits)
-    wall_seconds, disk_bytes = stated.pop("wall_seconds"), stated.pop("disk_bytes")
+    setup = {
+        "wall_seconds": stated.pop("wall_seconds"),
+        "disk_bytes": stated.pop("disk_bytes"),
+        "limits": stated,
+        "without": list(without),
+        **_libraries(),
+        **readable.folders(),
+    }
     request = {
         "programs": list(programs),
         "tests": tests,
         "entry_point": entry_point,
         "prelude": prelude,
-        "limits": stated,
-        "wall_seconds": wall_seconds,
-        "disk_bytes": disk_bytes,
-        "use_kernel": use_kernel,
-        "libraries": _libraries(),
     }
-    with _empty_folder() as folder:
-        answer = _supervise(json.dumps(request).encode("ascii"), folder, wall_seconds)
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="specbench-"))
+    try:
+        answer = _supervise(json.dumps(request).encode("ascii"), setup, folder)
+    finally:
+        left = removal.remove(folder)
+    if left is not None:
+        return Verdict("unavailable", f"the sandbox's folder {folder} cannot be removed: {left}")
     return answer
 
 
@@ -185,17 +193,18 @@ def _libraries() -> dict[str, Any]:
     """
     found = importlib.util.find_spec("numpy")
     if found is None or not found.submodule_search_locations:
-        return {"folder": "", "parts": []}
+        return {"library_folder": "", "library_parts": []}
     package = Path(found.submodule_search_locations[0]).resolve()
     parts = [package.name, f"{package.name}.libs"]
     return {
-        "folder": str(package.parent),
-        "parts": [part for part in parts if (package.parent / part).is_dir()],
+        "library_folder": str(package.parent),
+        "library_parts": [part for part in parts if (package.parent / part).is_dir()],
     }
 
 
-def _supervise(request: bytes, folder: str, wall_seconds: float) -> Verdict:
+def _supervise(request: bytes, setup: dict[str, Any], folder: str) -> Verdict:
     command = [sys.executable, "-P", "-s", "-S", "-X", "utf8", "-c", _START, str(_INSIDE)]
+    command.append(json.dumps(setup))
     try:
         process = subprocess.Popen(
             command,
@@ -209,7 +218,7 @@ def _supervise(request: bytes, folder: str, wall_seconds: float) -> Verdict:
     except OSError as error:
         raise TaskError("The sandbox cannot be started", str(error)) from error
     try:
-        stdout, _ = process.communicate(request, timeout=wall_seconds + _GRACE_SECONDS)
+        stdout, _ = process.communicate(request, timeout=setup["wall_seconds"] + _GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         return Verdict("timeout", "the sandbox itself had to be ended")
     finally:
@@ -226,34 +235,3 @@ def _supervise(request: bytes, folder: str, wall_seconds: float) -> Verdict:
     except ValueError:
         return Verdict("crashed", f"the sandbox ended with exit code {process.returncode}")
     return Verdict(**{**fields, "mechanisms": tuple(fields["mechanisms"])})
-
-
-@contextlib.contextmanager
-def _empty_folder() -> Iterator[str]:
-    folder = os.path.realpath(tempfile.mkdtemp(prefix="specbench-"))
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-
-
-def _remove(folder: str) -> None:
-    """Remove a folder whatever is in it: any number of levels, any permissions.
-
-    Lifts grandchildren to the top before it removes a child, so every path stays short; removing
-    from the bottom takes time quadratic in the depth, and recursion runs out of stack.
-    """
-    names = itertools.count()
-    with contextlib.suppress(OSError):
-        while children := list(os.scandir(folder)):
-            for child in children:
-                if not child.is_dir(follow_symlinks=False):
-                    os.unlink(child.path)
-                    continue
-                os.chmod(child.path, 0o700)
-                for inner in os.scandir(child.path):
-                    os.rename(inner.path, os.path.join(folder, f"lifted-{next(names)}"))
-                os.rmdir(child.path)
-        os.rmdir(folder)
-    if os.path.lexists(folder):
-        shutil.rmtree(folder, ignore_errors=True)

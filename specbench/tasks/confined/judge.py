@@ -31,9 +31,17 @@ class NotPlainData(Exception):
     """The program answered with something that is not plain data."""
 
 
-def judge(request_fd: int, verdict_fd: int, read_fd: int, write_fd: int) -> None:
+def judge(
+    setup: walls.Setup,
+    shared: list[str],
+    request_fd: int,
+    verdict_fd: int,
+    read_fd: int,
+    write_fd: int,
+) -> None:
     """Judge one request and report it; never returns."""
     try:
+        walls.raise_walls(setup, shared)
         request = wire.receive(request_fd)
         player = _Player(read_fd, write_fd)
         try:
@@ -52,9 +60,7 @@ def judge(request_fd: int, verdict_fd: int, read_fd: int, write_fd: int) -> None
 
 
 def _examine(request: dict[str, Any], player: _Player) -> Outcome:
-    walls.raise_walls(walls.limits_of(request), os.getcwd(), request["use_kernel"])
-    names = ("programs", "limits", "use_kernel", "libraries")
-    failure = player.start({name: request[name] for name in names})
+    failure = player.start({"programs": request["programs"]})
     if failure is not None:
         return failure
     if request["tests"] is None:
@@ -91,10 +97,10 @@ class _Player:
         self._write_fd = write_fd
         self.mechanisms: list[str] = []
 
-    def start(self, setup: dict[str, Any]) -> Outcome | None:
+    def start(self, opening: dict[str, Any]) -> Outcome | None:
         """Run the program's top level; None means that it ran to its end."""
         token = os.urandom(16).hex()
-        self._send(setup)
+        self._send(opening)
         self.mechanisms = list(self._receive()["mechanisms"])
         with contextlib.suppress(_PlayerGone):
             self._send(token)

@@ -22,6 +22,7 @@ _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
 
 _CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
 _CLONE_NEWIPC = 0x08000000
 _CLONE_THREAD = 0x00010000
@@ -54,11 +55,11 @@ def forbid_inspection() -> None:
 
 
 def enter_namespaces() -> bool:
-    """Move into user, network and IPC namespaces of its own, without any interface up."""
+    """Move into user, mount, network and IPC namespaces of its own, without any interface up."""
     if _libc is None:
         return False
     user, group = os.getuid(), os.getgid()
-    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) != 0:
+    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC) != 0:
         return False
     with contextlib.suppress(OSError):
         for name, text in (
@@ -96,17 +97,26 @@ class _FileRights:
 _LANDLOCK_CREATE, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
 
 
-def confine_files(writable: str, readable: list[str]) -> bool:
+def confine_files(
+    writable: str, readable: list[str], listed: list[str], newest: int = 99
+) -> bool:
     """Leave this process one folder to write in and a few to read from (Landlock).
 
     From the kernel's sixth Landlock version on, this also ends signals to and abstract sockets of
     processes outside.
+
+    Args:
+        writable: The folder to write in.
+        readable: Files and folders to read.
+        listed: Folders of which the names may be read, for the interpreter to find its modules.
+        newest: The Landlock version to use at the most.
     """
     if _libc is None:
         return False
     version = int(_libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
     if version < 1:
         return False
+    version = min(version, newest)
     rights = (1 << 13) - 1
     for since, right in ((2, 1 << 13), (3, 1 << 14), (5, 1 << 15)):
         if version >= since:
@@ -131,6 +141,8 @@ def confine_files(writable: str, readable: list[str]) -> bool:
         if not _allow_beneath(ruleset, writable, write & rights):
             return False
         _allow_beneath(ruleset, os.devnull, _FileRights.READ_FILE | _FileRights.WRITE_FILE)
+        for path in listed:
+            _allow_beneath(ruleset, path, _FileRights.READ_DIR)
         for path in readable:
             _allow_beneath(ruleset, path, read if os.path.isdir(path) else _FileRights.READ_FILE)
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -176,6 +188,7 @@ _FORBIDDEN = {
         " rt_tgsigqueueinfo 297 240  tkill 200 130  sched_setscheduler 144 119"
         " sched_setparam 142 118  sched_setattr 314 274  sched_setaffinity 203 122"
         " setpriority 141 140  ioprio_set 251 30  migrate_pages 256 238  move_pages 279 239"
+        " inotify_init 253 -1  inotify_init1 294 26  inotify_add_watch 254 27"
     ),
     "the system": (
         "setns 308 268  unshare 272 97  mount 165 40  umount2 166 39  pivot_root 155 41"
@@ -207,6 +220,11 @@ _CHANGES_FILES = (
     " mkdir 83 -1  mkdirat 258 34  rmdir 84 -1  mknod 133 -1  mknodat 259 33  link 86 -1"
     " linkat 265 37  symlink 88 -1  symlinkat 266 36"
 )
+_SIGNALLING_FCNTL = (8, 10, 15, 1024, 1026)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY: the kernel sends signals for them."""
+_SIGNALLING_IOCTL = (0x5452, 0x8901, 0x8902)
+"""FIOASYNC, FIOSETOWN, SIOCSPGRP: the same by another door."""
+_AF_UNIX, _SOCK_STREAM = 1, 1
 _NEWEST_KNOWN_CALL = 450
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW = 0x7FFF0000
@@ -246,16 +264,23 @@ def filter_system_calls(read_only: bool) -> bool:
     for number in _numbers(unknown, machine.column):
         program.refuse(number, _UNKNOWN)
     column = machine.column
-    program.only_with_argument((56, 220)[column], 0, _ANY_BIT, _CLONE_THREAD)
+    program.refuse_unless((56, 220)[column], 0, _ANY_BIT, _CLONE_THREAD)
     for number in ((62, 129)[column], (234, 131)[column]):
-        program.only_with_argument(number, 0, _EQUAL, os.getpid())
-    program.only_with_argument((302, 261)[column], 0, _EQUAL, 0)
-    program.not_with_argument((157, 167)[column], 0, _EQUAL, _PR_SET_PDEATHSIG)
+        program.refuse_unless(number, 0, _EQUAL, os.getpid())
+    program.refuse_unless((302, 261)[column], 0, _EQUAL, 0)
+    program.refuse_if((157, 167)[column], 0, _EQUAL, _PR_SET_PDEATHSIG)
+    for command in _SIGNALLING_FCNTL:
+        program.refuse_if((72, 25)[column], 1, _EQUAL, command)
+    for command in _SIGNALLING_IOCTL:
+        program.refuse_if((16, 29)[column], 1, _EQUAL, command)
+    pair = (53, 199)[column]  # a stream has no addresses: nothing can be sent to another socket
+    program.refuse_unless(pair, 0, _EQUAL, _AF_UNIX)
+    program.refuse_if(pair, 1, _ANY_BIT, 0xF & ~_SOCK_STREAM)
     if read_only:
         writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        program.not_with_argument((257, 56)[column], 2, _ANY_BIT, writes)
+        program.refuse_if((257, 56)[column], 2, _ANY_BIT, writes)
         if column == 0:
-            program.not_with_argument(2, 1, _ANY_BIT, writes)
+            program.refuse_if(2, 1, _ANY_BIT, writes)
     program.add(_RETURN, _ALLOW)
     return program.install()
 
@@ -280,20 +305,22 @@ class _Filter:
         self.add(_EQUAL, number, 0, 1)
         self.add(_RETURN, verdict)
 
-    def only_with_argument(self, number: int, index: int, test: int, constant: int) -> None:
-        self._argument(number, index, test, constant, _ALLOW, _REFUSE)
+    def refuse_if(self, number: int, index: int, test: int, constant: int) -> None:
+        """Refuse a call whose argument passes a test (its lower 32 bits count)."""
+        self._argument(number, index, test, constant, (0, 1))
 
-    def not_with_argument(self, number: int, index: int, test: int, constant: int) -> None:
-        self._argument(number, index, test, constant, _REFUSE, _ALLOW)
+    def refuse_unless(self, number: int, index: int, test: int, constant: int) -> None:
+        """Refuse a call whose argument does not pass a test (its lower 32 bits count)."""
+        self._argument(number, index, test, constant, (1, 0))
 
     def _argument(
-        self, number: int, index: int, test: int, constant: int, if_true: int, if_false: int
+        self, number: int, index: int, test: int, constant: int, jumps: tuple[int, int]
     ) -> None:
         self.add(_EQUAL, number, 0, 4)
         self.load(16 + 8 * index)
-        self.add(test, constant, 0, 1)
-        self.add(_RETURN, if_true)
-        self.add(_RETURN, if_false)
+        self.add(test, constant, *jumps)
+        self.add(_RETURN, _REFUSE)
+        self.load(0)
 
     def install(self) -> bool:
         code = b"".join(self._instructions)

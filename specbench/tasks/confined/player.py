@@ -44,31 +44,29 @@ class _Libraries(importlib.abc.MetaPathFinder):
         )
 
 
-def play(read_fd: int, write_fd: int) -> None:
+def play(setup: walls.Setup, shared: list[str], read_fd: int, write_fd: int) -> None:
     """Serve one judge until it goes away; never returns."""
     try:
-        setup = wire.receive(read_fd)
-        if setup is not None:
-            _serve(setup, read_fd, write_fd)
+        opening = wire.receive(read_fd)
+        if opening is not None:
+            _serve(setup, shared, opening["programs"], read_fd, write_fd)
     except BaseException:
         os._exit(70)
     os._exit(0)
 
 
-def _serve(setup: dict[str, Any], read_fd: int, write_fd: int) -> None:
+def _serve(
+    setup: walls.Setup, shared: list[str], programs: list[str], read_fd: int, write_fd: int
+) -> None:
     for name in ("SIGXFSZ", "SIGPIPE"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
-    libraries = setup["libraries"]
-    folders = [os.path.join(libraries["folder"], name) for name in libraries["parts"]]
-    mechanisms = walls.raise_walls(
-        walls.limits_of(setup), os.getcwd(), setup["use_kernel"], folders
-    )
-    sys.meta_path.append(_Libraries(libraries["folder"], libraries["parts"]))
+    sys.meta_path.append(_Libraries(setup.library_folder, setup.library_parts))
+    mechanisms = walls.raise_walls(setup, shared)
     wire.send(write_fd, {"mechanisms": mechanisms})
     module = types.ModuleType("solution")
     sys.modules["solution"] = module
     try:
-        exec(_first_that_compiles(setup["programs"]), module.__dict__)
+        exec(_first_that_compiles(programs), module.__dict__)
     except BaseException as error:
         wire.send(write_fd, _raised(error))
         return

@@ -13,13 +13,12 @@ import select
 import signal
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from . import judge, kernel, player, walls, wire
+from . import judge, kernel, player, use, walls, wire
 
 _TICK_SECONDS = 0.05
 _KEPT_OUTPUT_BYTES = 4096
-_MOST_ENTRIES = 500
 
 
 class _Children(NamedTuple):
@@ -30,24 +29,31 @@ class _Children(NamedTuple):
     request_fd: int
     verdict_fd: int
     output_fd: int
+    folder_fd: int
+    processes_fd: int | None
+    disk: bool
 
 
 def main() -> None:
-    """Serve one request from standard input; write one JSON verdict to standard output."""
+    """Serve one request from standard input; write one JSON verdict to standard output.
+
+    The first argument behind the module folder is a `walls.Setup` as JSON.
+    """
     started = time.monotonic()
+    setup = walls.Setup(**json.loads(sys.argv[2]))
     kernel.die_with_parent()
     kernel.become_subreaper()
     kernel.forbid_inspection()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
-        children = _fork_children()
+        children = _fork_children(setup)
     except OSError as error:
         _report("unavailable", f"cannot start the sandbox's processes: {error}", started, [], "")
         return
     request = json.loads(sys.stdin.buffer.read())
     try:
         wire.send(children.request_fd, request)
-        status, detail, mechanisms = _watch(children, request)
+        status, detail, mechanisms = _watch(children, setup)
     except OSError as error:
         status, detail, mechanisms = "unavailable", f"the sandbox failed: {error}", []
     finally:
@@ -66,7 +72,12 @@ def _report(status: str, detail: str, started: float, mechanisms: list[str], out
     print(json.dumps(verdict), flush=True)
 
 
-def _fork_children() -> _Children:
+def _fork_children(setup: walls.Setup) -> _Children:
+    processes_fd = None
+    with contextlib.suppress(OSError):
+        processes_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+    shared = walls.around(setup)
+    folder_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     output_fd = _output_file()
     to_player, to_player_end = os.pipe()
     from_player, from_player_end = os.pipe()
@@ -75,14 +86,23 @@ def _fork_children() -> _Children:
     player_pid = os.fork()
     if player_pid == 0:
         _become_child({to_player, from_player_end}, output_fd)
-        player.play(to_player, from_player_end)
+        player.play(setup, shared, to_player, from_player_end)
     judge_pid = os.fork()
     if judge_pid == 0:
         _become_child({to_judge, from_judge_end, from_player, to_player_end}, None)
-        judge.judge(to_judge, from_judge_end, from_player, to_player_end)
+        judge.judge(setup, shared, to_judge, from_judge_end, from_player, to_player_end)
     for fd in (to_player, to_player_end, from_player, from_player_end, to_judge, from_judge_end):
         os.close(fd)
-    return _Children(player_pid, judge_pid, to_judge_end, from_judge, output_fd)
+    return _Children(
+        player_pid,
+        judge_pid,
+        to_judge_end,
+        from_judge,
+        output_fd,
+        folder_fd,
+        processes_fd,
+        "private-root" in shared,
+    )
 
 
 def _become_child(kept: set[int], output_fd: int | None) -> None:
@@ -105,14 +125,14 @@ def _output_file() -> int:
     return fd
 
 
-def _watch(children: _Children, request: dict[str, Any]) -> tuple[str, str, list[str]]:
-    deadline = time.monotonic() + float(request["wall_seconds"])
+def _watch(children: _Children, setup: walls.Setup) -> tuple[str, str, list[str]]:
+    deadline = time.monotonic() + setup.wall_seconds
     poll = select.poll()
     poll.register(children.verdict_fd, select.POLLIN | select.POLLHUP)
     while not poll.poll(1000 * _TICK_SECONDS):
         if time.monotonic() > deadline:
-            return "timeout", f"no end after {request['wall_seconds']:g} s", []
-        excess = _excess(children.player, request)
+            return "timeout", f"no end after {setup.wall_seconds:g} s", []
+        excess = _excess(children, setup)
         if excess is not None:
             return (*excess, [])
     verdict = wire.receive(children.verdict_fd)
@@ -121,50 +141,34 @@ def _watch(children: _Children, request: dict[str, Any]) -> tuple[str, str, list
     status, detail, mechanisms = verdict
     if status == "gone" and not mechanisms:
         return "unavailable", "the program's process could not be confined", []
+    excess = None if status == "passed" else _excess(children, setup)
+    if excess is not None:
+        return (*excess, mechanisms)
     if status == "gone":
-        return (*_how_it_went(children, request), mechanisms)
+        return (*_how_it_went(children, setup), mechanisms)
     return status, detail, mechanisms
 
 
-def _excess(pid: int, request: dict[str, Any]) -> tuple[str, str] | None:
-    threads = _threads(pid)
-    if threads > int(request["limits"]["threads"]):
+def _excess(children: _Children, setup: walls.Setup) -> tuple[str, str] | None:
+    threads = use.threads(children.processes_fd, children.player)
+    if threads > setup.limits["threads"]:
         return "process_limit", f"{threads} threads"
-    entries, size = _folder_use(os.getcwd())
-    if entries > _MOST_ENTRIES:
-        return "output_limit", f"more than {_MOST_ENTRIES} files and folders"
-    if size > int(request["disk_bytes"]):
+    if children.disk:
+        entries, size = use.of_disk(children.folder_fd)
+    else:
+        entries, size = use.of_folder(children.folder_fd, walls.MOST_ENTRIES)
+        files = use.unlinked_maps(children.processes_fd, children.player)
+        size += files * setup.limits["file_bytes"]
+    if entries >= walls.MOST_ENTRIES:
+        return "output_limit", f"{entries} files and folders, or one that cannot be read"
+    if size >= setup.disk_bytes:
         return "output_limit", f"{size} bytes in files"
     return None
 
 
-def _threads(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("Threads:"))
-    except (OSError, StopIteration):
-        return 0
-
-
-def _folder_use(folder: str) -> tuple[int, int]:
-    """Return the entries beneath a folder and their bytes on disk; stops past the entry limit."""
-    entries = size = 0
-    waiting = [folder]
-    while waiting and entries <= _MOST_ENTRIES:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as children:
-            for child in children:
-                entries += 1
-                size += child.stat(follow_symlinks=False).st_blocks * 512
-                if entries > _MOST_ENTRIES:
-                    break
-                if child.is_dir(follow_symlinks=False):
-                    waiting.append(child.path)
-    return entries, size
-
-
-def _how_it_went(children: _Children, request: dict[str, Any]) -> tuple[str, str]:
+def _how_it_went(children: _Children, setup: walls.Setup) -> tuple[str, str]:
     """Say how the player ended, when it ended before it answered."""
-    full = os.fstat(children.output_fd).st_size >= int(request["limits"]["file_bytes"])
+    full = os.fstat(children.output_fd).st_size >= setup.limits["file_bytes"]
     if full:
         return "output_limit", f"printed {os.fstat(children.output_fd).st_size} bytes"
     code = _exit_code(children.player)
@@ -211,25 +215,7 @@ def _end_all(children: _Children) -> None:
                 pass
         except ChildProcessError:
             return
-        doomed = _descendants(os.getpid())
-
-
-def _descendants(root: int) -> set[int]:
-    parents: dict[int, int] = {}
-    try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return set()
-    for pid in pids:
-        with (
-            contextlib.suppress(OSError, ValueError, IndexError),
-            open(f"/proc/{pid}/stat") as file,
-        ):
-            parents[pid] = int(file.read().rpartition(")")[2].split()[1])
-    found = {root}
-    while grown := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= grown
-    return found - {root}
+        doomed = use.descendants(children.processes_fd, os.getpid())
 
 
 def _output(fd: int) -> str:

@@ -1,30 +1,50 @@
-"""Put the walls up around the calling process, in the one order that works."""
+"""Put the walls up around a process, in the one order that works."""
 
 from __future__ import annotations
 
 import os
 import resource
-import sys
-import sysconfig
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-from . import hook, kernel
+from . import hook, kernel, mounts
 
-
-class Limits(NamedTuple):
-    """What one confined process may use."""
-
-    cpu_seconds: int
-    memory_bytes: int
-    file_bytes: int
-    open_files: int
-    threads: int
+MOST_ENTRIES = 500
 
 
-def limits_of(request: dict[str, Any]) -> Limits:
-    """Return the limits that a request states."""
-    return Limits(*(int(request["limits"][name]) for name in Limits._fields))
+@dataclass(frozen=True)
+class Setup:
+    """What is known of a run before it has a program.
+
+    Attributes:
+        limits: Resource limits of each confined process, by name.
+        wall_seconds: From the start of the program to the end of its tests.
+        disk_bytes: All files in the working directory together.
+        without: Walls that are left out, to test what remains: those that `around` and
+            `raise_walls` name, and "landlock-scopes".
+        readable: Files and folders that the interpreter and its libraries read.
+        hidden: Folders in them that hold tests or other packages; never readable.
+        shown: What the readable folders hold beside the hidden ones.
+        listed: Folders of which the names may be read, for the interpreter to find its modules.
+        library_folder: Where the packages are installed that programs may import.
+        library_parts: Those packages' folders in it.
+    """
+
+    limits: dict[str, int]
+    wall_seconds: float
+    disk_bytes: int
+    without: list[str]
+    readable: list[str]
+    hidden: list[str]
+    shown: list[str]
+    listed: list[str]
+    library_folder: str
+    library_parts: list[str]
+
+    @property
+    def libraries(self) -> list[str]:
+        """The folders of the packages that programs may import."""
+        return [os.path.join(self.library_folder, part) for part in self.library_parts]
 
 
 def close_all_but(kept: set[int]) -> None:
@@ -37,37 +57,58 @@ def close_all_but(kept: set[int]) -> None:
                 continue
 
 
-def raise_walls(
-    limits: Limits, folder: str, use_kernel: bool, libraries: Sequence[str] = ()
-) -> list[str]:
-    """Confine this process for good.
-
-    Args:
-        limits: Resource limits.
-        folder: The only folder that may be written to.
-        use_kernel: False leaves out what only Linux has, to test what remains elsewhere.
-        libraries: Further folders that may be read.
+def around(setup: Setup) -> list[str]:
+    """Raise the walls that processes started from here on share.
 
     Returns:
-        The names of the mechanisms that hold: "namespaces", "capabilities", "landlock",
-        "seccomp", "audit-hook", "limits".
+        The names of those that hold, of "namespaces" and "private-root".
     """
+    if "namespaces" in setup.without or not kernel.enter_namespaces():
+        return []
+    names = ["namespaces"]
+    if "private-root" not in setup.without and mounts.enter_private_root(
+        os.getcwd(),
+        setup.disk_bytes,
+        MOST_ENTRIES,
+        setup.readable,
+        setup.hidden,
+        setup.libraries,
+    ):
+        names.append("private-root")
+    return names
+
+
+def raise_walls(setup: Setup, shared: list[str]) -> list[str]:
+    """Confine this process for good; the working directory is all that it may change.
+
+    Args:
+        setup: Limits, and what may be read.
+        shared: What `around` returned.
+
+    Returns:
+        The names of the mechanisms that hold: `shared`, "capabilities", "landlock", "seccomp",
+        "audit-hook", "limits".
+    """
+    folder = os.getcwd()
     parent = os.getppid()
-    names = []
-    if use_kernel and kernel.enter_namespaces():
-        names.append("namespaces")
-    if use_kernel and kernel.drop_capabilities():
+    names = list(shared)
+    if "capabilities" not in setup.without and kernel.drop_capabilities():
         names.append("capabilities")
     kernel.die_with_parent()
     if os.getppid() != parent:
         os._exit(70)
-    _limit_resources(limits)
+    _limit_resources(setup.limits)
     names.append("limits")
     os.environ.clear()
-    confined = use_kernel and kernel.confine_files(folder, [*_readable(), *libraries])
+    confined = False
+    if "landlock" not in setup.without:
+        newest = 5 if "landlock-scopes" in setup.without else 99
+        readable = [*setup.shown, *setup.libraries]
+        confined = kernel.confine_files(folder, readable, setup.listed, newest)
     if confined:
         names.append("landlock")
-    if use_kernel and kernel.filter_system_calls(read_only=not confined):
+    closed = confined or "private-root" in shared
+    if "seccomp" not in setup.without and kernel.filter_system_calls(read_only=not closed):
         names.append("seccomp")
     else:
         hook.install(folder)
@@ -75,21 +116,14 @@ def raise_walls(
     return names
 
 
-def _readable() -> list[str]:
-    installed = {sys.base_prefix, sys.base_exec_prefix}
-    installed |= {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
-    system = ["/usr", "/lib", "/lib64", "/etc/localtime", "/etc/ld.so.cache"]
-    devices = ["/dev/zero", "/dev/random", "/dev/urandom"]
-    return sorted(installed) + system + devices
-
-
-def _limit_resources(limits: Limits) -> None:
+def _limit_resources(limits: dict[str, Any]) -> None:
+    memory, cpu = int(limits["memory_bytes"]), int(limits["cpu_seconds"])
     for kind, soft, hard in (
-        (resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + 1),
-        (resource.RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
-        (resource.RLIMIT_DATA, limits.memory_bytes, limits.memory_bytes),
-        (resource.RLIMIT_FSIZE, limits.file_bytes, limits.file_bytes),
-        (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
+        (resource.RLIMIT_CPU, cpu, cpu + 1),
+        (resource.RLIMIT_AS, memory, memory),
+        (resource.RLIMIT_DATA, memory, memory),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"], limits["file_bytes"]),
+        (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
         (resource.RLIMIT_CORE, 0, 0),
     ):
         try:
