@@ -178,12 +178,14 @@ def _digests(name: str, folder: Path) -> Check:
 
 
 def _sandbox() -> list[Check]:
-    from specbench.tasks.sandbox import run_python
+    from specbench.tasks.sandbox import run_python, thin_walls
 
     good = run_python("assert 1 + 1 == 2\n")
     bad = run_python("assert 1 + 1 == 3\n")
     if good.status == "passed" and bad.status != "passed":
-        return [Check("sandbox", "ok", "runs generated code and tells right from wrong")]
+        found = f"runs generated code, held by {', '.join(good.mechanisms)}"
+        thin = thin_walls(good.mechanisms)
+        return [Check("sandbox", "note" if thin else "ok", found, thin or "")]
     return [
         Check(
             "sandbox",

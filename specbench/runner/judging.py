@@ -11,8 +11,10 @@ from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.runner.measure import Measured
 from specbench.schema.result import BASELINE
+from specbench.tasks import sandbox
 from specbench.tasks.base import Sample, Task
 from specbench.tasks.reasoning import UNFINISHED, opens_thought, score_answers
+from specbench.tasks.scorers import PassAt1
 
 _OPENING_TOKENS = 16
 """Tokens at the end of a prompt in which it may open a thought."""
@@ -119,3 +121,10 @@ def _is_repetition(ids: Sequence[int]) -> bool:
     if len(body) < _SHORTEST_REPETITION:
         return False
     return Counter(body).most_common(1)[0][1] >= _ONE_TOKEN * len(body)
+
+
+def sandbox_advice(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say where the walls around generated code are thin; None where none ran, or they are not."""
+    if not any(row.get("score_name") == PassAt1.name for row in rows):
+        return None
+    return sandbox.thin_walls(sandbox.mechanisms())

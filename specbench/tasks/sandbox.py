@@ -140,6 +140,26 @@ def mechanisms() -> tuple[str, ...]:
     return run_python("pass").mechanisms
 
 
+def thin_walls(held: Sequence[str]) -> str | None:
+    """Say what generated code can do here all the same; None where the kernel confines it.
+
+    Args:
+        held: What confines programs, as `mechanisms` and verdicts name it.
+    """
+    if "seccomp" not in held:
+        return (
+            "The walls around generated code are thin here: only Python's own audit hook refuses "
+            "network, processes and changes to your files, and a program written against it gets "
+            "out. \nScore code on Linux, or in a virtual machine."
+        )
+    if "landlock" not in held and "private-root" not in held:
+        return (
+            "Generated code can read your files here: this kernel offers neither Landlock nor "
+            "user namespaces. \nIt can change nothing and reach no network."
+        )
+    return None
+
+
 def _limits(limits: Limits | None, wall_seconds: float | None) -> Limits:
     limits = limits or Limits()
     return limits if wall_seconds is None else replace(limits, wall_seconds=wall_seconds)

@@ -11,18 +11,22 @@ import os
 import shutil
 import signal
 import sys
+import types
+from typing import Any
 
-_REFUSED_PREFIXES = ("socket.", "ctypes.", "ftplib.", "http.", "smtplib.", "urllib.", "pty.")
-_REFUSED_PREFIXES += ("cpython.PyInterpreterState_New", "gc.get_", "sqlite3.", "syslog.")
+_REFUSED_PREFIXES = (
+    *("socket.", "ctypes.", "ftplib.", "http.", "smtplib.", "urllib.", "pty.", "syslog."),
+    *("cpython.PyInterpreterState_New", "gc.get_", "sqlite3."),
+)
 _REFUSED = (
     *("os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "os.system"),
     *("os.kill", "os.killpg", "signal.pthread_kill", "subprocess.Popen"),
     *("os.chmod", "os.chown", "os.chflags", "os.link", "os.symlink", "os.truncate", "os.utime"),
     *("os.setxattr", "os.removexattr", "os.lockf", "fcntl.flock", "fcntl.lockf", "fcntl.ioctl"),
-    *("resource.prlimit", "resource.setrlimit", "os.putenv", "os.startfile", "sys.addaudithook"),
+    *("resource.prlimit", "resource.setrlimit", "os.startfile", "sys.addaudithook"),
 )
 _REFUSED_MODULES = (
-    *("_posixsubprocess", "_posixshmem", "_multiprocessing", "_ctypes", "_ssl"),
+    *("_posixsubprocess", "_posixshmem", "_multiprocessing", "_ssl"),
     *("_dbm", "_gdbm", "_tkinter", "_curses", "readline", "_xxsubinterpreters", "_interpreters"),
     *("_testcapi", "_testinternalcapi", "_testclinic", "_testlimitedcapi"),
 )
@@ -30,7 +34,7 @@ _REFUSED_MODULES = (
 _UNREPORTED = (
     *("mkfifo", "mknod", "chroot", "setns", "unshare", "pidfd_open", "setpgid", "setsid"),
     *("setpriority", "nice", "sched_setaffinity", "sched_setscheduler", "sched_setparam"),
-    *("posix_openpt", "openpty", "login_tty", "setpgrp", "tcsetpgrp"),
+    *("posix_openpt", "openpty", "login_tty", "setpgrp", "tcsetpgrp", "memfd_create"),
 )
 _CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "shutil.rmtree", "shutil.move")
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -69,7 +73,7 @@ def install(folder: str) -> None:
         except os_error:
             return False
 
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in refused or event.startswith(prefixes):
             raise refusal("the sandbox refuses " + event)
         if event == "import" and arguments[0] in modules:
@@ -101,6 +105,10 @@ def _plain_text(path: object) -> str:
     return bytes.decode(path, "utf-8", "surrogateescape")
 
 
+def _refuse(*arguments: object) -> None:
+    raise PermissionError("the sandbox refuses other processes")
+
+
 def _take_away() -> None:
     """Remove what no audit event reports: functions by name, modules already imported."""
     for module in (os, sys.modules["posix"], signal):
@@ -109,4 +117,7 @@ def _take_away() -> None:
                 delattr(module, name)
     for name in _REFUSED_MODULES:
         sys.modules.pop(name, None)
+    harmless = types.ModuleType("_posixsubprocess")  # so that `import subprocess` still works
+    harmless.fork_exec = _refuse  # type: ignore[attr-defined]
+    sys.modules["_posixsubprocess"] = harmless
     shutil._use_fd_functions = False  # type: ignore[attr-defined]

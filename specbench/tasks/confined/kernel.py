@@ -97,9 +97,7 @@ class _FileRights:
 _LANDLOCK_CREATE, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
 
 
-def confine_files(
-    writable: str, readable: list[str], listed: list[str], newest: int = 99
-) -> bool:
+def confine_files(writable: str, readable: list[str], listed: list[str], newest: int = 99) -> bool:
     """Leave this process one folder to write in and a few to read from (Landlock).
 
     From the kernel's sixth Landlock version on, this also ends signals to and abstract sockets of

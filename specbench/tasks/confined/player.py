@@ -36,8 +36,7 @@ class _Libraries(importlib.abc.MetaPathFinder):
         """Find a top-level package of the list."""
         if path is not None or name not in self._parts:
             return None
-        with contextlib.suppress(PermissionError):  # the audit hook lets nothing be set
-            os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
         package = os.path.join(self._folder, name)
         return importlib.util.spec_from_file_location(
             name, os.path.join(package, "__init__.py"), submodule_search_locations=[package]

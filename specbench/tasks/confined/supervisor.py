@@ -43,7 +43,6 @@ def main() -> None:
     setup = walls.Setup(**json.loads(sys.argv[2]))
     kernel.die_with_parent()
     kernel.become_subreaper()
-    kernel.forbid_inspection()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         children = _fork_children(setup)
@@ -77,6 +76,7 @@ def _fork_children(setup: walls.Setup) -> _Children:
     with contextlib.suppress(OSError):
         processes_fd = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
     shared = walls.around(setup)
+    kernel.forbid_inspection()  # not earlier: it closes the maps of the new user namespace
     folder_fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     output_fd = _output_file()
     to_player, to_player_end = os.pipe()

@@ -13,8 +13,9 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from specbench.errors import SpecbenchError
 from specbench.tasks.base import Sample, Score
-from specbench.tasks.sandbox import Limits, run_tests
+from specbench.tasks.sandbox import Limits, Verdict, run_tests
 
 _FENCE = re.compile(r"([ \t]*)(```+|~~~+)([^\n`]*)")
 _CODE_START = re.compile(r"^(?:def |async def |class |from \w|import \w|@)", re.M)
@@ -49,18 +50,26 @@ class PassAt1:
         reference = sample.reference
         if not isinstance(reference, dict) or not answers:
             return Score(None, "there are no tests" if answers else "there is no answer")
+        try:
+            verdict = self._verdict(reference, answers[-1])
+        except SpecbenchError:
+            raise
+        except Exception as error:  # whatever an answer provokes, the run goes on
+            return Score(None, f"the scorer failed: {type(error).__name__}: {error}"[:600])
+        detail = f"{verdict.status}: {verdict.detail}" if verdict.detail else verdict.status
+        if verdict.status == "unavailable":
+            return Score(None, detail)
+        return Score(float(verdict.passed), detail)
+
+    def _verdict(self, reference: dict[str, str], answer: str) -> Verdict:
         prefix, entry_point = reference["prefix"], reference["entry_point"]
-        verdict = run_tests(
-            candidate_programs(prefix, answers[-1], entry_point),
+        return run_tests(
+            candidate_programs(prefix, answer, entry_point),
             reference["test"],
             entry_point,
             prelude=prefix,
             limits=self._limits,
         )
-        detail = f"{verdict.status}: {verdict.detail}" if verdict.detail else verdict.status
-        if verdict.status == "unavailable":
-            return Score(None, detail)
-        return Score(float(verdict.passed), detail)
 
 
 def candidate_programs(prefix: str, answer: str, entry_point: str) -> tuple[str, ...]:

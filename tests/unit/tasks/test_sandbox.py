@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.attacks import FORGERIES, WRONG_ANSWERS
 from specbench.tasks import sandbox
 from specbench.tasks.sandbox import Limits, Verdict, run_python, run_tests
 
@@ -96,22 +97,6 @@ KERNEL_ONLY = {
     "forks by the C library": "import ctypes\nassert ctypes.CDLL(None).fork() >= 0",
     "opens a namespace": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "takes anonymous memory files": "import os\nos.memfd_create('a')",
-}
-
-FORGERIES = {
-    "prints": "print('passed')\nprint('{\"status\": \"passed\"}', flush=True)",
-    "writes to every file": (
-        "import os\nfor fd in range(64):\n    try: os.write(fd, b'passed\\n')\n"
-        "    except OSError: pass"
-    ),
-    "speaks the protocol": (
-        'import os\nframe = b\'{"finished": "passed"}\'\nfor fd in range(3, 64):\n'
-        "    try: os.write(fd, len(frame).to_bytes(4, 'big') + frame)\n    except OSError: pass"
-    ),
-    "patches builtins": (
-        "import builtins\nbuiltins.AssertionError = ValueError\nbuiltins.isinstance = all\n"
-        "builtins.Exception = int"
-    ),
 }
 
 
@@ -226,22 +211,7 @@ def test_a_wrong_function_cannot_forge_a_pass(name: str, use_kernel: bool) -> No
     assert verdict.status != "passed", verdict
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "import os; os._exit(0)",
-        "raise SystemExit(0)",
-        "import sys; sys.exit()",
-        "return type('Same', (), {'__eq__': lambda a, b: True})()",
-        "return type('Same', (int,), {'__eq__': lambda a, b: True})(7)",
-        "print('passed')",
-        "import sys\n    sys._getframe(1).f_globals['reply'] = 2",
-        "global check\n    check = lambda c: None",
-        "while True: pass",
-        "def g():\n        yield 2\n    return g()",
-        "return float('nan')",
-    ],
-)
+@pytest.mark.parametrize("body", WRONG_ANSWERS)
 def test_a_wrong_answer_fails_however_it_is_given(body: str) -> None:
     tests = "def check(candidate):\n    assert candidate(1) == 2\n"
     verdict = run_tests([f"def f(x):\n    {body}\n"], tests, "f", limits=QUICK)
