@@ -179,6 +179,7 @@ SIGNALS = {
 PROCESSES = {
     "forks": "os.fork() == 0 and escaped()",
     "forks by the C library": "libc().fork() == 0 and escaped()",
+    "forks by the harness": ("sys.modules['confined.kernel']._libc.syscall(57) == 0 and escaped()"),
     "clones": "libc().syscall(56, 17, 0, 0, 0, 0) == 0 and escaped()",
     "runs a shell": "os.system('touch ' + OUTSIDE + '/new') == 0 and escaped()",
     "runs a command": "import subprocess\nsubprocess.run(['/bin/true']); escaped()",

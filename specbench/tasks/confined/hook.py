@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any
 
 _REFUSED_PREFIXES = (
@@ -26,7 +27,7 @@ _REFUSED = (
     *("resource.prlimit", "resource.setrlimit", "os.startfile", "sys.addaudithook"),
 )
 _REFUSED_MODULES = (
-    *("_posixsubprocess", "_posixshmem", "_multiprocessing", "_ssl"),
+    *("_posixsubprocess", "_posixshmem", "_multiprocessing", "_ssl", "_ctypes", "ctypes"),
     *("_dbm", "_gdbm", "_tkinter", "_curses", "readline", "_xxsubinterpreters", "_interpreters"),
     *("_testcapi", "_testinternalcapi", "_testclinic", "_testlimitedcapi"),
 )
@@ -37,25 +38,33 @@ _UNREPORTED = (
     *("posix_openpt", "openpty", "login_tty", "setpgrp", "tcsetpgrp", "memfd_create"),
 )
 _CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "shutil.rmtree", "shutil.move")
+_LOOKS = ("os.listdir", "os.scandir", "os.walk", "os.fwalk", "os.chdir", "glob.glob")
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _PLAIN_FCNTL = (0, 1, 2, 3, 4, 1030)
 """F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC."""
 
 
-def install(folder: str) -> None:
-    """Refuse network, processes, signals and every change outside `folder`."""
+def install(folder: str, readable: Sequence[str], hidden: Sequence[str]) -> None:
+    """Refuse network, processes, signals, every change outside a folder, and most reading.
+
+    Args:
+        folder: What may be changed.
+        readable: Files and folders that may be read too.
+        hidden: Files and folders that may not; the longest path that fits decides.
+    """
     _take_away()
     stat, getcwd, plain_text = os.stat, os.getcwd, _plain_text
-    root = os.path.realpath(folder)
+    root = os.path.realpath(folder) + "/"
+    places = {path: True for place in readable for path in (place, os.path.realpath(place))}
+    places |= {path: False for place in hidden for path in (place, os.path.realpath(place))}
+    ranked = tuple((path + "/", places[path]) for path in sorted(places, key=len, reverse=True))
     refused, prefixes, modules, changes = _REFUSED, _REFUSED_PREFIXES, _REFUSED_MODULES, _CHANGES
-    write_flags, plain_fcntl = _WRITE_FLAGS, _PLAIN_FCNTL
+    looks, write_flags, plain_fcntl = _LOOKS, _WRITE_FLAGS, _PLAIN_FCNTL
     is_instance, text, data, number = isinstance, str, bytes, int
     refusal, import_refusal, os_error = PermissionError, ImportError, OSError
 
-    def inside(path: object) -> bool:
-        """Say whether a path lies beneath the folder; there are no links in it to follow."""
-        if is_instance(path, number):
-            return True
+    def plain(path: object) -> str:
+        """Return an absolute path without dots, a slash at its end."""
         words = plain_text(path)
         if words[:1] != "/":
             words = getcwd() + "/" + words
@@ -65,7 +74,21 @@ def install(folder: str) -> None:
                 del parts[-1:]
             elif part and part != ".":
                 parts += [part]
-        return ("/" + "/".join(parts)).startswith(root + "/")
+        return "/" + "/".join(parts) + "/"
+
+    def inside(path: object) -> bool:
+        """Say whether a path lies beneath the folder; there are no links in it to follow."""
+        words = plain(path)
+        return words.startswith(root) and words != root
+
+    def may_be_read(path: object) -> bool:
+        words = plain(path)
+        if words.startswith(root):
+            return True
+        for place, allowed in ranked:
+            if words.startswith(place):
+                return allowed
+        return False
 
     def is_folder(path: object) -> bool:
         try:
@@ -88,6 +111,12 @@ def install(folder: str) -> None:
                 raise refusal("the sandbox refuses to write outside its folder")
             if mode is None and is_folder(path):
                 raise refusal("the sandbox refuses to open a folder")
+            if not may_be_read(path):
+                raise refusal("the sandbox refuses to read this file")
+        elif event in looks:
+            path = arguments[0]
+            if path is not None and not is_instance(path, number) and not may_be_read(path):
+                raise refusal("the sandbox refuses " + event + " here")
         elif event in changes:
             for argument in arguments:
                 if is_instance(argument, (text, data)) and not inside(argument):
