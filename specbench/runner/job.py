@@ -23,12 +23,7 @@ from specbench.runner.busy import Neighbours, Watch
 from specbench.runner.code import other_code, software
 from specbench.runner.device_state import tell, watch_of
 from specbench.runner.finished import identities, taken_up
-from specbench.runner.judging import (
-    Judge,
-    repeated_answers,
-    sandbox_advice,
-    thought_advice,
-)
+from specbench.runner.judging import Judge, repeated_answers, score_advice
 from specbench.runner.measure import Arm, Bench, Place, result_row
 from specbench.runner.notes import with_notes
 from specbench.runner.pictures import Album, check_drawing
@@ -304,9 +299,8 @@ class _Job:
         """Write everything that was measured, in any process, into the result file."""
         rows = self._ordered(self._journal.rows)
         metadata = self._described(rows)
-        for advice in (thought_advice(rows), sandbox_advice(rows)):
-            if advice:
-                progress.warn(advice)
+        for advice in score_advice(rows):
+            progress.warn(advice)
         if self._album is not None:
             progress.say("measuring the pictures")
             judged = judge_pictures(self._album, self._measures, self._task, rows, metadata)

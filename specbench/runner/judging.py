@@ -123,6 +123,11 @@ def _is_repetition(ids: Sequence[int]) -> bool:
     return Counter(body).most_common(1)[0][1] >= _ONE_TOKEN * len(body)
 
 
+def score_advice(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what should be known of the scores of a job, a warning a line."""
+    return [advice for advice in (thought_advice(rows), sandbox_advice(rows)) if advice]
+
+
 def sandbox_advice(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """Say where the walls around generated code are thin; None where none ran, or they are not."""
     if not any(row.get("score_name") == PassAt1.name for row in rows):
