@@ -47,7 +47,7 @@ def fuzzed(reader: str, examples: int) -> tuple[int, int]:
     words += ["--hypothesis-show-statistics", f"tests/fuzz/test_{reader}.py"]
     environment = {**os.environ, "SPECBENCH_FUZZ_EXAMPLES": str(examples)}
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
-    drawn = re.findall(r"(\d+) passing examples, (\d+) failing", done.stdout)
+    drawn = re.findall(r"(\d+) passing(?: examples)?, (\d+) failing", done.stdout)
     failed = re.search(r"(\d+) failed", done.stdout)
     return sum(int(a) + int(b) for a, b in drawn), int(failed[1]) if failed else 0
 
