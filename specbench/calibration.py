@@ -164,6 +164,8 @@ def calibration_command(config: RunConfig) -> str:
         if item.name != "seed" and value != item.default:
             shown = value if isinstance(value, str) else f"{value:g}"
             words.append(f"sampling.{item.name}={shown}")
+    if str(config.results_dir) != "results":
+        words.append(f"results_dir={config.results_dir}")
     return shlex.join(("specbench", "calibrate", *words))
 
 

@@ -84,7 +84,8 @@ def test_a_missing_one_names_the_command(config: RunConfig) -> None:
     assert "temperature 0.5" in refusal.value.what
     assert calibration_command(config) in refusal.value.fix
     assert calibration_command(config).endswith(
-        "calibrate method=sequoia model=tiny_text task=tiny sampling.temperature=0.5"
+        "calibrate method=sequoia model=tiny_text task=tiny sampling.temperature=0.5 "
+        f"results_dir={config.results_dir}"
     )
 
 
