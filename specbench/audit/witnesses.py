@@ -140,6 +140,7 @@ class Scorer:
             end = len(self.prompt) + position
             last = text[end - 1]
             copies = [text[i + 1] for i in range(end - 1) if text[i] == last]
+            copies = [token for token in copies if token < laws.shape[-1]]  # not a prompt's word
             inside[position, copies] = True
         return inside
 

@@ -30,7 +30,7 @@ READERS = {
     "shape": lambda path: resolve._from_file(path, "shape"),
     "statistics": lambda path: StatisticsFile(path).prepare("fid"),
     "task": sources.read_file,
-    "image tokenizer": vqgan_files._read_config,
+    "image tokenizer": vqgan_files._read_model,
 }
 
 
