@@ -217,8 +217,7 @@ def _prompts_clash(results: Sequence[ResultSet]) -> _Clash | None:
         task = tasks[index]
         if tasks.count(task) < 2:
             continue
-        columns = result.read(["sample_id", "prompt_digest"])
-        asked = columns.group_by("sample_id").aggregate([("prompt_digest", "min")])
+        asked = result.ruled.group_by("sample_id").aggregate([("prompt_digest", "min")])
         names, digests = (asked.column(name).to_pylist() for name in asked.column_names)
         for sample, digest in zip(names, digests, strict=True):
             if digest is None:
@@ -238,7 +237,7 @@ def _baseline(name: str, config: Any) -> str:
 
 def _fidelity(result: ResultSet) -> str:
     """Return the version of a file's grades, where one of them depends on it."""
-    grades = set(result.read(["fidelity"])["fidelity"].unique().to_pylist())
+    grades = set(result.ruled["fidelity"].unique().to_pylist())
     grades -= {"identical", None}
     return f"version {result.metadata.noise.get('fidelity_version', 1)}" if grades else ""
 

@@ -8,6 +8,7 @@ counts was read in their responses; all of them speak of rounds behind the promp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -115,6 +116,8 @@ def _of_histogram(said: Mapping[str, Any], keys: _Keys, tokens: int, notes: Note
     """Return the rounds of a histogram: how many accepted 0, 1, 2, ... draft tokens."""
     given = said.get(keys.histogram)
     if isinstance(given, dict):
+        if not all(re.fullmatch(r"[0-9]{1,6}", place) for place in given):
+            raise BadRecord(f"'{keys.histogram}' counts something else than tokens")
         given = [given.get(str(place), 0) for place in range(max(map(int, given), default=-1) + 1)]
     if not isinstance(given, list):
         return None

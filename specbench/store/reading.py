@@ -115,6 +115,14 @@ class ResultSet:
         return frame
 
     @cached_property
+    def ruled(self) -> pa.Table:
+        """The columns that say whether files may be compared, kept: they are small.
+
+        Columns: sample_id, prompt_digest, fidelity.
+        """
+        return self.read(["sample_id", "prompt_digest", "fidelity"])
+
+    @cached_property
     def ledger(self) -> Ledger:
         """What the verification rounds of each measurement add up to, in the order of `rows`."""
         return self.with_ledger([])[1]

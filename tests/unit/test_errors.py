@@ -15,7 +15,11 @@ def test_half_a_character_is_printed_as_its_escape() -> None:
 
 
 def test_all_other_text_stays_as_it_is() -> None:
-    assert printable("größer 🏴 \x00\n") == "größer 🏴 \x00\n"
+    assert printable("größer 🏴 \n") == "größer 🏴 \n"
+
+
+def test_control_characters_are_shown() -> None:
+    assert printable("a\x00b") == "a\u2400b"
 
 
 def test_an_error_survives_the_way_between_processes() -> None:

@@ -568,7 +568,6 @@ class TestMeasurementsThatCannotBe:
             ("decode_ns", -1),
             ("new_tokens", -1),
             ("score", float("nan")),
-            ("score", float("inf")),
         ],
     )
     def test_they_are_refused_by_name(self, tmp_path, name, value):

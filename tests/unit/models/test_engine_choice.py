@@ -46,7 +46,7 @@ class Captions:
         self.longest = len(bare)
         self._bare = bare
 
-    def rows(self, prompt, count):
+    def rows(self, prompt, count, unconditional="own"):
         rows = [tuple(prompt), self._bare][:count]
         width = max(map(len, rows))
         padding = tuple(width - len(row) for row in rows)
