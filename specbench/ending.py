@@ -34,12 +34,25 @@ def heed(numbers: Iterable[int] = ENDING - {signal.SIGINT}) -> None:
     heeded = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]
 
     def end(number: int, frame: FrameType | None) -> None:
-        for each in heeded:
-            signal.signal(each, signal.SIG_IGN)
+        disregard(heeded)
         raise Ended(number)
 
     for number in heeded:
         signal.signal(number, end)
+
+
+def disregard(numbers: Iterable[int] = ENDING) -> None:
+    """Let these signals pass without effect from now on.
+
+    The handler does nothing, and is not `SIG_IGN`: Python prints an error for a signal that arrived
+    before it was ignored and whose turn comes after.
+    """
+    for number in numbers:
+        signal.signal(number, _nothing)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 def end_with_parent() -> None:

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple, Self
 
-from specbench.ending import ENDING, end_with_parent, heed
+from specbench.ending import ENDING, disregard, end_with_parent, heed
 from specbench.errors import JobsFailed
 from specbench.runner.job import JobResult, Step, run_process
 from specbench.runner.progress import JobProgress
@@ -176,8 +176,7 @@ def _measure(config: RunConfig, process: int, begun: bool, connection: Connectio
         return  # nobody waits any more; the journal has what was measured
     except BaseException as error:
         answer = Stopped(_portable(error), traceback.format_exc())
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)
+    disregard()
     with suppress(OSError):
         connection.send(answer)
 

@@ -130,6 +130,31 @@ def test_an_ignored_signal_stays_ignored_and_a_second_one_disturbs_nothing():
             signal.signal(number, handler)
 
 
+TOGETHER = """
+import os, signal
+from specbench.ending import ENDING, heed
+from specbench.errors import Ended
+
+signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+for number in sorted(ENDING):
+    os.kill(os.getpid(), number)
+heed(ENDING)
+try:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+except Ended as end:
+    print(end.number)
+"""
+
+
+def test_signals_that_arrive_together_end_once_and_without_a_word(repo_root):
+    """Python prints an error where a signal is ignored between its arrival and its turn."""
+    done = subprocess.run(
+        [sys.executable, "-c", TOGETHER], cwd=repo_root, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) in ending.ENDING
+
+
 def test_a_removed_results_folder_stops_the_run_and_says_what_is_lost(tmp_path, monkeypatch):
     config = toy.config(tmp_path)
     original = Journal.append_many
