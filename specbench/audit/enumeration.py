@@ -124,8 +124,7 @@ def scripted(script: object, guesses: bool = False) -> Iterator[None]:
     originals = {name: getattr(module, name) for module, name in choices}
     places = [
         (module, name)
-        for module in list(sys.modules.values())
-        if isinstance(module, ModuleType)
+        for module in _holders()
         for name, original in originals.items()
         if vars(module).get(name) is original
     ]
@@ -136,6 +135,28 @@ def scripted(script: object, guesses: bool = False) -> Iterator[None]:
     finally:
         for module, name in places:
             setattr(module, name, originals[name])
+
+
+_scanned: list[object] = []
+_found: list[ModuleType] = []
+
+
+def _holders() -> list[ModuleType]:
+    """Return the modules that have a choice's name, whatever it stands for there now.
+
+    Thousands of modules are loaded and many scripts are played: they are searched again only
+    when others have been loaded.
+    """
+    modules: list[object] = list(sys.modules.values())
+    if modules != _scanned:
+        names = {name for _, name in _CHOICES}
+        _scanned[:] = modules
+        _found[:] = [
+            module
+            for module in modules
+            if isinstance(module, ModuleType) and not names.isdisjoint(vars(module))
+        ]
+    return _found
 
 
 class _Stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,9 +100,9 @@ def _fitting(text: str, width: int, font: Font) -> str:
     """Return the text, cut with an ellipsis where it is too long."""
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text}...") > width:
-        text = text[:-1]
-    return f"{text.rstrip()}..."
+    sizes = range(1, len(text) + 1)
+    kept = bisect_right(sizes, width, key=lambda size: font.getlength(f"{text[:size]}..."))
+    return f"{text[:kept].rstrip()}..."
 
 
 def _wrapped(text: str, width: int, font: Font) -> list[str]:

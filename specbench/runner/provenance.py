@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -68,6 +69,7 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)

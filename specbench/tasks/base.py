@@ -41,10 +41,9 @@ class Sample:
 
     def __post_init__(self) -> None:
         """Hide secrets in the names, which results carry; the group defaults to the category."""
-        for name in ("id", "category", "group"):
-            object.__setattr__(self, name, scrub(getattr(self, name)))
-        if not self.group:
-            object.__setattr__(self, "group", self.category)
+        names = scrub([self.id, self.category, self.group or self.category])
+        for name, shown in zip(("id", "category", "group"), names, strict=True):
+            object.__setattr__(self, name, shown)
 
 
 class Score(NamedTuple):

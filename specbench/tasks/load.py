@@ -34,11 +34,12 @@ def load_task(config: TaskConfig, limit: int | None = None) -> Task:
         config.version, config.prompt, config.stop, config.completion_stop, samples
     )
     kept = _pictures(_of_category(samples, config.category), config.images)
+    kept = itertools.islice(kept, limit or config.limit)
     return Task(
         name=config.name,
         title=config.title,
         version=config.version,
-        samples=tuple(kept[: limit or config.limit]),
+        samples=tuple(kept),
         digest=digest,
         prompt=config.prompt,
         stop=config.stop,
@@ -90,17 +91,15 @@ def _split(read: Rows, row_format: str) -> Iterator[tuple[str, Row]]:
         yield from ((place, part) for part in parts)
 
 
-def _pictures(samples: Sequence[Sample], images: int) -> list[Sample]:
-    """Return `images` pictures of each prompt: first one of every prompt, then the second ones.
+def _pictures(samples: Sequence[Sample], images: int) -> Iterator[Sample]:
+    """Yield `images` pictures of each prompt: first one of every prompt, then the second ones.
 
     The first keeps the prompt's id, the others are "id#1", "id#2" and so on; their random
     streams differ because streams are keyed by sample id.
     """
-    return [
-        replace(sample, id=f"{sample.id}#{picture}") if picture else sample
-        for picture in range(images)
-        for sample in samples
-    ]
+    for picture in range(images):
+        for sample in samples:
+            yield replace(sample, id=f"{sample.id}#{picture}") if picture else sample
 
 
 def _shots(config: TaskConfig) -> tuple[tuple[str, str], ...]:

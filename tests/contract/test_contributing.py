@@ -51,6 +51,7 @@ def test_the_examples_are_complete(example):
     assert (folder / "conf/method/pld_recent.yaml").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not weights_dir().is_dir(), reason="the embedded weights are not there")
 def test_every_command_runs_and_every_method_is_faithful(example):
     folder, commands = example

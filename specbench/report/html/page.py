@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specbench.report import figures, words
 from specbench.report.html import rows
@@ -24,6 +24,9 @@ from specbench.report.html.chart import Chart
 from specbench.report.html.content import Content
 from specbench.report.html.scatter import prediction_chart, trade_chart
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -32,18 +35,10 @@ def render(content: Content) -> str:
 
     The same content gives the same bytes: the page holds no date and no random id.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     style, script = _asset("style.css"), _asset("script.js")
-    return environment.get_template("page.html").render(
+    return _template().render(
         content=content,
         heading=words.heading(content.overall),
         measured=words.measured(content.rows),
@@ -53,6 +48,20 @@ def render(content: Content) -> str:
         script_digest=_digest(script),
         **_parts(content),
     )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
 
 
 def _parts(content: Content) -> dict[str, Any]:
@@ -80,7 +89,7 @@ def _trades(content: Content) -> list[Chart]:
     return [trade_chart(trade) for trade in figures.trades(content.rows)]
 
 
-@lru_cache
+@cache
 def _asset(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 

@@ -349,10 +349,14 @@ def scores(task: Task, answers: list[str]) -> list[Score]:
         return list(pool.map(lambda s, a: score(s, [a]), task.samples, answers))
 
 
-def test_every_canonical_solution_of_humaneval_passes(humaneval: tuple[Task, list[str]]) -> None:
+@pytest.mark.parametrize("step", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_canonical_solutions_of_humaneval_pass(
+    humaneval: tuple[Task, list[str]], step: int
+) -> None:
     task, solutions = humaneval
     assert len(solutions) == 164
-    results = zip(task.samples, scores(task, solutions), strict=True)
+    part = replace(task, samples=task.samples[::step])
+    results = zip(part.samples, scores(part, solutions[::step]), strict=True)
     assert [(s.id, score) for s, score in results if score.value != 1.0] == []
 
 

@@ -61,6 +61,7 @@ def test_reference_bodies_pass_the_frozen_tests() -> None:
         exec(program + f"check({reference['entry_point']})\n", {})
 
 
+@pytest.mark.slow
 def test_no_held_out_prompt_is_trained_on() -> None:
     held_out = held_out_prompts()
     assert len(held_out) == PROMPTS_PER_TASK * len(WORLDS)

@@ -31,7 +31,9 @@ def random_tree(count, width):
     return seen
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("lengths", "count", "heads", "groups", "width", "slots"),
     [

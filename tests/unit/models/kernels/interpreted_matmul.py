@@ -24,7 +24,9 @@ def inputs(tokens, outputs, inner, dtype):
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("tokens", "outputs", "inner"), [(1, 128, 256), (5, 70, 300), (16, 33, 90)]
 )

@@ -39,7 +39,9 @@ def rotated(module, lengths, count, heads, groups, width, dtype, kind, tree=Fals
     return query, store
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", ["none", "rms", "layer"])
 @pytest.mark.parametrize(
     ("lengths", "count", "heads", "groups", "width", "tree"),

@@ -1,7 +1,7 @@
 """Every Triton kernel computes its definition: run on the CPU by Triton's interpreter.
 
 The interpreter is chosen when a kernel is defined, so that its tests need a process of their
-own; this file starts one for each.
+own.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ HERE = Path(__file__).parent
 FILES = sorted(HERE.glob("interpreted_*.py"))
 
 
-def run(file: Path, repo_root: Path, marked: str) -> None:
-    """Run the tests of one file in a process that interprets kernels."""
+def run(repo_root: Path, marked: str, *files: Path) -> None:
+    """Run the tests of some files in a process that interprets kernels."""
     options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-m", marked]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(file)],
+        [sys.executable, "-m", "pytest", *options, *map(str, files)],
         env=environment,
         cwd=repo_root,
         capture_output=True,
@@ -35,15 +35,14 @@ def run(file: Path, repo_root: Path, marked: str) -> None:
     assert " passed" in done.stdout and "skipped" not in done.stdout
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_kernels_compute_their_definition(file, repo_root):
-    run(file, repo_root, "not slow")
+def test_kernels_compute_their_definition(repo_root):
+    run(repo_root, "not slow", *FILES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_broken_kernels_are_seen_and_more_cases_pass(file, repo_root):
-    run(file, repo_root, "slow")
+    run(repo_root, "slow", file)
 
 
 def test_there_is_something_to_run():
