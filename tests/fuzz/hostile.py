@@ -65,6 +65,11 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
+def places_of(value: Any) -> list[tuple[Any, ...]]:
+    """Return the way to every node of a JSON value, of long lists to their first two items."""
+    return [path for path in paths_of(value) if not any(isinstance(k, int) and k > 1 for k in path)]
+
+
 @st.composite
 def mutated(draw: Any, valid: Any) -> Any:
     """Return a copy of a JSON value with one to three nodes replaced, dropped or doubled."""

@@ -19,7 +19,7 @@ from specbench.importing.reading import LARGEST_FILE
 from specbench.predict import profiles_of
 from specbench.schema.result import RESULT_SCHEMA
 from specbench.store import read_parquet
-from tests.fuzz.hostile import DEEP, FUZZ, VALUES, damaged, dumped, mutated, paths_of
+from tests.fuzz.hostile import DEEP, FUZZ, VALUES, damaged, dumped, mutated, places_of
 from tests.unit.importing.factory import (
     aiperf_record,
     answer,
@@ -148,7 +148,7 @@ def test_a_file_in_another_format_than_it_is_said_to_be(tmp_path, name, other):
 def test_half_a_character_in_every_text(tmp_path, name):
     """JSON can spell a lone surrogate, which no encoding of text can write."""
     path = tmp_path / "published.jsonl"
-    for way in paths_of(VALID[name]):
+    for way in places_of(VALID[name]):
         rows = json.loads(json.dumps(VALID[name]))
         *parents, last = way
         node: Any = rows
@@ -167,7 +167,7 @@ HUGE = "9" * 400
 @pytest.mark.parametrize("text", [HUGE, f"-{HUGE}", "1e400", "1e-400", "NaN", "2147483648", "{}"])
 def test_an_impossible_number_in_every_place(tmp_path, name, text):
     path = tmp_path / "published.jsonl"
-    for way in paths_of(VALID[name][:1]):
+    for way in places_of(VALID[name][:1]):
         rows = json.loads(json.dumps(VALID[name][:1]))
         *parents, last = way
         node: Any = rows
