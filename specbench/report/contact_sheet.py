@@ -100,8 +100,9 @@ def _fitting(text: str, width: int, font: Font) -> str:
     """Return the text, cut with an ellipsis where it is too long."""
     if font.getlength(text) <= width:
         return text
+    room: float = width
     sizes = range(1, len(text) + 1)
-    kept = bisect_right(sizes, width, key=lambda size: font.getlength(f"{text[:size]}..."))
+    kept = bisect_right(sizes, room, key=lambda size: font.getlength(f"{text[:size]}..."))
     return f"{text[:kept].rstrip()}..."
 
 
