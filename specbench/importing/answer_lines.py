@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-from specbench.importing import reading
-from specbench.importing.reading import BadRecord, Record
+from pydantic import Field
+
+from specbench.importing.documents import Record
+from specbench.importing.fields import (
+    LONGEST_SECONDS,
+    LONGEST_STEP,
+    BadRecord,
+    Count,
+    Date,
+    Fields,
+    Id,
+    Number,
+    Text,
+)
 
 MOST_TURNS = 1000
 """Turns of one question beyond which a line is not believed."""
@@ -16,6 +27,30 @@ COLON = "accept_lengths:"
 
 LENGTHS = "accept_lengths"
 """The key of the accept lengths."""
+
+_Lengths = list[Annotated[Count, Field(le=LONGEST_STEP)]] | None
+
+
+class _Choice(Fields):
+    """One choice of a line: an entry for each turn, and the accept lengths of all of them."""
+
+    turns: list[Text] = Field(min_length=1, max_length=MOST_TURNS)
+    wall_time: list[Annotated[Number, Field(ge=1e-9, le=LONGEST_SECONDS)]]
+    new_tokens: list[Count]
+    idxs: list[Count] | None = None
+    decoding_steps: list[Count] | None = None
+    accept_lengths: _Lengths = None
+    with_colon: _Lengths = Field(None, alias="accept_lengths:")
+
+
+class RawLine(Fields):
+    """One line: a question and its choices."""
+
+    question_id: Id
+    choices: list[_Choice] = Field(min_length=1)
+    tstamp: Date = 0.0
+    category: Text | None = None
+    model_id: Text | None = None
 
 
 class RawTurn(NamedTuple):
@@ -28,16 +63,13 @@ class RawTurn(NamedTuple):
 
 
 class RawChoice(NamedTuple):
-    """One choice of one line as it is written, checked."""
+    """One choice with its turns; `place` is the line's number, `repeat` the choice's."""
 
-    line: int
-    sample_id: str
+    place: int
+    line: RawLine
     repeat: int
-    category: str
-    ended_unix: float
-    name: str
     turns: tuple[RawTurn, ...]
-    lengths: tuple[int, ...] | None
+    lengths: list[int] | None
     colon: bool
 
 
@@ -51,63 +83,20 @@ def read_line(record: Record, steps_key: str) -> list[RawChoice]:
     Raises:
         BadRecord: If a field is missing, of another type or out of range.
     """
-    values = record.values
-    sample_id = reading.identifier(values, "question_id")
-    written = reading.checked(values.get("tstamp", 0), "'tstamp'", 0, 1e11)
-    category = reading.text_or(values, "category")
-    name = reading.text_or(values, "model_id")
-    found = reading.listed(values, "choices")
-    if not found:
-        raise BadRecord("'choices' is empty")
+    line = RawLine.of(record.values)
     out = []
-    for place, choice in enumerate(found):
-        if not isinstance(choice, dict):
-            raise BadRecord(f"choice {place} is no JSON object")
-        turns = _turns(choice, steps_key)
-        lengths = _lengths(choice)
-        out.append(
-            RawChoice(
-                line=record.line,
-                sample_id=sample_id,
-                repeat=place,
-                category=category,
-                ended_unix=written,
-                name=name,
-                turns=turns,
-                lengths=lengths,
-                colon=COLON in choice,
+    for repeat, choice in enumerate(line.choices):
+        steps = getattr(choice, steps_key)
+        if steps is None:
+            raise BadRecord(f"'{steps_key}' is missing")
+        columns = (choice.turns, steps, choice.new_tokens, choice.wall_time)
+        if len({len(column) for column in columns}) > 1:
+            counts = ", ".join(str(len(column)) for column in columns)
+            raise BadRecord(
+                f"'turns', '{steps_key}', 'new_tokens' and 'wall_time' differ in length: {counts}"
             )
-        )
+        colon = choice.with_colon is not None
+        lengths = choice.with_colon if colon else choice.accept_lengths
+        turns = tuple(map(RawTurn, *columns))
+        out.append(RawChoice(record.line, line, repeat, turns, lengths, colon))
     return out
-
-
-def _turns(choice: Mapping[str, Any], steps_key: str) -> tuple[RawTurn, ...]:
-    texts = reading.listed(choice, "turns")
-    if not 1 <= len(texts) <= MOST_TURNS:
-        raise BadRecord(f"'turns' has {len(texts)} entries")
-    if "wall_time" not in choice:
-        raise BadRecord("'wall_time' is missing: an answer file without times measures nothing")
-    seconds = reading.listed(choice, "wall_time", len(texts))
-    steps = reading.listed(choice, steps_key, len(texts))
-    tokens = reading.listed(choice, "new_tokens", len(texts))
-    return tuple(
-        RawTurn(
-            text=reading.as_text(texts[turn], f"turn {turn}"),
-            steps=reading.whole(steps[turn], f"{steps_key}[{turn}]", 0, reading.MOST_TOKENS),
-            new_tokens=reading.whole(tokens[turn], f"new_tokens[{turn}]", 0, reading.MOST_TOKENS),
-            seconds=reading.checked(
-                seconds[turn], f"wall_time[{turn}]", 1e-9, reading.LONGEST_SECONDS
-            ),
-        )
-        for turn in range(len(texts))
-    )
-
-
-def _lengths(choice: Mapping[str, Any]) -> tuple[int, ...] | None:
-    key = COLON if COLON in choice else LENGTHS
-    if key not in choice:
-        return None
-    return tuple(
-        reading.whole(value, f"{LENGTHS}[{place}]", 0, reading.LONGEST_STEP)
-        for place, value in enumerate(reading.listed(choice, key))
-    )

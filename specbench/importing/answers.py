@@ -15,22 +15,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
-from specbench.importing import reading
 from specbench.importing.answer_lines import COLON, LENGTHS, RawChoice, RawTurn, read_line
+from specbench.importing.documents import Document, Record, read_each
+from specbench.importing.fields import BadRecord, nanoseconds
 from specbench.importing.naming import label_of
-from specbench.importing.reading import BadRecord, Document, Record
-from specbench.importing.records import PLAIN_METHOD, Answer, Notes, Source, Step, Turn
+from specbench.importing.records import (
+    PLAIN_METHOD,
+    Answer,
+    Notes,
+    Published,
+    PublishedRound,
+    Turn,
+)
 
 _ERROR = "ERROR"
 """The text that the scripts write where a generation raised an error."""
 
-_PROMPT_ALONE = ("eagle", "eagle2", "eagle3", "hydra", "medusa", "rest", "token_recycling")
-"""Methods of Spec-Bench whose loop begins after a forward over the prompt."""
-
-_PROMPT_IN_FIRST = (PLAIN_METHOD, "lookahead", "pld", "sps")
-"""Methods of Spec-Bench whose first step runs over the prompt."""
+_PREFILL_FORWARDS = {
+    **dict.fromkeys(("eagle", "eagle2", "eagle3", "hydra", "medusa", "rest", "token_recycling"), 1),
+    **dict.fromkeys((PLAIN_METHOD, "lookahead", "pld", "sps"), 0),
+}
+"""Forwards over the prompt before the loop of a method of Spec-Bench: 0 where the first step runs
+over it."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,7 @@ class Convention:
         steps: Key of the steps of each turn.
         last_index: Whether the steps are the last index of a loop, one fewer than their number.
         prefill_timed: Whether the wall time holds the prompt's forward.
-        prompt_alone: Whether a forward over the prompt precedes the loop; None where the method
-            decides.
+        prefill_forwards: Forwards over the prompt before the loop; None where the method decides.
         unknown: What its files do not record.
         odd: What all of its files do otherwise than specbench.
     """
@@ -52,7 +60,7 @@ class Convention:
     steps: str
     last_index: bool
     prefill_timed: bool
-    prompt_alone: bool | None
+    prefill_forwards: int | None
     unknown: tuple[str, ...] = ()
     odd: tuple[str, ...] = ()
 
@@ -68,9 +76,9 @@ _RECOUNT = (
 
 CONVENTIONS = {
     "spec_bench": Convention("spec_bench", "decoding_steps", False, True, None, (), (_RECOUNT,)),
-    "eagle": Convention("eagle", "idxs", True, True, True, (_OVERSHOOT,), (_RECOUNT,)),
-    "medusa": Convention("medusa", "idxs", True, True, True, (_OVERSHOOT,)),
-    "rest": Convention("rest", "idxs", True, False, True, (_OVERSHOOT,)),
+    "eagle": Convention("eagle", "idxs", True, True, 1, (_OVERSHOOT,), (_RECOUNT,)),
+    "medusa": Convention("medusa", "idxs", True, True, 1, (_OVERSHOOT,)),
+    "rest": Convention("rest", "idxs", True, False, 1, (_OVERSHOOT,)),
 }
 """The four families by format name."""
 
@@ -102,13 +110,8 @@ def looks_like(record: Mapping[str, Any]) -> str | None:
     return "medusa" if "medusa" in str(record.get("model_id", "")).lower() else "eagle"
 
 
-def read(document: Document, format_name: str, skip_bad: bool = False) -> Source:
+def read(document: Document, format_name: str, skip_bad: bool = False) -> Published:
     """Read an answer file.
-
-    Args:
-        document: Its decoded lines.
-        format_name: A key of `CONVENTIONS`.
-        skip_bad: Whether lines that cannot be read are left out.
 
     Raises:
         ResultsError: If a line cannot be read.
@@ -121,34 +124,35 @@ def read(document: Document, format_name: str, skip_bad: bool = False) -> Source
 
     def line(record: Record) -> list[RawChoice]:
         raw = read_line(record, convention.steps)
-        earlier = seen.setdefault(raw[0].sample_id, record.line)
+        question = raw[0].line.question_id
+        earlier = seen.setdefault(question, record.line)
         if earlier != record.line and not skip_bad:
             raise BadRecord(
-                f"question_id {raw[0].sample_id} stands in line {earlier} already; --skip-bad "
+                f"question_id {question} stands in line {earlier} already; --skip-bad "
                 "keeps the last line, as the authors' own scripts do"
             )
-        seen[raw[0].sample_id] = record.line
+        seen[question] = record.line
         return raw
 
-    lines, skipped = reading.read_each(document, line, skip_bad)
-    kept = [raw for raw in lines if seen[raw[0].sample_id] == raw[0].line]
+    lines = read_each(document, line, skip_bad, notes)
+    kept = [raw for raw in lines if seen[raw[0].line.question_id] == raw[0].place]
     if len(kept) < len(lines):
         notes.add("A question stands more than once: its last line is kept")
-    if skipped:
-        notes.add(reading.left_out(skipped))
     choices = [choice for raw in kept for choice in raw]
     counting = _counting(choices, convention, notes)
-    label = label_of(choices[0].name)
+    label = label_of(choices[0].line.model_id or "")
     plain = _is_plain(choices, counting)
-    prefill = _prefill_forwards(convention, PLAIN_METHOD if plain else label.method)
+    prefill = convention.prefill_forwards or _PREFILL_FORWARDS.get(
+        PLAIN_METHOD if plain else label.method or ""
+    )
     answers = tuple(
         _answer(choice, convention, counting, plain, prefill, notes) for choice in choices
     )
-    if len({choice.name for choice in choices}) > 1:
+    if len({choice.line.model_id for choice in choices}) > 1:
         notes.add("model_id differs between lines: the first line's is read")
     if max(len(raw) for raw in kept) > 1:
         notes.add("Several choices of a question are repeats, each drawn with a seed of its own")
-    return Source(
+    return Published(
         path=document.path,
         sha256=document.sha256,
         format=convention.name,
@@ -207,12 +211,6 @@ def _is_plain(choices: Sequence[RawChoice], counting: _Counting) -> bool:
     )
 
 
-def _prefill_forwards(convention: Convention, method: str | None) -> int | None:
-    if convention.prompt_alone is not None:
-        return int(convention.prompt_alone)
-    return 1 if method in _PROMPT_ALONE else 0 if method in _PROMPT_IN_FIRST else None
-
-
 def _answer(
     choice: RawChoice,
     convention: Convention,
@@ -221,10 +219,9 @@ def _answer(
     prefill: int | None,
     notes: Notes,
 ) -> Answer:
-    seconds = sum(turn.seconds for turn in choice.turns)
-    started = max(0.0, choice.ended_unix - seconds) if choice.ended_unix else 0.0
+    started = max(0.0, choice.line.tstamp - sum(turn.seconds for turn in choice.turns))
     failed = next((at for at, turn in enumerate(choice.turns) if turn.text == _ERROR), None)
-    about = (choice.sample_id, choice.repeat, choice.category, started)
+    about = (choice.line.question_id, choice.repeat, choice.line.category or "", started)
     if failed is not None:
         return Answer(*about, (), f"the source's generation of turn {failed} raised an error")
     parts = _split(choice, counting, notes)
@@ -236,14 +233,14 @@ def _answer(
         if lengths is not None:
             steps, left = _steps(lengths, tokens, notes)
         else:
-            steps = (Step(1, 0) if plain else Step(None, None),) * rounds
-        total = reading.nanoseconds(raw.seconds)
+            steps = (PublishedRound(1, 0) if plain else PublishedRound(None, None),) * rounds
+        total = nanoseconds(raw.seconds)
         turns.append(
             Turn(
                 new_tokens=tokens,
                 total_ns=total,
                 text=raw.text,
-                steps=steps,
+                rounds=steps,
                 prefill_tokens=left,
                 prefill_forwards=prefill,
                 decode_ns=None if convention.prefill_timed else total,
@@ -252,7 +249,7 @@ def _answer(
     return Answer(*about, tuple(turns))
 
 
-def _split(choice: RawChoice, counting: _Counting, notes: Notes) -> list[tuple[int, ...] | None]:
+def _split(choice: RawChoice, counting: _Counting, notes: Notes) -> list[list[int] | None]:
     """Divide a choice's accept lengths among its turns."""
     lengths = choice.lengths
     if lengths is None:
@@ -271,18 +268,17 @@ def _split(choice: RawChoice, counting: _Counting, notes: Notes) -> list[tuple[i
             "question",
         )
         return [None] * len(choice.turns)
-    edges = [0]
-    for count in counts:
-        edges.append(edges[-1] + count)
-    return [lengths[low:high] for low, high in zip(edges, edges[1:], strict=False)]
+    return [
+        lengths[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)
+    ]
 
 
-def _steps(lengths: tuple[int, ...], tokens: int, notes: Notes) -> tuple[tuple[Step, ...], int]:
+def _steps(lengths: list[int], tokens: int, notes: Notes) -> tuple[tuple[PublishedRound, ...], int]:
     """Return the rounds of a turn and the tokens that belong to none of them."""
     left = tokens - sum(lengths)
-    steps = [Step(length, max(0, length - 1)) for length in lengths]
+    steps = [PublishedRound(length, max(0, length - 1)) for length in lengths]
     if left == 1 and steps:
-        steps[0] = Step(lengths[0], lengths[0])
+        steps[0] = PublishedRound(lengths[0], lengths[0])
         notes.add(
             "The accept lengths are one token short: the first token belongs to the prefill, and "
             "the first length counts draft tokens only",
@@ -313,12 +309,12 @@ def _unknown(
     out = []
     if max(choice.repeat for choice in choices) == 0:
         out.append("Every question was measured once: there is no noise floor")
-    if any(turn.steps and turn.steps[0].emitted is None for a in answers for turn in a.turns):
+    if any(turn.rounds and turn.rounds[0].emitted is None for a in answers for turn in a.turns):
         out.append("What each step accepted is not recorded, only the number of steps")
     if not plain:
         out.append("How many draft tokens a step proposed is not recorded")
         out.append("Time is not divided into draft, target and host")
-        out.extend(sentence for sentence in convention.unknown)
+        out.extend(convention.unknown)
     out.append(
         "The time of the prefill is not recorded"
         if not convention.prefill_timed
@@ -327,7 +323,7 @@ def _unknown(
     out.append("Prompts, token ids, memory and software versions are not recorded")
     out.append(
         "When a question began is not recorded, only when its line was written"
-        if any(choice.ended_unix for choice in choices)
+        if any(choice.line.tstamp for choice in choices)
         else "When it was measured is not recorded"
     )
     return out

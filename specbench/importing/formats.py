@@ -7,13 +7,13 @@ from pathlib import Path
 
 from specbench.errors import ResultsError, UsageError, did_you_mean
 from specbench.importing import answers, chat, serving
-from specbench.importing.reading import Document, read_document
-from specbench.importing.records import Source
+from specbench.importing.documents import Document, read_document
+from specbench.importing.records import Published
 
 AUTO = "auto"
 """The word for finding the format out."""
 
-_READERS: dict[str, Callable[[Document, str, bool], Source]] = {
+_READERS: dict[str, Callable[[Document, str, bool], Published]] = {
     **dict.fromkeys(answers.CONVENTIONS, answers.read),
     **serving.READERS,
     "openai_chat": chat.read,
@@ -24,7 +24,7 @@ FORMATS = tuple(_READERS)
 """Names of the formats."""
 
 
-def read_source(path: Path, format_name: str = AUTO, skip_bad: bool = False) -> Source:
+def read_source(path: Path, format_name: str = AUTO, skip_bad: bool = False) -> Published:
     """Read one file of published measurements.
 
     Args:

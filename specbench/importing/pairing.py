@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from specbench.errors import NotComparable, UsageError
-from specbench.importing.records import Answer, Source
+from specbench.importing.records import Answer, Published
 
 _TIMED_ALIKE = {"eagle": "answers", "medusa": "answers", "spec_bench": "answers"}
 """Formats whose times mean the same."""
 
 
-@dataclass(frozen=True)
-class Pairing:
-    """The files of one import by their parts.
-
-    Attributes:
-        baseline: The file of plain decoding, or None.
-        methods: The files of methods.
-    """
-
-    baseline: Source | None
-    methods: tuple[Source, ...]
-
-
-def paired(sources: Sequence[Source], baseline: Path | None = None) -> Pairing:
-    """Tell the baseline from the methods.
+def paired(
+    sources: Sequence[Published], baseline: Path | None = None
+) -> tuple[Published | None, list[Published]]:
+    """Return the file of plain decoding, or None, and the files of methods.
 
     Args:
         sources: The files, read.
@@ -38,7 +26,7 @@ def paired(sources: Sequence[Source], baseline: Path | None = None) -> Pairing:
             beside the baseline.
         NotComparable: If a file cannot be set beside the baseline.
     """
-    chosen: Source | None
+    chosen: Published | None
     if baseline is not None:
         chosen = next(s for s in sources if s.path.resolve() == baseline.resolve())
         if len(sources) == 1:
@@ -56,56 +44,42 @@ def paired(sources: Sequence[Source], baseline: Path | None = None) -> Pairing:
                 "Name the one to measure against with --baseline FILE.",
             )
         chosen = plain[0] if plain and len(sources) > 1 else None
-    methods = tuple(source for source in sources if source is not chosen)
+    methods = [source for source in sources if source is not chosen]
     if chosen is not None:
         for method in methods:
             _check(chosen, method)
-    return Pairing(chosen, methods)
+    return chosen, methods
 
 
-def _check(baseline: Source, method: Source) -> None:
+def _check(baseline: Published, method: Published) -> None:
     """Refuse a pair of files whose rows do not belong together."""
-    one, other = (_TIMED_ALIKE.get(s.format, s.format) for s in (baseline, method))
-    if one != other:
-        raise _clash(
-            baseline,
-            method,
-            f"their times mean different things ({baseline.format} and {method.format})",
-            "Give files that one project's scripts wrote, or correct --format.",
-        )
-    if baseline.label.sampling and method.label.sampling:
-        laws = [dict(source.label.sampling) for source in (baseline, method)]
-        if laws[0] != laws[1]:
-            raise _clash(
-                baseline,
-                method,
-                f"their names record different target laws: {laws[0]} and {laws[1]}",
-                "Give files of one law, or state it with --temperature T if a name is wrong.",
-            )
-    if baseline.load and method.load and baseline.load != method.load:
-        raise _clash(
-            baseline,
-            method,
-            f"their servers were loaded differently: {baseline.load} and {method.load}",
-            "Measure both under one load.",
-        )
-    first, second = _by_id(baseline), _by_id(method)
+    formats = (baseline.format, method.format)
+    laws = (dict(baseline.label.sampling), dict(method.label.sampling))
+    loads = (baseline.load, method.load)
+    first, second = (
+        {(answer.sample_id, answer.repeat): answer for answer in source.answers}
+        for source in (baseline, method)
+    )
     common = [key for key in first if key in second]
-    if not common:
-        raise _clash(baseline, method, "they have no question in common", "Give files of one task.")
-    for key in common:
-        difference = _difference(first[key], second[key])
-        if difference:
-            raise _clash(
-                baseline,
-                method,
-                f"they do not hold the same questions: {key[0]} has {difference}",
-                "Give files of one task.",
-            )
-
-
-def _by_id(source: Source) -> Mapping[tuple[str, int], Answer]:
-    return {(answer.sample_id, answer.repeat): answer for answer in source.answers}
+    differences = ((key[0], _difference(first[key], second[key])) for key in common)
+    different = next((f"{name} has {how}" for name, how in differences if how), "")
+    if len({_TIMED_ALIKE.get(name, name) for name in formats}) > 1:
+        why = f"their times mean different things ({' and '.join(formats)})"
+        fix = "Give files that one project's scripts wrote, or correct --format."
+    elif all(laws) and laws[0] != laws[1]:
+        why = f"their names record different target laws: {laws[0]} and {laws[1]}"
+        fix = "Give files of one law, or state it with --temperature T if a name is wrong."
+    elif all(loads) and loads[0] != loads[1]:
+        why = f"their servers were loaded differently: {' and '.join(loads)}"
+        fix = "Measure both under one load."
+    elif not common:
+        why, fix = "they have no question in common", "Give files of one task."
+    elif different:
+        why = f"they do not hold the same questions: {different}"
+        fix = "Give files of one task."
+    else:
+        return
+    raise NotComparable(f"'{method.path}' cannot be paired with '{baseline.path}'", why, fix)
 
 
 def _difference(one: Answer, other: Answer) -> str:
@@ -118,7 +92,3 @@ def _difference(one: Answer, other: Answer) -> str:
     if None not in prompts and prompts[0] != prompts[1]:
         return f"a prompt of {prompts[0]} tokens in one and of {prompts[1]} in the other"
     return ""
-
-
-def _clash(baseline: Source, method: Source, why: str, fix: str) -> NotComparable:
-    return NotComparable(f"'{method.path}' cannot be paired with '{baseline.path}'", why, fix)

@@ -15,7 +15,7 @@ PLAIN_METHOD = "ar"
 """Id of plain decoding."""
 
 
-class Step(NamedTuple):
+class PublishedRound(NamedTuple):
     """One verification round: what one forward of the target did to the text.
 
     Attributes:
@@ -37,7 +37,7 @@ class Turn:
         new_tokens: Generated tokens, as the source counts them.
         total_ns: Wall time that the source recorded, in nanoseconds, or None.
         text: The answer, or None.
-        steps: The verification rounds, or None where not even their number is recorded.
+        rounds: The verification rounds, or None where not even their number is recorded.
         prefill_tokens: Tokens that the source credits to no round.
         prefill_forwards: Target forwards before the first round: 1 where the prompt runs alone, 0
             where the first round runs over the prompt, None where it is not known.
@@ -49,7 +49,7 @@ class Turn:
     new_tokens: int
     total_ns: int | None
     text: str | None = None
-    steps: tuple[Step, ...] | None = None
+    rounds: tuple[PublishedRound, ...] | None = None
     prefill_tokens: int = 0
     prefill_forwards: int | None = None
     prefill_ns: int | None = None
@@ -96,7 +96,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Source:
+class Published:
     """One file, read.
 
     Attributes:

@@ -13,7 +13,7 @@ import specbench
 from specbench.errors import UsageError
 from specbench.importing.formats import AUTO, read_source
 from specbench.importing.pairing import paired
-from specbench.importing.records import PLAIN_METHOD, Source
+from specbench.importing.records import PLAIN_METHOD, Published
 from specbench.importing.rows import rows_of
 from specbench.schema.result import BASELINE, METHOD, FileMetadata, MethodInfo
 from specbench.store import check_writable, job_id, next_free_path, result_stem, write_parquet
@@ -66,8 +66,8 @@ class Imported:
     stem: str
     rows: Sequence[Mapping[str, Any]]
     metadata: FileMetadata
-    source: Source
-    baseline: Source | None
+    source: Published
+    baseline: Published | None
     same_answers: tuple[int, int]
     path: Path | None = None
 
@@ -100,7 +100,7 @@ def plan(
     """
     paths = {path.resolve(): path for path in (*files, *((baseline,) if baseline else ()))}
     sources = [read_source(path, format_name, skip_bad) for path in paths.values()]
-    digests: dict[str, Source] = {}
+    digests: dict[str, Published] = {}
     for source in sources:
         same = digests.setdefault(source.sha256, source)
         if same is not source:
@@ -112,22 +112,18 @@ def plan(
     if stated.temperature is not None:
         law = {"temperature": float(stated.temperature)}
         sources = [replace(s, label=replace(s.label, sampling=law)) for s in sources]
-    pairing = paired(sources, baseline)
-    if stated.method is not None and len(pairing.methods) > 1:
+    plain, methods = paired(sources, baseline)
+    if stated.method is not None and len(methods) > 1:
         raise UsageError(
             "--method names one method",
-            f"there are {len(pairing.methods)} method files",
+            f"there are {len(methods)} method files",
             "Import them one by one, each with the baseline.",
         )
-    return [_planned(source, pairing.baseline, stated, command) for source in pairing.methods]
+    return [_planned(source, plain, stated, command) for source in methods]
 
 
 def write(planned: Sequence[Imported], results_dir: Path) -> list[Imported]:
     """Write planned result files under names that are free.
-
-    Args:
-        planned: What `plan` returned.
-        results_dir: Their folder; it is made where it does not exist.
 
     Raises:
         ResultsError: If the folder cannot be written.
@@ -142,19 +138,19 @@ def write(planned: Sequence[Imported], results_dir: Path) -> list[Imported]:
 
 
 def _planned(
-    source: Source, baseline: Source | None, stated: Stated, command: Sequence[str]
+    source: Published, baseline: Published | None, stated: Stated, command: Sequence[str]
 ) -> Imported:
     both = (baseline, source) if baseline else (source,)
-    unknown = _joined_sentences(baseline, source, lambda each: each.unknown)
-    odd = _joined_sentences(baseline, source, lambda each: each.odd) + _of_pair(baseline, source)
+    unknown = _joined(baseline and baseline.unknown, source.unknown)
+    odd = _joined(baseline and baseline.odd, source.odd) + _of_pair(baseline, source)
     method = stated.method or (PLAIN_METHOD if source.plain else source.label.method)
     if method is None:
         method = _stem(source.path)
         unknown.append("The method is not recorded: the file's name stands for it.")
     if baseline is None and not source.plain:
         unknown.append("There is no baseline: no speedup can be formed.")
-    model = stated.model or _agreed("model", [each.label.model for each in both], both)
-    dtype = stated.dtype or _agreed("dtype", [each.label.dtype for each in both], both)
+    model = stated.model or _agreed("model", both)
+    dtype = stated.dtype or _agreed("dtype", both)
     task = stated.task or _task(source)
     device = stated.device or UNKNOWN
     law, law_hash, temperature = _law(both)
@@ -169,24 +165,24 @@ def _planned(
         unknown.append("Of the target law only what is named is recorded.")
     if baseline is not None:
         unknown.append("Whether the arms' tokens are the same is not recorded, only their texts.")
-    info = _method(method, source)
+    info = _plain(source)
+    if method != PLAIN_METHOD:
+        info = MethodInfo(method, f"{method}, imported from {_name(source.path)}", UNKNOWN)
     rows = [
         *(rows_of(baseline, BASELINE, PLAIN_METHOD, model, task) if baseline else ()),
         *rows_of(source, METHOD, method, model, task),
     ]
-    files = [{"name": _name(each.path), "sha256": each.sha256} for each in both]
     digests = [each.sha256 for each in both]
     job = job_id(
         {"import": digests, "method": method, "model": model, "task": task, "law": law_hash}
     )
     about: dict[str, Any] = {
         "format": source.format,
-        "files": files,
+        "files": [{"name": _name(each.path), "sha256": each.sha256} for each in both],
         "unknown": list(dict.fromkeys(unknown)),
         "odd": odd,
+        **({"totals": dict(source.totals)} if source.totals else {}),
     }
-    if source.totals:
-        about["totals"] = dict(source.totals)
     metadata = FileMetadata(
         job_id=job,
         method=info,
@@ -207,7 +203,9 @@ def _planned(
             **({"load": source.load} if source.load else {}),
         },
         config={
-            "method": {"name": method, "parameters": {"source": _identity(source)}},
+            # What keeps two files of one method apart: they share a baseline's measurements, and
+            # pooled, its copies would pass for a repeat without any noise.
+            "method": {"name": method, "parameters": {"source": source.sha256[:6]}},
             "model": {"name": model, "modality": "text"},
         },
         provenance={"specbench": specbench.__version__, "command": list(command)},
@@ -217,33 +215,25 @@ def _planned(
     return Imported(stem, rows, metadata, source, baseline, _same_answers(baseline, source))
 
 
-def _method(name: str, source: Source) -> MethodInfo:
-    if name == PLAIN_METHOD:
-        return _plain(source)
-    return MethodInfo(name, f"{name}, imported from {_name(source.path)}", UNKNOWN)
-
-
-def _plain(source: Source) -> MethodInfo:
+def _plain(source: Published) -> MethodInfo:
     return MethodInfo(PLAIN_METHOD, f"Plain decoding, imported from {_name(source.path)}", "exact")
 
 
-def _joined_sentences(baseline: Source | None, source: Source, read: Any) -> list[str]:
+def _joined(theirs: Sequence[str] | None, own: Sequence[str]) -> list[str]:
     """Return the sentences of both files; those of one alone say whose they are."""
-    own = list(read(source))
-    if baseline is None:
-        return own
-    theirs = list(read(baseline))
+    if theirs is None:
+        return list(own)
     out = [text if text in theirs else f"Method: {text}" for text in own]
     return out + [f"Baseline: {text}" for text in theirs if text not in own]
 
 
-def _of_pair(baseline: Source | None, source: Source) -> list[str]:
+def _of_pair(baseline: Published | None, source: Published) -> list[str]:
     """Return what is odd about two files together."""
     if baseline is None:
         return []
     out = ["The arms were measured one after the other: drift is part of the speedup."]
     credits = [
-        {bool(turn.prefill_tokens) for turn in turns if turn.steps is not None}
+        {bool(turn.prefill_tokens) for turn in turns if turn.rounds is not None}
         for turns in (
             [turn for answer in each.answers for turn in answer.turns]
             for each in (baseline, source)
@@ -259,13 +249,13 @@ def _of_pair(baseline: Source | None, source: Source) -> list[str]:
     return out
 
 
-def _agreed(name: str, values: Sequence[str | None], sources: Sequence[Source]) -> str:
-    """Return what the files say with one voice, or "unknown".
+def _agreed(name: str, sources: Sequence[Published]) -> str:
+    """Return what the files' labels say with one voice, or "unknown".
 
     Raises:
         UsageError: If they contradict each other.
     """
-    said = {value: source for value, source in zip(values, sources, strict=True) if value}
+    said = {value: each for each in sources if (value := getattr(each.label, name))}
     if len(said) > 1:
         raise UsageError(
             f"The files name different {name}s",
@@ -275,14 +265,14 @@ def _agreed(name: str, values: Sequence[str | None], sources: Sequence[Source]) 
     return next(iter(said), UNKNOWN)
 
 
-def _task(source: Source) -> str:
+def _task(source: Published) -> str:
     ids = {answer.sample_id for answer in source.answers}
     if ids == MT_BENCH:
         return "mt_bench"
     return "spec_bench" if ids == SPEC_BENCH else UNKNOWN
 
 
-def _law(sources: Sequence[Source]) -> tuple[str, str, float | None]:
+def _law(sources: Sequence[Published]) -> tuple[str, str, float | None]:
     """Return description, hash and temperature of the law; an unknown one equals no other."""
     laws = [source.label.sampling for source in sources]
     if not all(laws):
@@ -293,19 +283,10 @@ def _law(sources: Sequence[Source]) -> tuple[str, str, float | None]:
     return text, f"imported-{digest.hexdigest()[:12]}", laws[0].get("temperature")
 
 
-def _digest(task: str, sources: Sequence[Source]) -> str:
+def _digest(task: str, sources: Sequence[Published]) -> str:
     """Return the digest of the questions' ids: the texts of the prompts are not in the files."""
     ids = sorted({answer.sample_id for source in sources for answer in source.answers})
     return hashlib.sha256(json.dumps(["imported", task, ids]).encode()).hexdigest()
-
-
-def _identity(source: Source) -> str:
-    """Return what keeps two files of one method apart: they share a baseline's measurements.
-
-    As runs of one method they would be pooled, and the copies of the baseline would pass for a
-    repeat without any noise.
-    """
-    return source.sha256[:6]
 
 
 def _name(path: Path) -> str:
@@ -320,7 +301,7 @@ def _stem(path: Path) -> str:
     return name
 
 
-def _same_answers(baseline: Source | None, source: Source) -> tuple[int, int]:
+def _same_answers(baseline: Published | None, source: Published) -> tuple[int, int]:
     if baseline is None:
         return 0, 0
     texts = {(a.sample_id, a.repeat): [t.text for t in a.turns] for a in baseline.answers}

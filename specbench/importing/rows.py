@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from specbench.errors import ResultsError
-from specbench.importing.records import Answer, Source, Turn
+from specbench.importing.records import Answer, Published, Turn
 from specbench.schema.result import BASELINE
 
 MOST_ROUNDS = 2_000_000
@@ -15,24 +15,19 @@ MOST_ROUNDS = 2_000_000
 _INT32 = 2**31 - 1
 
 
-def rows_of(source: Source, arm: str, method: str, model: str, task: str) -> list[dict[str, Any]]:
+def rows_of(
+    source: Published, arm: str, method: str, model: str, task: str
+) -> list[dict[str, Any]]:
     """Return a row for each answer of a source.
 
     Every turn's rounds begin with its prefill, as everywhere in specbench. Its `emitted` is what
     the source credits to no round of its own, so that mean acceptance length is the number that
     the source's authors would print.
 
-    Args:
-        source: The file, read.
-        arm: The arm that its answers belong to.
-        method: Id of its method.
-        model: Id of its model.
-        task: Id of its task.
-
     Raises:
         ResultsError: If the file claims more rounds or tokens than a result file can hold.
     """
-    rounds = sum(len(turn.steps or ()) for answer in source.answers for turn in answer.turns)
+    rounds = sum(len(turn.rounds or ()) for answer in source.answers for turn in answer.turns)
     if rounds > MOST_ROUNDS:
         raise ResultsError(
             f"'{source.path}' cannot be imported",
@@ -68,8 +63,7 @@ def rows_of(source: Source, arm: str, method: str, model: str, task: str) -> lis
 
 def _measured(answer: Answer, plain: bool) -> dict[str, Any]:
     turns = answer.turns
-    forwards = [_forwards(turn) for turn in turns]
-    recorded = all(turn.steps is not None for turn in turns)
+    recorded = all(turn.rounds is not None for turn in turns)
     return {
         "prompt_tokens": _sum(turns, lambda turn: turn.prompt_tokens),
         "new_tokens": sum(turn.new_tokens for turn in turns),
@@ -78,7 +72,7 @@ def _measured(answer: Answer, plain: bool) -> dict[str, Any]:
         "ttft_ns": turns[0].prefill_ns,
         "prefill_ns": _sum(turns, lambda turn: turn.prefill_ns),
         "decode_ns": _sum(turns, lambda turn: turn.decode_ns),
-        "target_forwards": None if None in forwards else sum(number or 0 for number in forwards),
+        "target_forwards": _sum(turns, _forwards),
         "draft_forwards": 0 if plain else None,
         "draft_tokens": 0 if plain else None,
         "rounds": [
@@ -90,9 +84,9 @@ def _measured(answer: Answer, plain: bool) -> dict[str, Any]:
 
 
 def _forwards(turn: Turn) -> int | None:
-    if turn.steps is None or turn.prefill_forwards is None:
+    if turn.rounds is None or turn.prefill_forwards is None:
         return None
-    return turn.prefill_forwards + len(turn.steps)
+    return turn.prefill_forwards + len(turn.rounds)
 
 
 def _rounds(place: int, turn: Turn, plain: bool) -> Iterable[dict[str, Any]]:
@@ -107,12 +101,12 @@ def _rounds(place: int, turn: Turn, plain: bool) -> Iterable[dict[str, Any]]:
         "draft_forwards": nothing,
         "draft_tokens": nothing,
     }
-    for step in turn.steps or ():
+    for round_ in turn.rounds or ():
         yield {
             "turn": place,
-            "proposed": nothing if step.proposed is None else step.proposed,
-            "accepted": step.accepted,
-            "emitted": step.emitted,
+            "proposed": nothing if round_.proposed is None else round_.proposed,
+            "accepted": round_.accepted,
+            "emitted": round_.emitted,
             "nodes": nothing,
             "target_forwards": 1,
             "draft_forwards": nothing,

@@ -8,14 +8,31 @@ and are refused. What a server accepted is recorded for the whole run at most.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field
 
 from specbench.errors import ResultsError
-from specbench.importing import reading, speculation
-from specbench.importing.reading import BadRecord, Document, Record
-from specbench.importing.records import Answer, Label, Notes, Source, Turn
+from specbench.importing.documents import Document, Record, read_each
+from specbench.importing.fields import (
+    BadRecord,
+    Count,
+    Fields,
+    Id,
+    Milliseconds,
+    Number,
+    Seconds,
+    Some,
+    Text,
+    nanoseconds,
+    one,
+    shown,
+)
+from specbench.importing.records import Answer, Label, Notes, Published, Turn
+from specbench.importing.speculation import with_rounds
 
 MOST_REQUESTS = 1_000_000
 """Requests of one run beyond which a file is not believed."""
@@ -74,27 +91,20 @@ def why_not(record: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def read_runs(document: Document, format_name: str, skip_bad: bool = False) -> Source:
+def read_runs(document: Document, format_name: str, skip_bad: bool = False) -> Published:
     """Read vLLM's or SGLang's runs: a repeat for each object in the file.
-
-    Args:
-        document: Its decoded objects.
-        format_name: "vllm_bench" or "sglang_bench".
-        skip_bad: Whether runs that cannot be read are left out.
 
     Raises:
         ResultsError: If a run cannot be read.
     """
     notes = Notes()
-    runs, skipped = reading.read_each(document, lambda record: _run(record, notes), skip_bad)
-    if skipped:
-        notes.add(reading.left_out(skipped))
+    runs = read_each(document, lambda record: _run(record, notes), skip_bad, notes)
     models = list(dict.fromkeys(run.model for run in runs))
     if len(models) > 1:
         raise ResultsError(
             f"'{document.path}' holds runs of several models",
             f"the runs of one file are repeats of one another, and these asked "
-            f"{', '.join(map(reading.shown, models[:4]))}",
+            f"{', '.join(map(shown, models[:4]))}",
             "Give a file for each model.",
         )
     answers = tuple(
@@ -106,7 +116,7 @@ def read_runs(document: Document, format_name: str, skip_bad: bool = False) -> S
     if any(_concurrent(record.values) for record in document.records):
         notes.add(_SHARED)
     single = () if len(runs) > 1 else ("There is one run: no noise floor.",)
-    return Source(
+    return Published(
         path=document.path,
         sha256=document.sha256,
         format=format_name,
@@ -120,27 +130,18 @@ def read_runs(document: Document, format_name: str, skip_bad: bool = False) -> S
     )
 
 
-def read_aiperf(document: Document, format_name: str, skip_bad: bool = False) -> Source:
+def read_aiperf(document: Document, format_name: str, skip_bad: bool = False) -> Published:
     """Read AIPerf's records of single requests; the requests of a session are its turns.
-
-    Args:
-        document: Its decoded lines.
-        format_name: "aiperf".
-        skip_bad: Whether lines that cannot be read are left out.
 
     Raises:
         ResultsError: If a line cannot be read.
     """
     notes = Notes()
-    requests, skipped = reading.read_each(
-        document, lambda record: _request(record, notes), skip_bad
-    )
-    if skipped:
-        notes.add(reading.left_out(skipped))
+    requests = read_each(document, lambda record: _request(record, notes), skip_bad, notes)
     sessions: dict[str, list[tuple[int, str, Answer]]] = {}
     for turn, conversation, session, answer in requests:
         sessions.setdefault(session, []).append((turn, conversation, answer))
-    repeats: dict[str, int] = {}
+    repeats: Counter[str] = Counter()
     answers = []
     for session, members in sessions.items():
         members.sort(key=lambda member: member[0])
@@ -148,19 +149,20 @@ def read_aiperf(document: Document, format_name: str, skip_bad: bool = False) ->
         if turns != list(range(len(turns))):
             raise ResultsError(
                 f"'{document.path}' holds a broken session",
-                f"session {session} has the turns {reading.shown(turns)}",
+                f"session {session} has the turns {shown(turns)}",
                 "Export the whole run; every session needs each of its turns once.",
             )
         conversation = members[0][1]
-        repeat = repeats.get(conversation, 0)
-        repeats[conversation] = repeat + 1
         parts = [answer for _, _, answer in members]
         error = next((answer.error for answer in parts if answer.error), None)
         joined = () if error else tuple(turn for answer in parts for turn in answer.turns)
+        repeat = repeats[conversation]
         answers.append(replace(parts[0], repeat=repeat, turns=joined, error=error))
+        repeats[conversation] += 1
     single = () if max(repeats.values()) > 1 else ("Every question was measured once.",)
     notes.add(_SHARED)
-    return Source(
+    stepped = all(turn.rounds is not None for answer in answers for turn in answer.turns)
+    return Published(
         path=document.path,
         sha256=document.sha256,
         format=format_name,
@@ -170,15 +172,10 @@ def read_aiperf(document: Document, format_name: str, skip_bad: bool = False) ->
         odd=notes.sentences(),
         unknown=(
             *single,
-            *(_UNKNOWN[1:] if _stepped(answers) else _UNKNOWN),
+            *_UNKNOWN[1 if stepped else 0 :],
             "What was generated is not recorded.",
         ),
     )
-
-
-def _stepped(answers: Sequence[Answer]) -> bool:
-    """Say whether every turn has its rounds."""
-    return all(turn.steps is not None for answer in answers for turn in answer.turns)
 
 
 class _Run(NamedTuple):
@@ -189,118 +186,125 @@ class _Run(NamedTuple):
     values: Mapping[str, Any]
 
 
+class _Columns(Fields):
+    """The arrays of a run: an entry for each request, read where the request succeeded."""
+
+    input_lens: list[Any] = Field(min_length=1, max_length=MOST_REQUESTS)
+    output_lens: list[Any]
+    ttfts: list[Any]
+    itls: list[Any]
+    errors: list[Any] | None = None
+    generated_texts: list[Any] | None = None
+
+
+class _Timed(Fields):
+    """One request of a run."""
+
+    input_lens: Count
+    output_lens: Some
+    ttfts: Seconds
+    itls: list[Seconds]
+    generated_texts: Text | None
+
+
 def _run(record: Record, notes: Notes) -> _Run:
     values = record.values
-    inputs = reading.listed(values, "input_lens")
-    count = len(inputs)
-    if not 1 <= count <= MOST_REQUESTS:
-        raise BadRecord(f"'input_lens' has {count} entries")
-    outputs = reading.listed(values, "output_lens", count)
-    ttfts = reading.listed(values, "ttfts", count)
-    gaps = reading.listed(values, "itls", count)
-    errors = reading.listed(values, "errors", count) if "errors" in values else [""] * count
-    texts = (
-        reading.listed(values, "generated_texts", count)
-        if "generated_texts" in values
-        else [None] * count
-    )
-    model = values.get("model_id")
+    columns = {name: column for name, column in _Columns.of(values) if column is not None}
+    count = len(columns["input_lens"])
+    for name, column in columns.items():
+        if len(column) != count:
+            raise BadRecord(f"'{name}' has {len(column)} entries where {count} are needed")
+    columns = {"errors": [""] * count, "generated_texts": [None] * count, **columns}
     answers = tuple(
-        _of_run(at, inputs[at], outputs[at], ttfts[at], gaps[at], errors[at], texts[at], notes)
+        _of_run(at, {name: column[at] for name, column in columns.items()}, notes)
         for at in range(count)
     )
-    name = reading.as_text(model, "'model_id'") if isinstance(model, str) else ""
-    return _Run(answers, name, values)
+    named = isinstance(values.get("model_id"), str)
+    return _Run(answers, one(Text, values["model_id"], "model_id") if named else "", values)
 
 
-def _of_run(
-    at: int, prompt: Any, output: Any, ttft: Any, gaps: Any, error: Any, text: Any, notes: Notes
-) -> Answer:
+def _of_run(at: int, values: Mapping[str, Any], notes: Notes) -> Answer:
     about = (f"{at:06d}", 0, "", 0.0)
-    if error:
-        return Answer(
-            *about, (), reading.as_text(error, f"errors[{at}]").strip()[-_LONGEST_REASON:]
-        )
-    tokens = reading.whole(output, f"output_lens[{at}]", 0, reading.MOST_TOKENS)
-    if tokens == 0:
+    if values["errors"]:
+        return Answer(*about, (), one(Text, values["errors"], "errors").strip()[-_LONGEST_REASON:])
+    if values["output_lens"] == 0:
         return Answer(*about, (), "the server generated no token")
-    if not isinstance(gaps, list):
-        raise BadRecord(f"itls[{at}] is no list but {reading.shown(gaps)}")
-    most = reading.LONGEST_SECONDS
-    first = reading.checked(ttft, f"ttfts[{at}]", 0, most)
-    after = sum(reading.checked(gap, f"itls[{at}]", 0, most) for gap in gaps)
+    try:
+        request = _Timed.of(values)
+    except BadRecord as error:
+        raise BadRecord(f"request {at}: {error}") from error
+    first, after = request.ttfts, sum(request.itls)
     if first + after <= 0:
         raise BadRecord(f"request {at} took no time")
-    prefill = reading.nanoseconds(first)
     if first == 0:
         notes.add("A time to first token of 0 is read as not recorded", "request")
     turn = Turn(
-        new_tokens=tokens,
-        total_ns=reading.nanoseconds(first + after),
-        text=None if text is None else reading.as_text(text, f"generated_texts[{at}]"),
-        prefill_ns=prefill if first else None,
-        decode_ns=reading.nanoseconds(after) if first else None,
-        prompt_tokens=reading.whole(prompt, f"input_lens[{at}]", 0, reading.MOST_TOKENS),
+        new_tokens=request.output_lens,
+        total_ns=nanoseconds(first + after),
+        text=request.generated_texts,
+        prefill_ns=nanoseconds(first) if first else None,
+        decode_ns=nanoseconds(after) if first else None,
+        prompt_tokens=request.input_lens,
     )
     return Answer(*about, (turn,))
 
 
+class _Time(Fields):
+    unit: Literal["ms"]
+    value: Milliseconds
+
+
+class _Length(Fields):
+    unit: Literal["tokens"]
+    value: Some
+
+
+class _Metrics(Fields):
+    request_latency: _Time
+    output_sequence_length: _Length
+    time_to_first_token: _Time | None = None
+
+
+class _Metadata(Fields):
+    """Whose request it was."""
+
+    conversation_id: Id | None = None
+    session_num: Id | None = None
+    x_correlation_id: Any = None
+    turn_index: Annotated[Count, Field(le=100_000)] = 0
+    request_start_ns: Number = 0.0
+
+
 def _request(record: Record, notes: Notes) -> tuple[int, str, str, Answer]:
     """Return turn, conversation, session and measurement of one AIPerf record."""
-    about = record.values.get("metadata")
-    metrics = record.values.get("metrics")
-    if not isinstance(about, dict) or not isinstance(metrics, dict):
+    values = record.values
+    if not isinstance(values.get("metadata"), dict) or not isinstance(values.get("metrics"), dict):
         raise BadRecord("it lacks 'metadata' or 'metrics'")
-    conversation = reading.identifier(
-        about, "conversation_id" if about.get("conversation_id") is not None else "session_num"
-    )
-    correlation = about.get("x_correlation_id")
-    session = conversation if correlation is None else str(correlation)
-    turn = reading.whole(about.get("turn_index", 0), "'turn_index'", 0, 100_000)
-    started = reading.checked(about.get("request_start_ns", 0), "'request_start_ns'", 0, 1e20)
-    identity = (conversation, 0, "", started / 1e9)
-    if record.values.get("error"):
-        error = record.values["error"]
+    about = _Metadata.of(values["metadata"])
+    conversation = about.conversation_id or about.session_num
+    if conversation is None:
+        raise BadRecord("'session_num' is missing")
+    session = conversation if about.x_correlation_id is None else str(about.x_correlation_id)
+    place = (about.turn_index, conversation, session)
+    identity = (conversation, 0, "", about.request_start_ns / 1e9)
+    if error := values.get("error"):
         message = error.get("message") if isinstance(error, dict) else error
-        reason = reading.as_text(str(message), "'error'")[:_LONGEST_REASON]
-        return turn, conversation, session, Answer(*identity, (), reason)
-    total = _metric(metrics, "request_latency", reading.LONGEST_SECONDS * 1e3)
-    tokens = reading.whole(
-        _metric(metrics, "output_sequence_length", reading.MOST_TOKENS),
-        "'output_sequence_length'",
-        1,
-        reading.MOST_TOKENS,
-    )
+        reason = one(Text, str(message), "error")[:_LONGEST_REASON]
+        return *place, Answer(*identity, (), reason)
+    metrics = _Metrics.of(values["metrics"])
+    total, first = metrics.request_latency.value, metrics.time_to_first_token
     if total <= 0:
         raise BadRecord(f"'request_latency' is {total:g}")
-    first = (
-        _metric(metrics, "time_to_first_token", reading.LONGEST_SECONDS * 1e3)
-        if "time_to_first_token" in metrics
-        else None
-    )
-    if first is not None and first > total:
+    if first is not None and first.value > total:
         raise BadRecord("'time_to_first_token' is longer than 'request_latency'")
-    rounds = speculation.of_vllm(record.values.get("spec_decode_acceptance"), tokens, notes)
     measured = Turn(
-        new_tokens=tokens,
+        new_tokens=metrics.output_sequence_length.value,
         total_ns=round(total * 1e6),
-        steps=rounds.steps if rounds else None,
-        prefill_tokens=rounds.prefill_tokens if rounds else 0,
-        prefill_forwards=1 if rounds else None,
-        prefill_ns=None if first is None else round(first * 1e6),
-        decode_ns=None if first is None else round((total - first) * 1e6),
+        prefill_ns=None if first is None else round(first.value * 1e6),
+        decode_ns=None if first is None else round((total - first.value) * 1e6),
     )
-    return turn, conversation, session, Answer(*identity, (measured,))
-
-
-def _metric(metrics: Mapping[str, Any], name: str, most: float) -> float:
-    found = metrics.get(name)
-    if not isinstance(found, dict):
-        raise BadRecord(f"the metric '{name}' is missing")
-    unit = found.get("unit")
-    if unit not in ("ms", "tokens"):
-        raise BadRecord(f"the unit of '{name}' is {reading.shown(unit)}")
-    return reading.checked(found.get("value"), f"'{name}'", 0, most)
+    turn = with_rounds(measured, values.get("spec_decode_acceptance"), notes)
+    return *place, Answer(*identity, (turn,))
 
 
 def _concurrent(values: Mapping[str, Any]) -> bool:
@@ -332,7 +336,7 @@ def _plain(value: Any) -> bool:
     )
 
 
-READERS: dict[str, Callable[[Document, str, bool], Source]] = {
+READERS: dict[str, Callable[[Document, str, bool], Published]] = {
     "vllm_bench": read_runs,
     "sglang_bench": read_runs,
     "aiperf": read_aiperf,

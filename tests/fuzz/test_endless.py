@@ -11,7 +11,7 @@ from specbench import bounded, calibration
 from specbench.datastore import documents
 from specbench.decoding.constraints.grammar import LARGEST_GRAMMAR, read_grammar
 from specbench.errors import ConfigError, SpecbenchError
-from specbench.importing import reading
+from specbench.importing import documents as published
 from specbench.metrics.references import StatisticsFile, read_picture
 from specbench.models import checkpoint_files, vqgan_files
 from specbench.predict import resolve
@@ -23,7 +23,7 @@ READERS = {
     "checkpoint": checkpoint_files.read_json,
     "documents": lambda path: list(documents.read_documents(path, "text")),
     "grammar": lambda path: read_grammar(f"lark:{path}"),
-    "import": lambda path: reading._bytes(path),
+    "import": lambda path: published._bytes(path),
     "picture": read_picture,
     "result": read_parquet,
     "schema": lambda path: read_grammar(f"json_schema:{path}"),

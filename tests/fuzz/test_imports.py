@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from specbench.errors import SpecbenchError
 from specbench.importing import AUTO, FORMATS, plan, write
-from specbench.importing.reading import LARGEST_FILE
+from specbench.importing.documents import LARGEST_FILE
 from specbench.predict import profiles_of
 from specbench.schema.result import RESULT_SCHEMA
 from specbench.store import read_parquet
@@ -200,10 +200,10 @@ def test_a_name_is_no_way_out_of_the_results_folder(tmp_path):
 
 
 def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(tmp_path, monkeypatch):
-    from specbench.importing import reading
+    from specbench.importing import documents
 
-    assert LARGEST_FILE == reading.LARGEST_FILE
-    monkeypatch.setattr(reading, "LARGEST_FILE", 1 << 20)
+    assert LARGEST_FILE == documents.LARGEST_FILE
+    monkeypatch.setattr(documents, "LARGEST_FILE", 1 << 20)
     path = tmp_path / "published.jsonl.gz"
     path.write_bytes(gzip.compress(bytes(32 << 20)))
     with pytest.raises(SpecbenchError, match="too large"):

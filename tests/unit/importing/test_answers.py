@@ -9,7 +9,7 @@ import pytest
 
 from specbench.errors import ResultsError
 from specbench.importing import read_source
-from specbench.importing.records import Source, Step, Turn
+from specbench.importing.records import Published, PublishedRound, Turn
 from tests.unit.importing.factory import (
     answer,
     choice,
@@ -20,11 +20,11 @@ from tests.unit.importing.factory import (
 )
 
 
-def read(tmp_path: Path, *lines: Any, **options: Any) -> Source:
+def read(tmp_path: Path, *lines: Any, **options: Any) -> Published:
     return read_source(write(tmp_path / "answers.jsonl", *lines), **options)
 
 
-def turns(source: Source, question: int = 0) -> tuple[Turn, ...]:
+def turns(source: Published, question: int = 0) -> tuple[Turn, ...]:
     return source.answers[question].turns
 
 
@@ -37,28 +37,28 @@ def test_the_first_length_of_rest_counts_draft_tokens_only(tmp_path: Path) -> No
     first, second = turns(source)
     assert source.format == "rest"
     assert first.prefill_tokens == second.prefill_tokens == 1
-    assert first.steps == (Step(0, 0), Step(3, 2), Step(2, 1))
-    assert second.steps == (Step(2, 2), Step(2, 1))
+    assert first.rounds == (PublishedRound(0, 0), PublishedRound(3, 2), PublishedRound(2, 1))
+    assert second.rounds == (PublishedRound(2, 2), PublishedRound(2, 1))
     assert says(source.odd, "one token short")
     assert says(source.odd, "accept length of 0 is a step that accepted no draft token (1 turn)")
 
 
 def test_every_token_of_a_turn_is_credited_once(tmp_path: Path) -> None:
     for turn in turns(read(tmp_path, rest_method())):
-        emitted = turn.prefill_tokens + sum(step.emitted or 0 for step in turn.steps or ())
+        emitted = turn.prefill_tokens + sum(step.emitted or 0 for step in turn.rounds or ())
         assert emitted == turn.new_tokens
 
 
 def test_a_last_index_is_one_fewer_than_the_steps(tmp_path: Path) -> None:
     source = read(tmp_path, answer(1, choice([10], [1.0], [3])))
-    assert len(turns(source)[0].steps or ()) == 4
+    assert len(turns(source)[0].rounds or ()) == 4
     assert says(source.odd, "idxs is the last index")
 
 
 def test_steps_of_which_only_the_number_is_known_stay_unknown(tmp_path: Path) -> None:
     source = read(tmp_path, answer(1, choice([10], [1.0], [3]), model_id="medusa-vicuna-7b-v1.3"))
     assert source.format == "medusa"
-    assert turns(source)[0].steps == (Step(None, None),) * 4
+    assert turns(source)[0].rounds == (PublishedRound(None, None),) * 4
     assert says(source.unknown, "only the number of steps")
 
 
@@ -97,7 +97,7 @@ def test_steps_of_two_and_of_none_are_no_plain_decoding(tmp_path: Path) -> None:
 def test_a_baseline_of_transformers_writes_the_number_itself(tmp_path: Path) -> None:
     source = read(tmp_path, answer(1, choice([7], [1.0], [7])), answer(2, choice([3], [1.0], [3])))
     assert source.plain
-    assert len(turns(source)[0].steps or ()) == 7
+    assert len(turns(source)[0].rounds or ()) == 7
     assert says(source.odd, "it is a number of steps here")
 
 
@@ -131,7 +131,7 @@ def test_spec_bench_counts_every_token_among_its_steps(tmp_path: Path) -> None:
     assert source.format == "spec_bench"
     first, second = turns(source)
     assert (first.prefill_tokens, second.prefill_tokens) == (0, 0)
-    assert first.steps == (Step(3, 2), Step(2, 1), Step(1, 0))
+    assert first.rounds == (PublishedRound(3, 2), PublishedRound(2, 1), PublishedRound(1, 0))
     assert says(source.odd, "tokenising its text again")
 
 
@@ -147,22 +147,22 @@ def test_spec_bench_methods_differ_in_where_the_prompt_runs(
 
 def test_a_step_count_that_is_one_short_gives_way_to_the_lengths(tmp_path: Path) -> None:
     source = read(tmp_path, spec_bench(81, [6, 3], [3, 2, 1, 1, 2], [2, 1], "recycling"))
-    assert [len(turn.steps or ()) for turn in turns(source)] == [3, 2]
+    assert [len(turn.rounds or ()) for turn in turns(source)] == [3, 2]
     assert says(source.odd, "one short: the accept lengths are counted (1 question)")
 
 
 def test_lengths_that_fit_no_turn_are_not_guessed_at(tmp_path: Path) -> None:
     source = read(tmp_path, spec_bench(81, [6, 3], [3, 2, 1, 1], [3, 2]))
-    assert [turn.steps for turn in turns(source)] == [
-        (Step(None, None),) * 3,
-        (Step(None, None),) * 2,
+    assert [turn.rounds for turn in turns(source)] == [
+        (PublishedRound(None, None),) * 3,
+        (PublishedRound(None, None),) * 2,
     ]
     assert says(source.odd, "cannot be divided")
 
 
 def test_lengths_beyond_the_new_tokens_are_cut_at_the_end(tmp_path: Path) -> None:
     source = read(tmp_path, spec_bench(81, [4], [3, 4], [2]))
-    assert turns(source)[0].steps == (Step(3, 2), Step(1, 3))
+    assert turns(source)[0].rounds == (PublishedRound(3, 2), PublishedRound(1, 3))
     assert says(source.odd, "the last steps are cut")
 
 
@@ -198,16 +198,16 @@ def test_a_start_is_the_time_of_writing_less_the_wall_times(tmp_path: Path) -> N
         ({"wall_time": [-1.0, 1.0]}, "wall_time[0]"),
         ({"wall_time": [float("nan"), 1.0]}, "wall_time[0]"),
         ({"wall_time": [float("inf"), 1.0]}, "wall_time[0]"),
-        ({"wall_time": [1.0]}, "has 1 entries where 2 are needed"),
-        ({"wall_time": "1.0"}, "no list"),
+        ({"wall_time": [1.0]}, "differ in length: 2, 2, 2, 1"),
+        ({"wall_time": "1.0"}, "a valid list"),
         ({"new_tokens": [6, -5]}, "new_tokens[1]"),
         ({"new_tokens": [6, 10**30]}, "new_tokens[1]"),
-        ({"new_tokens": [6, 2.5]}, "a whole number"),
-        ({"new_tokens": [6, True]}, "no number"),
-        ({"idxs": [2, None]}, "idxs[1] is missing"),
-        ({"accept_lengths:": [0, 3, 2, 2, "2"]}, "accept_lengths[4]"),
-        ({"accept_lengths:": [0, 3, 2, 2, -2]}, "accept_lengths[4]"),
-        ({"turns": ["one", 2]}, "turn 1 is no text"),
+        ({"new_tokens": [6, 2.5]}, "valid integer"),
+        ({"new_tokens": [6, True]}, "must be a number"),
+        ({"idxs": [2, None]}, "idxs[1]' is missing"),
+        ({"accept_lengths:": [0, 3, 2, 2, "2"]}, "accept_lengths:[4]"),
+        ({"accept_lengths:": [0, 3, 2, 2, -2]}, "accept_lengths:[4]"),
+        ({"turns": ["one", 2]}, "turns[1]' is 2"),
         ({"turns": ["one", "\ud800"]}, "half of a character"),
         ({"turns": []}, "0 entries"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from specbench.errors import NotComparable, ResultsError
 from specbench.importing import plan, read_source
-from specbench.importing.records import Source
+from specbench.importing.records import Published
 from tests.unit.importing.factory import (
     aiperf_record,
     completion,
@@ -20,7 +20,7 @@ from tests.unit.importing.factory import (
 )
 
 
-def read(tmp_path: Path, *lines: Any, **options: Any) -> Source:
+def read(tmp_path: Path, *lines: Any, **options: Any) -> Published:
     return read_source(write(tmp_path / "log.jsonl", *lines), **options)
 
 
@@ -38,7 +38,7 @@ def test_a_request_takes_its_first_token_and_the_gaps_after_it(tmp_path: Path) -
     assert (turn.new_tokens, turn.prompt_tokens) == (5, 101)
     assert (turn.prefill_ns, turn.decode_ns) == (20_000_000, 40_000_000)
     assert turn.total_ns == 60_000_000
-    assert turn.steps is None
+    assert turn.rounds is None
     assert source.plain is None
 
 

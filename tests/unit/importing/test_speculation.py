@@ -10,13 +10,13 @@ import pytest
 from specbench.compare import compare
 from specbench.errors import NotComparable, ResultsError
 from specbench.importing import Stated, plan, read_source, write
-from specbench.importing.records import Source
+from specbench.importing.records import Published
 from specbench.store import read_parquet
 from tests.unit.importing.factory import aiperf_record, completion, vllm_run
 from tests.unit.importing.factory import write as write_lines
 
 
-def read(tmp_path: Path, *lines: Any) -> Source:
+def read(tmp_path: Path, *lines: Any) -> Published:
     return read_source(write_lines(tmp_path / "log.jsonl", *lines))
 
 
@@ -57,9 +57,9 @@ DETAILED = {**SUMMARY, "per_step_accepted": [0, 2, 0, 1, 1, 0], "per_step_drafte
 
 def test_vllm_tells_every_round_where_it_was_asked_to(tmp_path: Path) -> None:
     (turn,) = read(tmp_path, vllm(DETAILED)).answers[0].turns
-    assert [step.accepted for step in turn.steps or ()] == [0, 2, 0, 1, 1, 0]
-    assert [step.emitted for step in turn.steps or ()] == [1, 3, 1, 2, 2, 1]
-    assert {step.proposed for step in turn.steps or ()} == {3}
+    assert [step.accepted for step in turn.rounds or ()] == [0, 2, 0, 1, 1, 0]
+    assert [step.emitted for step in turn.rounds or ()] == [1, 3, 1, 2, 2, 1]
+    assert {step.proposed for step in turn.rounds or ()} == {3}
     assert (turn.prefill_tokens, turn.prefill_ns, turn.total_ns) == (1, 20_000_000, 100_000_000)
 
 
@@ -67,7 +67,7 @@ def test_vllm_tells_every_round_where_it_was_asked_to(tmp_path: Path) -> None:
 def test_a_histogram_is_rounds_without_their_order(tmp_path: Path, line: dict[str, Any]) -> None:
     source = read(tmp_path, line)
     (turn,) = source.answers[0].turns
-    assert [step.accepted for step in turn.steps or ()] == [0, 0, 0, 1, 1, 2]
+    assert [step.accepted for step in turn.rounds or ()] == [0, 0, 0, 1, 1, 2]
     assert turn.prefill_tokens == 1
     assert any("order of the rounds" in sentence for sentence in source.odd)
 
@@ -84,7 +84,7 @@ def test_sglangs_chat_completions_have_rounds_and_no_times(tmp_path: Path) -> No
     line["sglext"] = {"spec_tokens_details": details}
     source = read(tmp_path, line)
     (turn,) = source.answers[0].turns
-    assert (turn.total_ns, len(turn.steps or ())) == (None, 6)
+    assert (turn.total_ns, len(turn.rounds or ())) == (None, 6)
     assert any("Times are not recorded" in sentence for sentence in source.unknown)
     planned = plan([tmp_path / "log.jsonl"], Stated(temperature=0.0))
     (row,) = compare([read_parquet(write(planned, tmp_path / "out")[0].path)]).rows
@@ -96,8 +96,8 @@ def test_llama_cpp_tells_how_many_rounds_there_were(tmp_path: Path) -> None:
     line = completion()
     line["timings"] |= {"predicted_n": 759, "draft_n": 660, "draft_n_accepted": 538}
     (turn,) = read(tmp_path, line).answers[0].turns
-    assert len(turn.steps or ()) == 220
-    assert {step.accepted for step in turn.steps or ()} == {None}
+    assert len(turn.rounds or ()) == 220
+    assert {step.accepted for step in turn.rounds or ()} == {None}
 
 
 def test_aiperf_keeps_what_the_server_accepted(tmp_path: Path) -> None:
@@ -105,22 +105,22 @@ def test_aiperf_keeps_what_the_server_accepted(tmp_path: Path) -> None:
     tokens = int(record["metrics"]["output_sequence_length"]["value"])
     said = {"acceptance_histogram": {"0": tokens - 3, "2": 1}, "num_spec_steps": tokens - 2}
     (turn,) = read(tmp_path, {**record, "spec_decode_acceptance": said}).answers[0].turns
-    assert (len(turn.steps or ()), turn.prefill_tokens) == (tokens - 2, 0)
+    assert (len(turn.rounds or ()), turn.prefill_tokens) == (tokens - 2, 0)
 
 
 def test_a_last_round_that_was_cut_emits_less(tmp_path: Path) -> None:
     (turn,) = read(tmp_path, vllm(DETAILED, tokens=9)).answers[0].turns
-    assert [step.emitted for step in turn.steps or ()] == [1, 3, 1, 2, 2, 0]
+    assert [step.emitted for step in turn.rounds or ()] == [1, 3, 1, 2, 2, 0]
     assert turn.prefill_tokens == 0
 
 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (vllm({**SUMMARY, "num_spec_steps": 7}), "num_spec_steps"),
+        (vllm({**SUMMARY, "num_spec_steps": 7}), "6 rounds where 7 are stated"),
         (vllm(SUMMARY, tokens=30), "6 rounds emitted 10 of 30 tokens"),
         (vllm({**DETAILED, "per_step_accepted": [0, -1]}), "per_step"),
-        (sglang(spec_accept_histogram=[10**9]), "it must lie in"),
+        (sglang(spec_accept_histogram=[10**9]), "less than or equal"),
         (sglang(e2e_latency=0), "no time"),
     ],
 )

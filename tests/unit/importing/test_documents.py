@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from specbench.errors import ResultsError, SpecbenchError
-from specbench.importing import FORMATS, plan, read_source, reading
+from specbench.importing import FORMATS, documents, plan, read_source
 from specbench.schema.result import RESULT_SCHEMA, FileMetadata
 from tests.unit.importing.factory import (
     aiperf_record,
@@ -69,7 +69,7 @@ def test_a_gzip_file_is_read_and_a_damaged_one_refused(tmp_path: Path) -> None:
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LARGEST_FILE", 1 << 20)
+    monkeypatch.setattr(documents, "LARGEST_FILE", 1 << 20)
     path = tmp_path / "bomb.jsonl.gz"
     path.write_bytes(gzip.compress(b" " * (4 << 20)))
     assert "too large" in refused(path).what
