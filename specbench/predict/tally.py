@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from specbench.schema.result import BASELINE, METHOD
 from specbench.store import ResultSet
 from specbench.store.ledger import LONGEST_PATH, turn_starts
-from specbench.store.reading import damaged
+from specbench.store.result_set import damaged
 
 _MEANS = (
     "emitted",

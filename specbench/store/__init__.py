@@ -26,7 +26,7 @@ from specbench.store.ledger import (
     Drafts,
     Ledger,
 )
-from specbench.store.reading import ResultSet, read_parquet
+from specbench.store.result_set import ResultSet, read_parquet
 
 __all__ = [
     "LEDGER_COLUMNS",

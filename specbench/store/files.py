@@ -19,7 +19,7 @@ from specbench.errors import ResultsError
 from specbench.schema.result import METADATA_KEY, RESULT_SCHEMA, FileMetadata
 from specbench.secrets import scrub_row
 from specbench.store.folder import sync_folder, unwritable
-from specbench.store.reading import NOT_OURS, ResultSet, metadata_of, opened, read_parquet
+from specbench.store.result_set import NOT_OURS, ResultSet, metadata_of, opened, read_parquet
 
 _GONE = "The folder is gone, and with it the journal of the measurements."
 
@@ -45,11 +45,6 @@ class ResultSummary:
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], metadata: FileMetadata) -> None:
     """Write a result file atomically: a reader sees the old file or the new one, never half.
-
-    Args:
-        path: The file to write.
-        rows: A value for each column of `RESULT_SCHEMA`; a missing nullable one is null.
-        metadata: Everything beside the rows.
 
     Raises:
         ResultsError: If the folder cannot be written. Nothing then stands under `path` that did

@@ -57,12 +57,8 @@ def next_free_path(results_dir: Path, stem: str) -> Path:
 def existing_results(results_dir: Path, stem: str) -> list[Path]:
     """Return the finished files of a job: `stem.parquet`, then `stem-2.parquet`, and so on."""
     numbered = re.compile(re.escape(stem) + r"(?:-(\d+))?\.parquet")
-    found = []
-    for path in results_dir.glob("*.parquet"):
-        match = numbered.fullmatch(path.name)
-        if match:
-            found.append((int(match.group(1) or 1), path))
-    return [path for _, path in sorted(found)]
+    matches = ((numbered.fullmatch(path.name), path) for path in results_dir.glob("*.parquet"))
+    return [path for _, path in sorted((int(m[1] or 1), path) for m, path in matches if m)]
 
 
 def is_begun(results_dir: Path, stem: str) -> bool:
@@ -73,10 +69,6 @@ def is_begun(results_dir: Path, stem: str) -> bool:
 
 def check_writable(results_dir: Path, needed_bytes: int = MINIMUM_FREE_BYTES) -> None:
     """Make the results folder, and fail now rather than after an hour of measuring.
-
-    Args:
-        results_dir: The folder; it is made where it does not exist.
-        needed_bytes: Free space to ask for.
 
     Raises:
         ResultsError: If the folder cannot be made or written, or its disk is full.
@@ -115,16 +107,10 @@ def unwritable(path: Path, error: OSError, kept: str = "") -> ResultsError:
     else:
         reason, remedy = error.strerror or str(error), "Mend it"
     if kept:
-        return ResultsError(
-            f"Cannot write '{path}'",
-            f"{reason}. {kept}",
-            f"{remedy}, then give the same command again to resume.",
-        )
-    return ResultsError(
-        f"Cannot write results to '{path}'",
-        reason,
-        f"{remedy}, or choose another folder with results_dir=PATH.",
-    )
+        fix = f"{remedy}, then give the same command again to resume."
+        return ResultsError(f"Cannot write '{path}'", f"{reason}. {kept}", fix)
+    fix = f"{remedy}, or choose another folder with results_dir=PATH."
+    return ResultsError(f"Cannot write results to '{path}'", reason, fix)
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,17 +146,8 @@ class Journal:
         return list(self._notes)
 
     def note(self, process: int, about: Mapping[str, Any]) -> None:
-        """Remember something of a process that begins to measure, with its next measurement.
-
-        Args:
-            process: Index of the process.
-            about: Plain values.
-        """
+        """Remember something of a process that begins to measure, with its next measurement."""
         self._unwritten = scrub({"process": process, **about})
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Write one finished measurement; see `append_many`."""
-        self.append_many([row])
 
     def append_many(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows of one group of measurements: after a crash all are there, or none.
@@ -169,22 +160,14 @@ class Journal:
         plain = [scrub_row(row) for row in rows]
         if not plain:
             return
-        if self._unwritten:
-            self._write({"rows": plain, "note": self._unwritten})
-            self._notes.append(self._unwritten)
-            self._unwritten = {}
-        else:
-            self._write({"rows": plain})
-        for row in plain:
-            key = key_of(row)
-            self._rows.pop(key, None)
-            self._rows[key] = row
+        noted = {"note": self._unwritten} if self._unwritten else {}
+        self._write({"rows": plain, **noted})
+        self._notes.extend(noted.values())
+        self._unwritten = {}
+        _keep(self._rows, plain)
 
     def check_place(self, more: int = 0) -> None:
         """Make sure that what is written can be found: the file stands where it was opened.
-
-        Args:
-            more: Measurements that are about to be written.
 
         Raises:
             ResultsError: If it, or a folder above it, was removed or moved away.
@@ -192,15 +175,17 @@ class Journal:
         assert self._descriptor is not None, "the journal is closed"
         if same_file(self._descriptor, self.path):
             return
-        gone = os.fstat(self._descriptor).st_nlink == 0
+        if os.fstat(self._descriptor).st_nlink == 0:
+            raise ResultsError(
+                f"The journal '{self.path}' was removed during the run",
+                f"all {len(self._rows) + more} finished measurements of this job are lost",
+                "Leave the results folder in place, then give the same command again to measure "
+                "anew.",
+            )
         raise ResultsError(
-            f"The journal '{self.path}' was {'removed' if gone else 'moved away'} during the run",
-            f"all {len(self._rows) + more} finished measurements of this job are lost"
-            if gone
-            else f"it keeps {len(self._rows)} finished measurements where it lies now",
-            "Leave the results folder in place, then give the same command again to measure anew."
-            if gone
-            else "Move the results folder back, then give the same command again to resume.",
+            f"The journal '{self.path}' was moved away during the run",
+            f"it keeps {len(self._rows)} finished measurements where it lies now",
+            "Move the results folder back, then give the same command again to resume.",
         )
 
     def close(self) -> None:
@@ -212,18 +197,13 @@ class Journal:
 
     def remove(self) -> None:
         """Delete the journal once its rows stand in a result file, and let the job go."""
-        self.path.unlink(missing_ok=True)
-        self.path.with_suffix(".lock").unlink(missing_ok=True)
+        _remove(self.path)
         self.close()
-        with contextlib.suppress(OSError):
-            self.path.parent.rmdir()  # only where this was its last journal
 
     def __enter__(self) -> Journal:
-        """Return the journal."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close the journal."""
         self.close()
 
     def _write(self, value: Mapping[str, Any]) -> None:
@@ -250,11 +230,6 @@ def drop_written(results_dir: Path, stem: str, written: Sequence[Mapping[str, An
     such a journal. One that holds anything else (a repetition by `--fresh` that was stopped), that
     cannot be read, or that a run holds is kept.
 
-    Args:
-        results_dir: The results folder.
-        stem: The job's file name without suffix.
-        written: The result file's rows; their key and `started_unix` suffice.
-
     Returns:
         Whether a journal was deleted.
     """
@@ -271,15 +246,20 @@ def drop_written(results_dir: Path, stem: str, written: Sequence[Mapping[str, An
         kept = all(started.get(key) == row["started_unix"] for key, row in held.rows.items())
         if not kept or held.end < path.stat().st_size:
             return False
-        path.unlink()
-        path.with_suffix(".lock").unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()
+        _remove(path)
     except (OSError, ResultsError):
         return False
     finally:
         os.close(lock)
     return True
+
+
+def _remove(path: Path) -> None:
+    """Delete a journal and its lock, and their folder where this was its last journal."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()
 
 
 def key_of(row: Mapping[str, Any]) -> Key:
@@ -311,39 +291,37 @@ def _read(path: Path) -> _Held:
     lines: list[tuple[int, list[Row]]] = []
     if not path.exists():
         return _Held(metadata, {}, notes, end)
-    with path.open("rb") as file:
-        for number, line, last in _lines(file.read()):
-            value = _decoded(line)
-            if value is None and last:
-                break
-            try:
-                if number == 1:
-                    metadata = FileMetadata.from_dict(value["metadata"])
-                else:
-                    lines.append((number, [dict(row) for row in value["rows"]]))
-                    notes.extend([dict(value["note"])] if "note" in value else [])
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise _damaged(path, number) from error
-            end += len(line) + 1
-    _check_rows(path, lines)
+    whole = path.read_bytes().split(b"\n")[:-1]
+    for number, line in enumerate(whole, start=1):
+        value = _decoded(line)
+        if value is None and number == len(whole):
+            break
+        try:
+            if number == 1:
+                metadata = FileMetadata.from_dict(value["metadata"])
+            else:
+                lines.append((number, [dict(row) for row in value["rows"]]))
+                notes.extend([dict(value["note"])] if "note" in value else [])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, number) from error
+        end += len(line) + 1
+    everything = [row for _, group in lines for row in group]
+    if not _writable(everything):
+        raise _damaged(path, next(number for number, group in lines if not _writable(group)))
     rows: dict[Key, Row] = {}
-    for _, group in lines:
-        for row in group:
-            rows.pop(key_of(row), None)
-            rows[key_of(row)] = row
+    _keep(rows, everything)
     return _Held(metadata, rows, notes, end)
 
 
-def _check_rows(path: Path, lines: Sequence[tuple[int, list[Row]]]) -> None:
-    """Refuse rows that no result file could hold, before anything is measured beside them."""
-    if _writable([row for _, group in lines for row in group]):
-        return
-    for number, group in lines:
-        if not _writable(group):
-            raise _damaged(path, number)
+def _keep(rows: dict[Key, Row], more: Sequence[Row]) -> None:
+    """Put rows behind the others; an earlier one of the same key goes."""
+    for row in more:
+        rows.pop(key_of(row), None)
+        rows[key_of(row)] = row
 
 
 def _writable(rows: Sequence[Row]) -> bool:
+    """Say whether a result file could hold these rows."""
     try:
         pa.Table.from_pylist(rows, schema=RESULT_SCHEMA)
     except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
@@ -360,13 +338,6 @@ def _damaged(path: Path, number: int) -> ResultsError:
         f"line {number} is not a line that a run writes",
         "Delete that line to keep the others, or begin anew with --fresh.",
     )
-
-
-def _lines(content: bytes) -> Iterator[tuple[int, bytes, bool]]:
-    """Yield the number, bytes and lastness of every line that ends in a newline."""
-    lines = content.split(b"\n")[:-1]
-    for number, line in enumerate(lines, start=1):
-        yield number, line, number == len(lines)
 
 
 def _decoded(line: bytes) -> Any:

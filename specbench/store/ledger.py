@@ -48,13 +48,8 @@ LEDGER_FIELDS = (
 _MOST_KINDS = 4096  # beyond, the pairs that occur are numbered instead of all that could
 
 _LIMITS = {
-    "accepted": LONGEST_PATH,
-    "proposed": LONGEST_PATH,
-    "nodes": LONGEST_PATH,
-    "draft_ns": LONGEST_ROUND_NS,
-    "target_ns": LONGEST_ROUND_NS,
-    "host_ns": LONGEST_ROUND_NS,
-    "sampling_ns": LONGEST_ROUND_NS,
+    **dict.fromkeys(("accepted", "proposed", "nodes"), LONGEST_PATH),
+    **dict.fromkeys(("draft_ns", "target_ns", "host_ns", "sampling_ns"), LONGEST_ROUND_NS),
 }
 
 LEDGER_COLUMNS = (
@@ -133,16 +128,10 @@ class Drafts:
 
         Rounds whose accepted number was not recorded are left out, and those whose proposed
         number was not recorded are left out of `tested` and `kept`.
-
-        Args:
-            ids: Ids of measurements, each once, in any order.
         """
         counts = [_draft_counts(file, chosen) for file, chosen in self._chosen(ids)]
-        return DraftCounts(
-            _total([part.accepted for part in counts]),
-            _total([part.tested for part in counts]),
-            _total([part.kept for part in counts]),
-        )
+        names = DraftCounts._fields
+        return DraftCounts(*(_total([getattr(part, name) for part in counts]) for name in names))
 
     @cached_property
     def starts(self) -> IntArray:
@@ -190,7 +179,9 @@ def ledger_of(rounds: pa.ChunkedArray) -> Ledger:
     column = rounds.combine_chunks()
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
     known = np.asarray(column.is_valid())
-    flat = _struct(pc.list_flatten(column))
+    flat = pc.list_flatten(column)
+    if flat.null_count:
+        raise ValueError("a round is null")
     fields = {name: _Field.of(flat, name) for name in LEDGER_FIELDS}
     first = turn_starts(lengths, fields["turn"].values.astype(np.int64, copy=False))
     accepted, proposed = fields["accepted"], fields["proposed"]
@@ -325,13 +316,6 @@ class _Totals:
         total[self._filled] = sums if unknown is None else np.where(unknown > 0, np.nan, sums)
         total[self._missing] = np.nan
         return total
-
-
-def _struct(flat: pa.Array) -> pa.StructArray:
-    """Return flattened rounds without nulls among them."""
-    if flat.null_count:
-        raise ValueError("a round is null")
-    return flat
 
 
 def _either(

@@ -20,6 +20,7 @@ MOST_PIXELS = 2**24
 """Pixels of the largest picture that is read, 4096 x 4096."""
 
 _MOST_BYTES = 2**27
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -53,7 +54,7 @@ def read_png(path: Path) -> NDArray[np.uint8]:
     try:
         with _opened(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise ResultsError(
             f"Cannot read the picture '{path}'",
             getattr(error, "strerror", None) or str(error),
@@ -66,7 +67,7 @@ def is_png(path: Path) -> bool:
     try:
         with _opened(path) as image:
             image.verify()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except _UNREADABLE:
         return False
     return True
 

@@ -44,7 +44,7 @@ def go_on(path: Path, content: bytes) -> None:
         return
     with journal:
         kept = journal.rows
-        journal.append(row("method", "later", 0, plain_rounds(2)))
+        journal.append_many([row("method", "later", 0, plain_rounds(2))])
     with Journal.open(folder, "job", metadata()) as again:
         assert len(again.rows) == len(kept) + 1
         assert json.dumps(again.rows[:-1]) == json.dumps(kept)

@@ -177,7 +177,7 @@ def test_planted_secrets_reach_no_journal(tmp_path, monkeypatch):
 
     about = replace(metadata(), provenance={"command": ["x", f"token={LITERAL}", HUB]})
     with store.Journal.open(tmp_path, "job", about) as journal:
-        journal.append({**failed_row("method", "a", 0), "error": f"no {LITERAL}, no {HUB}"})
+        journal.append_many([{**failed_row("method", "a", 0), "error": f"no {LITERAL}, no {HUB}"}])
     written = everything_written(tmp_path)
     assert "no ***, no ***" in written
     assert LITERAL not in written and HUB not in written

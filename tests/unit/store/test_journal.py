@@ -44,7 +44,7 @@ def in_another_process(code: str, *arguments: str, **options) -> subprocess.Pope
 
 def test_what_is_appended_is_there_after_opening_again(tmp_path):
     with opened(tmp_path) as journal:
-        journal.append(measurement("a"))
+        journal.append_many([measurement("a")])
         journal.append_many([measurement("b", "baseline"), measurement("b")])
         written = journal.rows
     with opened(tmp_path) as journal:
@@ -59,12 +59,12 @@ def test_what_is_appended_is_there_after_opening_again(tmp_path):
 
 def test_a_failed_measurement_is_not_done_and_is_replaced_by_the_next(tmp_path):
     with opened(tmp_path) as journal:
-        journal.append(failed_row("method", "a", 0))
+        journal.append_many([failed_row("method", "a", 0)])
         assert journal.done == set()
         assert len(journal.rows) == 1
     with opened(tmp_path) as journal:
         assert journal.done == set()
-        journal.append(measurement("a"))
+        journal.append_many([measurement("a")])
     with opened(tmp_path) as journal:
         assert journal.done == {Key("method", "a", 0, 0)}
         assert [entry["error"] for entry in journal.rows] == [None]
@@ -73,7 +73,7 @@ def test_a_failed_measurement_is_not_done_and_is_replaced_by_the_next(tmp_path):
 def test_every_torn_end_is_cut_to_the_last_whole_group(tmp_path):
     """A crash may leave any prefix of the file: try each byte of the last group."""
     with opened(tmp_path) as journal:
-        journal.append(measurement("a"))
+        journal.append_many([measurement("a")])
         path = journal.path
         whole = path.stat().st_size
         journal.append_many([measurement("b", "baseline"), measurement("b")])
@@ -83,7 +83,7 @@ def test_every_torn_end_is_cut_to_the_last_whole_group(tmp_path):
         with opened(tmp_path) as journal:
             assert journal.done == {Key("method", "a", 0, 0)}
             assert path.stat().st_size == whole
-            journal.append(measurement("c"))
+            journal.append_many([measurement("c")])
         with opened(tmp_path) as journal:
             assert {key.sample_id for key in journal.done} == {"a", "c"}
 
@@ -101,7 +101,7 @@ def test_a_torn_header_begins_again(tmp_path):
 
 def test_zeros_after_a_power_cut_are_a_torn_end(tmp_path):
     with opened(tmp_path) as journal:
-        journal.append(measurement("a"))
+        journal.append_many([measurement("a")])
     with journal.path.open("ab") as file:
         file.write(b"\0" * 4096 + b"\n")
     with opened(tmp_path) as journal:
@@ -110,8 +110,8 @@ def test_zeros_after_a_power_cut_are_a_torn_end(tmp_path):
 
 def test_damage_before_the_end_is_an_error_that_names_the_line(tmp_path):
     with opened(tmp_path) as journal:
-        journal.append(measurement("a"))
-        journal.append(measurement("b"))
+        journal.append_many([measurement("a")])
+        journal.append_many([measurement("b")])
     lines = journal.path.read_bytes().split(b"\n")
     lines[1] = lines[1][:50]
     journal.path.write_bytes(b"\n".join(lines))
@@ -122,7 +122,9 @@ def test_damage_before_the_end_is_an_error_that_names_the_line(tmp_path):
 
 def test_scalars_of_numpy_are_plain_numbers(tmp_path):
     with opened(tmp_path) as journal:
-        journal.append({**measurement("a"), "total_ns": np.int64(5), "score": np.float64(0.5)})
+        journal.append_many(
+            [{**measurement("a"), "total_ns": np.int64(5), "score": np.float64(0.5)}]
+        )
     line = json.loads(journal.path.read_text().splitlines()[1])
     assert (line["rows"][0]["total_ns"], line["rows"][0]["score"]) == (5, 0.5)
 
@@ -136,7 +138,7 @@ def test_the_journal_of_another_job_is_refused(tmp_path):
 
 def test_fresh_sets_the_earlier_journal_aside(tmp_path):
     with opened(tmp_path) as journal:
-        journal.append(measurement("a"))
+        journal.append_many([measurement("a")])
     earlier = journal.path.read_bytes()
     with opened(tmp_path, fresh=True) as journal:
         assert journal.rows == []
@@ -145,7 +147,7 @@ def test_fresh_sets_the_earlier_journal_aside(tmp_path):
 
 def test_removing_leaves_nothing(tmp_path):
     journal = opened(tmp_path)
-    journal.append(measurement("a"))
+    journal.append_many([measurement("a")])
     journal.remove()
     assert list(tmp_path.iterdir()) == []
     opened(tmp_path).close()
@@ -203,11 +205,11 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(tmp_path):
         from specbench.store import Journal
         from tests.unit.compare.factory import metadata, plain_rounds, row
         journal = Journal.open(Path(sys.argv[1]), "job", metadata())
-        journal.append(row("method", "a", 0, plain_rounds(3)))
+        journal.append_many([row("method", "a", 0, plain_rounds(3))])
         size = journal.path.stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
         try:
-            journal.append(row("method", "b", 0, plain_rounds(3)))
+            journal.append_many([row("method", "b", 0, plain_rounds(3))])
         except ResultsError as error:
             print(error)
         assert journal.path.stat().st_size == size
@@ -246,8 +248,8 @@ def test_a_note_stands_with_the_first_measurement_of_its_process(tmp_path):
     with opened(tmp_path) as journal:
         journal.note(1, {"machine": {"load_average": 0.5}})
         assert journal.path.read_text().count("\n") == 1 and journal.notes == []
-        journal.append(measurement("a"))
-        journal.append(measurement("b"))
+        journal.append_many([measurement("a")])
+        journal.append_many([measurement("b")])
         written = journal.notes
     with opened(tmp_path) as journal:
         assert journal.notes == written == [{"process": 1, "machine": {"load_average": 0.5}}]

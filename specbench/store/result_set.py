@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -55,17 +55,10 @@ NOT_OURS = "Give files that `specbench run` wrote."
 """What to do about a file that is no result file."""
 
 
-class _Stamp(NamedTuple):
-    """What tells a file from another one that took its place."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> _Stamp:
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+def _stamp_of(file: BinaryIO) -> tuple[int, ...]:
+    """Return what tells a file from another one that took its place."""
+    status = os.fstat(file.fileno())
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ class ResultSet:
     metadata: FileMetadata
     size: int
     _written: Mapping[str, Any]
-    _stamp: _Stamp
+    _stamp: tuple[int, ...]
 
     @cached_property
     def table(self) -> pa.Table:
@@ -106,20 +99,13 @@ class ResultSet:
 
     @cached_property
     def outputs(self) -> pd.DataFrame:
-        """What was generated, one line a measurement, in the order of `rows`.
-
-        Columns: arm, task, category, sample_id, repeat, process, error, output_ids, output_text,
-        picture, score, fidelity, first_divergence.
-        """
+        """What was generated, one line a measurement, in the order of `rows`."""
         frame: pd.DataFrame = self.read(_OUTPUT_COLUMNS).to_pandas()
         return frame
 
     @cached_property
     def ruled(self) -> pa.Table:
-        """The columns that say whether files may be compared, kept: they are small.
-
-        Columns: sample_id, prompt_digest, fidelity.
-        """
+        """The columns that say whether files may be compared, kept: they are small."""
         return self.read(["sample_id", "prompt_digest", "fidelity"])
 
     @cached_property
@@ -145,10 +131,6 @@ class ResultSet:
         self, columns: Sequence[str], dictionaries: bool = False
     ) -> tuple[pa.Table, Ledger]:
         """Read some columns and the ledger in one go; nothing is kept.
-
-        Args:
-            columns: Names of `RESULT_SCHEMA` without the rounds.
-            dictionaries: As for `read`.
 
         Raises:
             ResultsError: As `read`, or if the rounds cannot be what they say.
@@ -180,7 +162,7 @@ class ResultSet:
         text = [field.name for field in schema if dictionaries and pa.types.is_string(field.type)]
         try:
             with self.path.open("rb") as stream:
-                if _Stamp.of(os.fstat(stream.fileno())) != self._stamp:
+                if _stamp_of(stream) != self._stamp:
                     raise ResultsError(
                         f"'{self.path}' changed while it was being read",
                         "it was replaced after its first lines were read",
@@ -221,8 +203,7 @@ def read_parquet(path: Path) -> ResultSet:
             f"there is no step from its schema version {error}",
             "Run the job again.",
         ) from error
-    present = set(empty.column_names)
-    missing = [name for name in RESULT_SCHEMA.names if name not in present]
+    missing = [name for name in RESULT_SCHEMA.names if name not in empty.column_names]
     if missing:
         raise ResultsError(
             f"'{path}' is not a whole result file", f"it lacks the column '{missing[0]}'", NOT_OURS
@@ -249,17 +230,16 @@ def _leaves(
     file: pq.ParquetFile, columns: Sequence[str], fields: Sequence[str] | None
 ) -> list[str]:
     """Return the paths of the stored columns to read; one that an upgrade adds has none."""
-    leaves = []
-    for number in range(len(file.schema)):
-        path = file.schema.column(number).path
-        parts = path.split(".")
-        part_of_rounds = parts[0] == "rounds" and fields is not None
-        if parts[0] in columns and (not part_of_rounds or parts[-1] in (fields or ())):
-            leaves.append(path)
-    return leaves
+    paths = [file.schema.column(number).path for number in range(len(file.schema))]
+    return [
+        path
+        for path in paths
+        if (column := path.split(".")[0]) in columns
+        and (column != "rounds" or fields is None or path.rpartition(".")[2] in fields)
+    ]
 
 
-def opened(path: Path) -> tuple[pq.ParquetFile, dict[str, Any], _Stamp]:
+def opened(path: Path) -> tuple[pq.ParquetFile, dict[str, Any], tuple[int, ...]]:
     """Return an open parquet file, its decoded metadata of a readable version, and its stamp.
 
     Raises:
@@ -268,10 +248,9 @@ def opened(path: Path) -> tuple[pq.ParquetFile, dict[str, Any], _Stamp]:
     try:
         check_regular(path)
         with path.open("rb") as stream:
-            stamp = _Stamp.of(os.fstat(stream.fileno()))
+            stamp = _stamp_of(stream)
             head = stream.read(4)
-            stream.seek(0, os.SEEK_END)
-            size = stream.tell()
+            size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - 4))
             tail = stream.read(4)
     except FileNotFoundError as error:
