@@ -7,14 +7,15 @@ and names. A folder appears under its name only when it is whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial as partial_of
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from specbench.datastore.dense import States, write_states
 from specbench.datastore.documents import Piece
-from specbench.datastore.format import Metadata, Source, new_folder, write_metadata
+from specbench.datastore.format import Metadata, SourceText, new_folder, write_metadata
 from specbench.datastore.suffix import build_order, sorting_bytes
 from specbench.datastore.tokens import TokenWriter
 from specbench.errors import UsageError
@@ -106,7 +107,7 @@ def build(
         for text in texts:
             before = writer.documents
             _encode(writer, text.pieces, tokenizer.encode, limit, report)
-            sources.append(Source(text.name, text.digest, writer.documents - before))
+            sources.append(SourceText(text.name, text.digest, writer.documents - before))
             if limit is not None and writer.tokens >= limit:
                 break
         writer.close()
@@ -116,7 +117,15 @@ def build(
                 "the files hold no token",
                 "Give files with text.",
             )
-        states, dimensions = 0, 0
+        metadata = Metadata(
+            kind="suffix",
+            tokenizer=tokenizer.digest,
+            tokenizer_source=tokenizer.source,
+            tokens=writer.tokens,
+            documents=writer.documents,
+            largest_token=writer.largest_token,
+            sources=tuple(sources),
+        )
         if dense is None:
             stored = writer.tokens + writer.documents
             _check_memory(sorting_bytes(stored, writer.largest_token), free_bytes)
@@ -124,23 +133,14 @@ def build(
             build_order(partial)
         else:
             report("computing hidden states", writer.tokens)
-            chosen = dense
-            states = write_states(
-                partial, lambda: chosen.states(partial), dense.dimensions, dense.fit_on
+            states = partial_of(dense.states, partial)
+            metadata = replace(
+                metadata,
+                kind="dense",
+                model=dense.model,
+                states=write_states(partial, states, dense.dimensions, dense.fit_on),
+                dimensions=dense.dimensions,
             )
-            dimensions = dense.dimensions
-        metadata = Metadata(
-            kind="suffix" if dense is None else "dense",
-            tokenizer=tokenizer.digest,
-            tokenizer_source=tokenizer.source,
-            tokens=writer.tokens,
-            documents=writer.documents,
-            largest_token=writer.largest_token,
-            sources=tuple(sources),
-            model=dense.model if dense else "",
-            states=states,
-            dimensions=dimensions,
-        )
         write_metadata(partial, metadata)
     return metadata
 

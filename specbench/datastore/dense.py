@@ -58,12 +58,7 @@ class Projection(NamedTuple):
 
     @classmethod
     def fit(cls, chunks: Iterator[States], dimensions: int) -> Projection:
-        """Fit on states in one pass.
-
-        Args:
-            chunks: The states.
-            dimensions: D; at most C are made.
-        """
+        """Fit `dimensions` components, at most C, on states in one pass."""
         count = 0
         total: npt.NDArray[np.float64] = np.zeros(())
         products: npt.NDArray[np.float64] = np.zeros(())
@@ -116,12 +111,7 @@ class DenseDatastore:
         return len(self._projection.mean)
 
     def neighbours(self, state: Floats, count: int) -> Positions:
-        """Return the places after the nearest stored states, nearest first, [at most count].
-
-        Args:
-            state: [C] a hidden state.
-            count: How many.
-        """
+        """Return the places after the states nearest to one, [C], nearest first, [n]."""
         vector = self._projection(state[None])[0]
         found = self._index.search(vector, count, exact=self._exact, threads=1)
         return np.asarray(found.keys, dtype=np.int64)
@@ -172,9 +162,7 @@ def write_states(
 def text_spans(folder: Path, longest: int) -> Iterator[tuple[int, Tokens]]:
     """Yield the documents of a token file, each with the place of its first token.
 
-    Args:
-        folder: The datastore's folder.
-        longest: A longer document comes in stretches of so many tokens.
+    One of more than `longest` tokens comes in stretches of so many.
     """
     tokens = map_tokens(folder).array
     start = 0

@@ -113,11 +113,8 @@ def _parquet(path: Path, column: str) -> Iterator[Piece]:
             f"Cannot read '{path}'", str(error).splitlines()[0], "Give a parquet file."
         ) from error
     schema = file.schema_arrow
-    names = [
-        field.name
-        for field in schema
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    ]
+    texts = (pa.string(), pa.large_string())
+    names = [field.name for field in schema if field.type in texts]
     if column not in names:
         raise _no_column(f"'{path}'", column, names)
     for batch in file.iter_batches(columns=[column], batch_size=1024):

@@ -35,7 +35,7 @@ _META = "meta.json"
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceText:
     """A file that a datastore was built from.
 
     Attributes:
@@ -72,7 +72,7 @@ class Metadata:
     tokens: int
     documents: int
     largest_token: int
-    sources: tuple[Source, ...]
+    sources: tuple[SourceText, ...]
     model: str = ""
     states: int = 0
     dimensions: int = 0
@@ -110,7 +110,7 @@ def read_metadata(folder: Path, kind: str | None = None) -> Metadata:
     try:
         values = json.loads(read_text(folder / _META))
         version = values.pop("format")
-        sources = tuple(Source(**entry) for entry in values.pop("sources"))
+        sources = tuple(SourceText(**entry) for entry in values.pop("sources"))
         metadata = Metadata(sources=sources, **values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(

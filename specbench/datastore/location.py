@@ -17,11 +17,7 @@ class Location(Protocol):
 
 
 class Folder:
-    """A datastore in a folder that is named.
-
-    Args:
-        path: The folder.
-    """
+    """A datastore in a folder that is named."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path).expanduser()
@@ -33,11 +29,6 @@ class Folder:
 
 def check_model(metadata: Metadata, folder: Path, models: Any) -> None:
     """Refuse a datastore whose ids, or whose hidden states, mean nothing to the target.
-
-    Args:
-        metadata: What the datastore says of itself.
-        folder: Where it lies.
-        models: The loaded pair (`models.pair.ModelPair`).
 
     Raises:
         ConfigError: If it was built with another vocabulary, or from another model's states.

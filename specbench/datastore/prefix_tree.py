@@ -84,10 +84,6 @@ def trim_to_path_tokens(tree: PrefixTree, limit: int) -> PrefixTree:
     `cut_to_choices`): it adds up the distinct tokens of every kept prefix, although prefixes
     share their nodes, and so keeps far fewer nodes than it was asked for. Where it cuts ties
     at random, less frequent prefixes go first here.
-
-    Args:
-        tree: The tree.
-        limit: The largest sum.
     """
     paths: list[frozenset[int]] = []
     for token, parent in zip(tree.tokens.tolist(), tree.parents.tolist(), strict=True):

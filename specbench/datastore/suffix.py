@@ -49,9 +49,6 @@ class Match(NamedTuple):
 class SuffixDatastore:
     """A datastore of kind "suffix", mapped.
 
-    Args:
-        folder: Its folder.
-
     Raises:
         ConfigError: If the folder holds no such datastore.
     """
@@ -72,11 +69,6 @@ class SuffixDatastore:
 
         A stretch that occurs holds only stretches that occur, so the length is bisected too:
         about four searches instead of one for every length.
-
-        Args:
-            text: Token ids.
-            shortest: Fewest tokens of a match.
-            longest: Most tokens of a match.
         """
         pattern = np.asarray(text[-longest:], dtype=STORED).tobytes()
         low, high = shortest, len(pattern) // _WIDTH
@@ -101,16 +93,10 @@ class SuffixDatastore:
         Where there are more than `count` occurrences, evenly spaced ones of the sorted order are
         taken, so that no token is favoured for its id. After the end of a document a row holds
         `END_OF_DOCUMENT` and then anything.
-
-        Args:
-            match: From `longest_match`.
-            count: Most continuations.
-            length: Tokens of each.
         """
         found = match.stop - match.start
-        places = match.start + np.arange(min(found, count), dtype=np.int64) * found // min(
-            found, count
-        )
+        taken = min(found, count)
+        places = match.start + np.arange(taken, dtype=np.int64) * found // taken
         after = self._order_array[places].astype(np.int64) + match.length
         return rows_at(self._text.array, after, length)
 
@@ -127,19 +113,13 @@ class SuffixDatastore:
         """Return the first place in the sorted order of a suffix that begins with `wanted`."""
         read = self._reader(len(wanted))
         place = bisect_left(self._order, wanted, key=read)
-        if place < len(self._order) and read(self._order[place]) == wanted:
-            return place
-        return None
+        found = place < len(self._order) and read(self._order[place]) == wanted
+        return place if found else None
 
     def _reader(self, width: int) -> Callable[[int], bytes]:
         """Return what reads the first `width` bytes of a suffix."""
         raw = self._text.raw
-
-        def read(position: int) -> bytes:
-            start = position * _WIDTH
-            return raw[start : start + width]
-
-        return read
+        return lambda position: raw[position * _WIDTH : position * _WIDTH + width]
 
 
 def build_order(folder: Path) -> None:
@@ -162,12 +142,7 @@ def build_order(folder: Path) -> None:
 
 
 def sorting_bytes(tokens: int, largest_token: int) -> int:
-    """Return about how many bytes of memory `build_order` needs at most.
-
-    Args:
-        tokens: Token ids, ends of documents included.
-        largest_token: The largest id.
-    """
+    """Return about how many bytes of memory `build_order` needs at most."""
     text = tokens * _bytes_for(largest_token + 2)
     return text * (5 if text < _SHORT_INDEX else 9)
 

@@ -25,9 +25,6 @@ _END = np.array([END_OF_DOCUMENT], STORED).tobytes()
 class TokenWriter:
     """Appends token ids to the token file of a folder that is being built.
 
-    Args:
-        folder: The folder.
-
     Attributes:
         tokens: Ids written so far, ends of documents left out.
         documents: Documents closed so far.
@@ -69,10 +66,6 @@ class TokenWriter:
 
 class Mapped:
     """A file of numbers in memory that the system pages in where it is read.
-
-    Args:
-        path: The file; it must not be empty.
-        dtype: What it holds.
 
     Attributes:
         raw: The bytes; slices of it are copies.

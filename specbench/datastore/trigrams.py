@@ -9,7 +9,7 @@ Shapes: P pairs, T tri-grams, R stretches of three tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,8 +69,8 @@ class Trigrams:
         return Successors(self._tokens[rows].tolist(), self._chances[rows].tolist())
 
 
-def pair_key(first: int, second: int) -> int:
-    """Return one number for a pair of ids; ids are stored in 32 bits."""
+def pair_key(first: Any, second: Any) -> Any:
+    """Return one number for each pair of ids, which are stored in 32 bits; numbers or arrays."""
     # Shifted by half of the range, so that 64 signed bits hold every pair in order.
     return ((first - (1 << 31)) << 32) | second
 
@@ -112,7 +112,7 @@ def _count(rows: Tokens, keep: int) -> tuple[Integers, Integers, Tokens, npt.NDA
     chances = times / np.add.reduceat(times, first)[owner] if len(first) else times.astype(float)
     order = np.lexsort((-times, owner))
     kept = order[np.arange(len(rows)) - first[owner] < keep]
-    keys = ((rows[first, 0].astype(np.int64) - (1 << 31)) << 32) | rows[first, 1]
+    keys = pair_key(rows[first, 0].astype(np.int64), rows[first, 1])
     return keys, np.minimum(held, keep), rows[kept, 2], chances[kept]
 
 
