@@ -20,7 +20,7 @@ from specbench.audit.enumeration import (
     true_law,
 )
 from specbench.audit.tables import Case
-from specbench.audit.verdict import Check, Kind, Outcome
+from specbench.audit.verdict import Check, CheckOutcome, Kind
 from specbench.audit.views import View, views_of
 from specbench.clock import CpuClock
 from specbench.decoding.base import Decoder
@@ -77,7 +77,7 @@ class Subject:
 
     def draft(self, name: str, kind: Kind, **values: object) -> Check:
         """Return a check that passed, for `replace`."""
-        outcome = Outcome.PASS if self.promise else Outcome.MEASURED
+        outcome = CheckOutcome.PASS if self.promise else CheckOutcome.MEASURED
         check = Check(name, kind, outcome, neutral=bool(self.label))
         return replace(check, **values)  # type: ignore[arg-type]
 
@@ -112,7 +112,7 @@ def enumerated(subject: Subject, case: Case, most_paths: int) -> Check:
     if variation <= BOUND:
         return check
     wrong = f"{_worst(found.law, truth)}; {detail}"
-    return replace(check, outcome=Outcome.FAIL, detail=wrong)
+    return replace(check, outcome=CheckOutcome.FAIL, detail=wrong)
 
 
 def sampled(
@@ -139,7 +139,7 @@ def sampled(
         outputs = _outputs(decoder, models, case, seed, generations)
         stage = stage_rate(FALSE_ALARM, tests)
         checks = [_judged(view, case, outputs, stage, blank, tests) for view in views]
-        if all(check.outcome is not Outcome.FAIL for check in checks):
+        if all(check.outcome is not CheckOutcome.FAIL for check in checks):
             return checks
         more = CONFIRMATION * generations
         fresh = _outputs(decoder, models, case, seed + generations, more)
@@ -177,7 +177,7 @@ def greedy(subject: Subject, case: Case) -> Check:
     check = replace(check, statistic=float(len(different)), bound=bound, samples=len(prompts))
     if not different:
         return check
-    outcome = Outcome.FAIL if subject.promise else Outcome.MEASURED
+    outcome = CheckOutcome.FAIL if subject.promise else CheckOutcome.MEASURED
     return replace(check, outcome=outcome, detail="; ".join(different))
 
 
@@ -209,7 +209,7 @@ def _judged(
     return replace(
         blank,
         name=f"{blank.name}, {view.name}",
-        outcome=Outcome.FAIL if result.p_value < stage else blank.outcome,
+        outcome=CheckOutcome.FAIL if result.p_value < stage else blank.outcome,
         statistic=result.statistic if math.isfinite(result.statistic) else None,
         p_value=result.p_value,
         samples=len(outputs),
@@ -223,12 +223,12 @@ def _judged(
 
 def _confirmed(first: Check, second: Check, subject: Subject) -> Check:
     """Return the outcome of a suspicion and its confirmation on fresh samples."""
-    if first.outcome is not Outcome.FAIL:
+    if first.outcome is not CheckOutcome.FAIL:
         return first
     words = f"suspected with p = {first.p_value:.2g}"
-    if second.outcome is not Outcome.FAIL:
+    if second.outcome is not CheckOutcome.FAIL:
         return replace(second, detail=f"{second.detail}; {words}, not confirmed")
-    outcome = Outcome.FAIL if subject.promise else Outcome.MEASURED
+    outcome = CheckOutcome.FAIL if subject.promise else CheckOutcome.MEASURED
     return replace(second, outcome=outcome, detail=f"{second.detail}; {words}, confirmed")
 
 
@@ -262,10 +262,10 @@ def _worst(law: Distribution, truth: Distribution) -> str:
 
 
 def _skipped(check: Check, why: str) -> Check:
-    return replace(check, outcome=Outcome.SKIPPED, detail=why)
+    return replace(check, outcome=CheckOutcome.SKIPPED, detail=why)
 
 
 def _broken(check: Check, error: Exception) -> Check:
     text = " ".join(str(error).split())
     words = f"the decoder raised {type(error).__name__}" + (f": {text}" if text else "")
-    return replace(check, outcome=Outcome.FAIL, detail=words)
+    return replace(check, outcome=CheckOutcome.FAIL, detail=words)

@@ -13,7 +13,7 @@ import math
 import torch
 
 from specbench.audit.sampled import FALSE_ALARM, Evidence
-from specbench.audit.verdict import Check, Kind, Outcome
+from specbench.audit.verdict import Check, CheckOutcome, Kind
 from specbench.clock import Clock
 from specbench.decoding.base import Decoder, Tally, room
 from specbench.decoding.ledger import Count, Generation
@@ -97,7 +97,7 @@ def control_check(evidence: Evidence, control: Mixed, name: str, samples: int) -
     return Check(
         name=name,
         kind=Kind.NEGATIVE_CONTROL,
-        outcome=Outcome.PASS if caught else Outcome.INCONCLUSIVE,
+        outcome=CheckOutcome.PASS if caught else CheckOutcome.INCONCLUSIVE,
         statistic=evidence.value,
         bound=-math.log(FALSE_ALARM),
         p_value=min(1.0, math.exp(-evidence.value)),

@@ -75,28 +75,18 @@ def judge(
     reference: Sequence[int],
     output: Sequence[int],
 ) -> Fidelity:
-    """Judge a method's output against plain decoding's.
-
-    Args:
-        models: The pair that made both.
-        law: The target's law, greedy.
-        prompt: Token ids.
-        reference: Plain decoding's tokens.
-        output: The method's tokens.
-    """
-    if tuple(reference) == tuple(output):
-        return Fidelity(Grade.IDENTICAL)
-    severe = severe_grade(models)
-    position = first_difference(reference, output)
-    if position is None:
-        return Fidelity(severe, min(len(reference), len(output)))
+    """Judge a method's output against plain decoding's."""
+    position = first_difference(models, reference, output)
+    if isinstance(position, Fidelity):
+        return position
     context = [*prompt, *reference[:position]]
     logits = logits_by_shape(models, context)
     scores = law.penalise(logits, seen_before(models, law, context))
     pair = scores[:, [reference[position], output[position]]]
     apart = pair[:, 0] - pair[:, 1]
     tied = may_cross(apart, resolution(models, pair))
-    return Fidelity(Grade.TIE if tied else severe, position, abs(float(apart.mean())))
+    grade = Grade.TIE if tied else severe_grade(models)
+    return Fidelity(grade, position, abs(float(apart.mean())))
 
 
 def severe_grade(models: ModelPair) -> Grade:
@@ -105,10 +95,16 @@ def severe_grade(models: ModelPair) -> Grade:
     return Grade.WRONG if precise else Grade.DIVERGED
 
 
-def first_difference(reference: Sequence[int], output: Sequence[int]) -> int | None:
-    """Return where two outputs part; None where one is the begin of the other."""
+def first_difference(
+    models: ModelPair, reference: Sequence[int], output: Sequence[int]
+) -> int | Fidelity:
+    """Return where two outputs part; the verdict where they are one, or one begins the other."""
+    if tuple(reference) == tuple(output):
+        return Fidelity(Grade.IDENTICAL)
     shared = zip(reference, output, strict=False)
-    return next((i for i, (a, b) in enumerate(shared) if a != b), None)
+    place = next((i for i, (a, b) in enumerate(shared) if a != b), None)
+    ends = min(len(reference), len(output))
+    return Fidelity(severe_grade(models), ends) if place is None else place
 
 
 def seen_before(models: ModelPair, law: Law, context: Sequence[int]) -> Tensor | None:

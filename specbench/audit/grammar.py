@@ -9,11 +9,7 @@ from specbench.models.pair import ModelPair
 
 
 class TableGrammar:
-    """No token may stand twice in a row: a constraint that distorts every law and never ends.
-
-    Args:
-        vocab: Number of tokens.
-    """
+    """No token may stand twice in a row: a constraint that distorts every law and never ends."""
 
     def __init__(self, vocab: int) -> None:
         self._vocab = vocab

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from specbench.audit.fidelity import Fidelity, Grade, judge
-from specbench.audit.verdict import Check, Kind, Outcome
+from specbench.audit.verdict import Check, CheckOutcome, Kind
 from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
 from specbench.decoding.loops.autoregressive import Autoregressive
@@ -98,17 +98,17 @@ def identity_check(
     """
     count = Counter(verdict.grade for verdict in grades)
     if not promised:
-        outcome = Outcome.MEASURED
+        outcome = CheckOutcome.MEASURED
     elif count[Grade.WRONG]:
-        outcome = Outcome.FAIL
+        outcome = CheckOutcome.FAIL
     elif count[Grade.DIVERGED] and not wider:
-        outcome = Outcome.INCONCLUSIVE
+        outcome = CheckOutcome.INCONCLUSIVE
     else:
-        outcome = Outcome.PASS
+        outcome = CheckOutcome.PASS
     words = [f"{number} {grade}" for grade in Grade if (number := count[grade])]
     places = [verdict.position for verdict in grades if verdict.grade in _SEVERE]
     first = [f"first at token {place + 1}" for place in places[:1] if place is not None]
-    unresolved = ["no wider type to compare in"] if outcome is Outcome.INCONCLUSIVE else []
+    unresolved = ["no wider type to compare in"] if outcome is CheckOutcome.INCONCLUSIVE else []
     return Check(
         name=name,
         kind=kind,

@@ -8,7 +8,7 @@ and where a value of its knob is known at which it loses nothing, the promise is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from specbench.audit.checks import Subject, enumerated, greedy, sampled
@@ -22,7 +22,7 @@ from specbench.audit.tables import (
     SAMPLED_PICTURES,
     Case,
 )
-from specbench.audit.verdict import Check, Outcome
+from specbench.audit.verdict import Check, CheckOutcome
 from specbench.decoding.base import Decoder
 from specbench.models.pair import ModelPair
 from specbench.schema.build import instantiate
@@ -94,7 +94,7 @@ def audit_on_tables(
     method: MethodConfig,
     *,
     quick: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda name: None,
     seed: int = 0,
 ) -> list[Check]:
     """Check everything that table models can say of a method.
@@ -113,73 +113,66 @@ def audit_on_tables(
     Raises:
         ConfigError: If the decoder cannot be built.
     """
-    effort = QUICK if quick else FULL
     with Fitter() as fitter:
-        models = cases_of(method, effort).greedy[0].make()
-        instantiate(fitter.fitted(method.decoder, models))  # its errors are the user's to mend
-        told = progress or (lambda name: None)
-        checks = list(_checks(method, effort, fitter, told, seed))
-    return _without_repetition(checks)
+        audit = _Audit(method, QUICK if quick else FULL, fitter, progress, seed)
+        audit.builder(method.decoder)(audit.cases.greedy[0].make())  # the user's to mend
+        return _without_repetition(list(audit.checks()))
 
 
-def _checks(
-    method: MethodConfig, effort: Effort, fitter: Fitter, progress: Progress, seed: int
-) -> Iterator[Check]:
-    cases = cases_of(method, effort)
-    node = method.decoder
-    promise = method.exactness if method.exactness != "lossy" else ""
-    if promise != "greedy":
-        small = Subject(_builder(fitter, shrunk(node)), promise, small=shrunk(node) != node)
-        chosen = cases.enumerated if promise else cases.enumerated[:2]
-        yield from _enumerated(small, chosen, effort, progress)
-    if promise:
-        own = Subject(_builder(fitter, node), promise)
+class _Audit:
+    """The checks of one method, subject by subject."""
+
+    def __init__(
+        self, method: MethodConfig, effort: Effort, fitter: Fitter, progress: Progress, seed: int
+    ) -> None:
+        self.cases = cases_of(method, effort)
+        self._method = method
+        self._effort = effort
+        self._fitter = fitter
+        self._progress = progress
+        self._seed = seed
+
+    def builder(self, node: Node) -> Callable[[ModelPair], Decoder]:
+        """Return what builds a decoder node, fitted to a pair of tables."""
+
+        def build(models: ModelPair) -> Decoder:
+            decoder: Decoder = instantiate(self._fitter.fitted(node, models))
+            return decoder
+
+        return build
+
+    def checks(self) -> Iterator[Check]:
+        """Make all checks, one after another."""
+        node, promise = self._method.decoder, self._method.exactness
+        if promise == "lossy":
+            yield from self._enumerated(shrunk(node), node, "", self.cases.enumerated[:2])
+            known = NEUTRAL.get(self._method.name)
+            if known is not None:
+                there = neutral(node, known.arguments)
+                small = neutral(shrunk(node), known.arguments)
+                yield from self._promised(there, small, known.promise, known.describe())
+        else:
+            yield from self._promised(node, shrunk(node), promise)
+
+    def _promised(self, node: Node, small: Node, promise: str, label: str = "") -> Iterator[Check]:
+        own = Subject(self.builder(node), promise, label)
         if promise == "exact":
-            yield from _sampled(own, cases, effort, progress, seed)
-        yield from _greedy(own, cases, progress)
-        return
-    known = NEUTRAL.get(method.name)
-    if known is None:
-        return
-    label = known.describe()
-    there = neutral(node, known.arguments)
-    if known.promise == "exact":
-        least = neutral(shrunk(node), known.arguments)
-        small = Subject(_builder(fitter, least), known.promise, label, least != there)
-        yield from _enumerated(small, cases.enumerated, effort, progress)
-        own = Subject(_builder(fitter, there), known.promise, label)
-        yield from _sampled(own, cases, effort, progress, seed)
-    yield from _greedy(Subject(_builder(fitter, there), known.promise, label), cases, progress)
+            yield from self._enumerated(small, node, promise, self.cases.enumerated, label)
+            for case in self.cases.sampled:
+                self._progress(own.name("chi-square", case))
+                generations, tests = self._effort.generations, self.cases.tests
+                yield from sampled(own, case, generations, tests, self._seed)
+        for case in self.cases.greedy:
+            self._progress(own.name("greedy identity", case))
+            yield greedy(own, case)
 
-
-def _enumerated(
-    subject: Subject, cases: tuple[Case, ...], effort: Effort, progress: Progress
-) -> Iterator[Check]:
-    for case in cases:
-        progress(subject.name("enumeration", case))
-        yield enumerated(subject, case, effort.paths)
-
-
-def _sampled(
-    subject: Subject, cases: Cases, effort: Effort, progress: Progress, seed: int
-) -> Iterator[Check]:
-    for case in cases.sampled:
-        progress(subject.name("chi-square", case))
-        yield from sampled(subject, case, effort.generations, cases.tests, seed)
-
-
-def _greedy(subject: Subject, cases: Cases, progress: Progress) -> Iterator[Check]:
-    for case in cases.greedy:
-        progress(subject.name("greedy identity", case))
-        yield greedy(subject, case)
-
-
-def _builder(fitter: Fitter, node: Node) -> Callable[[ModelPair], Decoder]:
-    def build(models: ModelPair) -> Decoder:
-        decoder: Decoder = instantiate(fitter.fitted(node, models))
-        return decoder
-
-    return build
+    def _enumerated(
+        self, small: Node, node: Node, promise: str, cases: Sequence[Case], label: str = ""
+    ) -> Iterator[Check]:
+        subject = Subject(self.builder(small), promise, label, small != node)
+        for case in cases:
+            self._progress(subject.name("enumeration", case))
+            yield enumerated(subject, case, self._effort.paths)
 
 
 def _without_repetition(checks: list[Check]) -> list[Check]:
@@ -188,7 +181,7 @@ def _without_repetition(checks: list[Check]) -> list[Check]:
     reasons: set[tuple[str, str, bool]] = set()
     for check in checks:
         reason = (check.kind, check.detail, check.neutral)
-        if check.outcome is Outcome.SKIPPED and check.samples is None:
+        if check.outcome is CheckOutcome.SKIPPED and check.samples is None:
             if reason in reasons:
                 continue
             reasons.add(reason)

@@ -92,12 +92,9 @@ def judge_coupled(
     Returns:
         The verdict; its gap is a probability.
     """
-    if reference == output:
-        return Fidelity(Grade.IDENTICAL)
-    severe = severe_grade(models)
-    place = first_difference(reference, output)
-    if place is None:
-        return Fidelity(severe, min(len(reference), len(output)))
+    place = first_difference(models, reference, output)
+    if isinstance(place, Fidelity):
+        return place
     context = [*request.prompt, *reference[:place]]
     logits = logits_by_shape(models, context)
     laws = request.law.probabilities(logits, seen_before(models, request.law, context))
@@ -110,4 +107,5 @@ def judge_coupled(
     if request.law.top_k or (request.law.top_p or 1) < 1:  # a token at the cut's edge may swap
         least += float(laws[laws > 0].min())
     tied = may_cross(outside, least)
-    return Fidelity(Grade.TIE if tied else severe, place, max(float(outside.mean()), 0.0))
+    grade = Grade.TIE if tied else severe_grade(models)
+    return Fidelity(grade, place, max(float(outside.mean()), 0.0))

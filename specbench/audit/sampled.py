@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from specbench.audit.alternatives import LAWS, PLANTED, SHARES
-from specbench.audit.verdict import Check, Kind, Outcome
+from specbench.audit.verdict import Check, CheckOutcome, Kind
 from specbench.audit.witnesses import NAMES, Scorer, Sets
 from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
@@ -101,12 +101,8 @@ class Evidence:
 
     def add(self, sets: Sets, planted: Sequence[Sets] = ()) -> None:
         """Count one generation, and the same with errors planted."""
-        counted = torch.stack(
-            [
-                _with_totals(self._padded(part))
-                for part in (sets.hits, sets.chances, torch.ones_like(sets.hits))
-            ]
-        )
+        parts = (sets.hits, sets.chances, torch.ones_like(sets.hits))
+        counted = torch.stack([_with_totals(self._padded(part)) for part in parts])
         self._counts = counted if self._counts is None else self._counts + counted
         self.terms.append(self._terms(sets))
         self._sums = self.terms[-1] if self._sums is None else self._sums + self.terms[-1]
@@ -254,7 +250,9 @@ def check_of(evidence: Evidence, name: str, faithful: bool) -> Check:
         faithful: Whether the method promises the law; else the value is only shown.
     """
     found = evidence.found()
-    outcome = (Outcome.FAIL if found else Outcome.PASS) if faithful else Outcome.MEASURED
+    outcome = (
+        (CheckOutcome.FAIL if found else CheckOutcome.PASS) if faithful else CheckOutcome.MEASURED
+    )
     return Check(
         name=name,
         kind=Kind.SAMPLED_LAW,

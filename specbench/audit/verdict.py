@@ -7,14 +7,14 @@ was drawn, and a power against a stated bias.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from specbench.schema.result import MethodInfo
 
 
-class Outcome(StrEnum):
+class CheckOutcome(StrEnum):
     """What became of one check."""
 
     PASS = "pass"
@@ -71,7 +71,7 @@ class Check:
 
     name: str
     kind: Kind
-    outcome: Outcome
+    outcome: CheckOutcome
     statistic: float | None = None
     bound: float | None = None
     p_value: float | None = None
@@ -106,7 +106,7 @@ class AuditReport:
         Failing checks fail the audit of a lossy method too, because such a check is only made
         where the method promises something: at a neutral value of its knob.
         """
-        return not any(check.outcome is Outcome.FAIL for check in self.checks)
+        return not any(check.outcome is CheckOutcome.FAIL for check in self.checks)
 
     @property
     def proven(self) -> bool:
@@ -115,13 +115,14 @@ class AuditReport:
         What was proven on tables says nothing about a model and a law for which every check was
         skipped.
         """
-        if self.untested_on_model:
+        if self.untested_on_model or not self.ok:
             return False
-        if self.method.exactness == "exact":
-            return self.ok and self._passed(LAW_KINDS)
-        if self.method.exactness == "greedy":
-            return self.ok and self._passed(GREEDY_KINDS)
-        return self.ok and any(check.outcome is not Outcome.SKIPPED for check in self._judging())
+        kinds = {"exact": LAW_KINDS, "greedy": GREEDY_KINDS}.get(self.method.exactness)
+        if kinds is None:
+            judging = (each for each in self.checks if each.kind is not Kind.NEGATIVE_CONTROL)
+            return any(each.outcome is not CheckOutcome.SKIPPED for each in judging)
+        passed = (each for each in self.checks if each.outcome is CheckOutcome.PASS)
+        return any(each.kind in kinds for each in passed)
 
     @property
     def verdict(self) -> str:
@@ -129,7 +130,7 @@ class AuditReport:
         if not self.ok:
             promise = {"exact": "not exact", "greedy": "does not keep the argmax"}
             return promise.get(self.method.exactness, "not what it declares")
-        if any(check.outcome is Outcome.INCONCLUSIVE for check in self.checks):
+        if any(check.outcome is CheckOutcome.INCONCLUSIVE for check in self.checks):
             return "inconclusive"
         promise = {"exact": "exact", "greedy": "keeps the argmax only"}
         found = promise.get(self.method.exactness, "lossy as declared")
@@ -141,7 +142,7 @@ class AuditReport:
     def untested_on_model(self) -> bool:
         """Whether every check of the model's own law was skipped."""
         asked = [check for check in self.checks if check.kind in MODEL_LAW_KINDS]
-        return bool(asked) and all(check.outcome is Outcome.SKIPPED for check in asked)
+        return bool(asked) and all(check.outcome is CheckOutcome.SKIPPED for check in asked)
 
     @property
     def total_variation(self) -> float | None:
@@ -150,14 +151,8 @@ class AuditReport:
             check.statistic
             for check in self.checks
             if check.kind is Kind.ENUMERATION
-            and check.outcome is not Outcome.SKIPPED
+            and check.outcome is not CheckOutcome.SKIPPED
             and not check.neutral
             and check.statistic is not None
         ]
         return max(values, default=None)
-
-    def _judging(self) -> Iterable[Check]:
-        return (check for check in self.checks if check.kind is not Kind.NEGATIVE_CONTROL)
-
-    def _passed(self, kinds: frozenset[Kind]) -> bool:
-        return any(check.kind in kinds and check.outcome is Outcome.PASS for check in self.checks)

@@ -8,7 +8,7 @@ a long text is then one more draw from a known row of the target's table, wherev
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from specbench.audit.chi_square import Cells, Goodness, cells_of, goodness, noncentrality, power
@@ -42,7 +42,7 @@ class View:
 
     def cells(self, generations: int) -> Cells[Tokens]:
         """Return the cells for a number of generations."""
-        return cells_of(self.law, generations * self.steps, self._block)
+        return cells_of(self.law, generations * self.steps, lambda key: key[: self.memory])
 
     def test(self, case: Case, outputs: Iterable[Tokens], generations: int) -> Goodness:
         """Test outputs of a case."""
@@ -57,9 +57,6 @@ class View:
         shift = noncentrality(self.law, self.biased, cells)
         return power(shift, cells.freedom, generations * self.steps, stage)
 
-    def _block(self, key: Tokens) -> Hashable:
-        return key[: self.memory]
-
     def _outcomes(self, case: Case, tokens: Tokens) -> list[Tokens]:
         if self.name == "first tokens":
             return [tokens[:_WIDTH]]
@@ -68,8 +65,8 @@ class View:
             return [tokens[-_WIDTH:] if len(tokens) == case.count else tokens]
         if self.name == "transitions":
             text = (*case.prompt, *tokens)
-            start = len(case.prompt)
-            return [text[end - self.memory : end + 1] for end in range(start, len(text))]
+            ends = range(len(case.prompt), len(text))
+            return [text[end - self.memory : end + 1] for end in ends]
         return [tokens]
 
 

@@ -64,13 +64,7 @@ class Sets(NamedTuple):
 
 
 class Scorer:
-    """The laws along generations of one prompt; the prompt is computed once.
-
-    Args:
-        models: Bound to the request's law.
-        request: Its prompt and law.
-        drafts: Whether the draft model's law is looked at.
-    """
+    """The laws along generations of one prompt, computed once by models bound to its law."""
 
     def __init__(self, models: ModelPair, request: Request, drafts: bool) -> None:
         self.prompt = request.prompt

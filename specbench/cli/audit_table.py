@@ -14,14 +14,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from specbench.audit.verdict import AuditReport, Check, Kind, Outcome
+from specbench.audit.verdict import AuditReport, Check, CheckOutcome, Kind
 
 _STYLES = {
-    Outcome.PASS: "green",
-    Outcome.FAIL: "bold red",
-    Outcome.MEASURED: "",
-    Outcome.SKIPPED: "dim",
-    Outcome.INCONCLUSIVE: "yellow",
+    CheckOutcome.PASS: "green",
+    CheckOutcome.FAIL: "bold red",
+    CheckOutcome.MEASURED: "",
+    CheckOutcome.SKIPPED: "dim",
+    CheckOutcome.INCONCLUSIVE: "yellow",
 }
 _EXPLAINED = frozenset({Kind.GREEDY_IDENTITY, Kind.ORACLE, Kind.SAMPLED_LAW, Kind.NEGATIVE_CONTROL})
 """Checks whose detail is shown where they pass, too."""
@@ -64,7 +64,7 @@ def render(report: AuditReport, width: int = 100) -> RenderableType:
     table.add_column("outcome", no_wrap=True)
     for check in report.checks:
         label = Text(check.name)
-        if check.detail and (check.outcome is not Outcome.PASS or check.kind in _EXPLAINED):
+        if check.detail and (check.outcome is not CheckOutcome.PASS or check.kind in _EXPLAINED):
             label.append(f"\n  {check.detail}", "dim")
         outcome = Text(str(check.outcome), _STYLES[check.outcome])
         table.add_row(label, *(column.read(check) for column in columns), outcome)
@@ -105,7 +105,7 @@ def render_many(reports: Sequence[AuditReport], width: int = 100) -> RenderableT
         )
         for report in reports
         for check in report.checks
-        if check.outcome is Outcome.FAIL
+        if check.outcome is CheckOutcome.FAIL
     ]
     kept = sum(report.ok for report in reports)
     seconds = sum(report.seconds for report in reports)
@@ -145,7 +145,7 @@ def _advice(report: AuditReport) -> list[Text]:
     seen = [
         Text(f"{check.samples} texts would have shown: {_powers(check)}.", "dim")
         for check in report.checks
-        if check.powers and check.outcome is not Outcome.FAIL
+        if check.powers and check.outcome is not CheckOutcome.FAIL
     ]
     return [*seen, *_warnings(report)]
 
@@ -155,7 +155,7 @@ def _powers(check: Check) -> str:
 
 
 def _warnings(report: AuditReport) -> list[Text]:
-    if any(check.outcome is Outcome.INCONCLUSIVE for check in report.checks):
+    if any(check.outcome is CheckOutcome.INCONCLUSIVE for check in report.checks):
         words = "Inconclusive is not exact: a check here could not have found an error."
         return [Text(words, "yellow")]
     return []
@@ -170,11 +170,11 @@ def _style(report: AuditReport) -> str:
 
 def _counts(report: AuditReport) -> str:
     words = {
-        Outcome.PASS: "passed",
-        Outcome.FAIL: "failed",
-        Outcome.MEASURED: "measured",
-        Outcome.SKIPPED: "skipped",
-        Outcome.INCONCLUSIVE: "inconclusive",
+        CheckOutcome.PASS: "passed",
+        CheckOutcome.FAIL: "failed",
+        CheckOutcome.MEASURED: "measured",
+        CheckOutcome.SKIPPED: "skipped",
+        CheckOutcome.INCONCLUSIVE: "inconclusive",
     }
     count = Counter(check.outcome for check in report.checks)
     return ", ".join(

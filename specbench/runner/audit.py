@@ -16,7 +16,7 @@ from specbench.audit.control import Mixed, control_check
 from specbench.audit.identity import Arm, Judge, compare_tokens, identity_check, judge_greedy
 from specbench.audit.oracle import judge_coupled, oracle_of
 from specbench.audit.sampled import POSITIONS, SAMPLES, Plan, check_of, sample_law
-from specbench.audit.verdict import Check, Kind, Outcome
+from specbench.audit.verdict import Check, CheckOutcome, Kind
 from specbench.calibration import find_calibrations
 from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
@@ -129,7 +129,9 @@ class _Audit:
         if exactness == "greedy":
             why = "nothing is promised above temperature 0"
             for kind in (Kind.ORACLE, Kind.SAMPLED_LAW):
-                yield Check(self._name(kind, self._sampling), kind, Outcome.SKIPPED, detail=why)
+                yield Check(
+                    self._name(kind, self._sampling), kind, CheckOutcome.SKIPPED, detail=why
+                )
             return
         if oracle_of(node) is not None:
             yield self._guarded(Kind.ORACLE, self._sampling, self._oracle)
@@ -189,12 +191,12 @@ class _Audit:
         )
         name = self._name(Kind.SAMPLED_LAW, law)
         check = check_of(evidence, name, faithful)
-        if not faithful or check.outcome is Outcome.FAIL:
+        if not faithful or check.outcome is CheckOutcome.FAIL:
             yield check
             return
         control = self._control(plan, drafts)
-        if control.outcome is not Outcome.PASS:
-            check = replace(check, outcome=Outcome.INCONCLUSIVE)
+        if control.outcome is not CheckOutcome.PASS:
+            check = replace(check, outcome=CheckOutcome.INCONCLUSIVE)
         yield replace(check, power=control.power)
         yield control
 
@@ -261,19 +263,19 @@ class _Audit:
         name = self._name(kind, law)
         patience = self._effort.patience
         if patience.over:
-            return Check(name, kind, Outcome.SKIPPED, detail=_OUT_OF_TIME)
+            return Check(name, kind, CheckOutcome.SKIPPED, detail=_OUT_OF_TIME)
         self._effort.progress(name)
         patience.at(name)
         try:
             return make()
         except OutOfTime:
-            return Check(name, kind, Outcome.SKIPPED, detail=_OUT_OF_TIME)
+            return Check(name, kind, CheckOutcome.SKIPPED, detail=_OUT_OF_TIME)
         except SpecbenchError as error:
             words = ": ".join(part for part in (error.what, error.why, error.fix) if part)
-            return Check(name, kind, Outcome.SKIPPED, detail=words)
+            return Check(name, kind, CheckOutcome.SKIPPED, detail=words)
         except Exception as error:
             words = f"the decoder stopped: {type(error).__name__}: {error}"
-            return Check(name, kind, Outcome.FAIL, detail=" ".join(words.split()))
+            return Check(name, kind, CheckOutcome.FAIL, detail=" ".join(words.split()))
         finally:
             patience.at("")
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from specbench.audit.verdict import AuditReport, Check, Kind, Outcome
+from specbench.audit.verdict import AuditReport, Check, CheckOutcome, Kind
 from specbench.cli import audit_table
 from specbench.schema.result import MethodInfo
 
@@ -22,8 +22,8 @@ class Lenient(TokenSD):
 """
 
 CHECKS = (
-    Check("enumeration", Kind.ENUMERATION, Outcome.PASS, 1e-17, 1e-9, samples=12),
-    Check("greedy", Kind.GREEDY_IDENTITY, Outcome.SKIPPED, detail="it refuses"),
+    Check("enumeration", Kind.ENUMERATION, CheckOutcome.PASS, 1e-17, 1e-9, samples=12),
+    Check("greedy", Kind.GREEDY_IDENTITY, CheckOutcome.SKIPPED, detail="it refuses"),
 )
 
 
@@ -58,7 +58,7 @@ def test_a_method_is_audited_on_tables_alone_where_no_model_is_named(specbench, 
 
 
 def test_a_broken_promise_exits_with_one_after_the_table(specbench, tables):
-    tables[1]["checks"].append(Check("law", Kind.CHI_SQUARE, Outcome.FAIL, detail="far off"))
+    tables[1]["checks"].append(Check("law", Kind.CHI_SQUARE, CheckOutcome.FAIL, detail="far off"))
     done = specbench("audit", "method=pld")
     assert done.exit_code == 1
     assert "far off" in done.stdout and "not exact" in done.stdout
@@ -66,7 +66,7 @@ def test_a_broken_promise_exits_with_one_after_the_table(specbench, tables):
 
 
 def test_json_is_one_report_or_a_list_and_has_no_infinity(specbench, tables):
-    tables[1]["checks"].append(Check("law", Kind.SAMPLED_LAW, Outcome.FAIL, float("inf"), 9.2))
+    tables[1]["checks"].append(Check("law", Kind.SAMPLED_LAW, CheckOutcome.FAIL, float("inf"), 9.2))
     done = specbench("audit", "method=pld", "--json")
     values = json.loads(done.stdout, parse_constant=lambda word: pytest.fail(word))
     assert done.exit_code == 1
@@ -106,7 +106,7 @@ def test_the_tables_fit_the_terminal(width):
 
     name = "sampled law, tiny_image, temperature 1, top-k 128, guidance 2"
     numbers = (3.2, 9.2, 1.0, 400, 1e-4, 0.25, "why")
-    long = Check(name, Kind.SAMPLED_LAW, Outcome.INCONCLUSIVE, *numbers)
+    long = Check(name, Kind.SAMPLED_LAW, CheckOutcome.INCONCLUSIVE, *numbers)
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(audit_table.render(report("exact", long), width))
     console.print(audit_table.render_many([report("exact", long), report("lossy")], width))
@@ -125,9 +125,9 @@ def test_what_the_samples_would_have_shown_is_said_unless_they_failed():
         console.print(audit_table.render(report("exact", law), 100))
         return " ".join(console.export_text().split())
 
-    assert "400 texts would have shown: a residual 93%." in shown(Outcome.PASS)
-    assert "would have shown" not in shown(Outcome.FAIL)
-    law = Check("law", Kind.SAMPLED_LAW, Outcome.PASS, powers={"a residual": 0.93})
+    assert "400 texts would have shown: a residual 93%." in shown(CheckOutcome.PASS)
+    assert "would have shown" not in shown(CheckOutcome.FAIL)
+    law = Check("law", Kind.SAMPLED_LAW, CheckOutcome.PASS, powers={"a residual": 0.93})
     assert audit_table.to_dict(report("exact", law))["checks"][-1]["powers"] == {"a residual": 0.93}
 
 
@@ -148,7 +148,7 @@ def test_all_reads_every_method_as_a_run_would(monkeypatch):
 
 
 def test_an_inconclusive_audit_is_ok_and_not_exact():
-    found = report("exact", Check("law", Kind.SAMPLED_LAW, Outcome.INCONCLUSIVE))
+    found = report("exact", Check("law", Kind.SAMPLED_LAW, CheckOutcome.INCONCLUSIVE))
     assert found.ok and found.verdict == "inconclusive"
 
 

@@ -8,7 +8,7 @@ import torch
 from specbench.audit.fidelity import Fidelity, Grade
 from specbench.audit.identity import Arm, compare_tokens, identity_check, judge_greedy
 from specbench.audit.oracle import judge_coupled, oracle_of
-from specbench.audit.verdict import Kind, Outcome
+from specbench.audit.verdict import CheckOutcome, Kind
 from specbench.decoding.base import Decoder
 from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.decoding.request import Request
@@ -71,10 +71,10 @@ def test_the_wider_type_tells_rounding_from_error(dtype):
 @pytest.mark.parametrize(
     ("grades", "wider", "outcome"),
     [
-        ([Grade.IDENTICAL, Grade.TIE], False, Outcome.PASS),
-        ([Grade.IDENTICAL, Grade.DIVERGED], True, Outcome.PASS),
-        ([Grade.IDENTICAL, Grade.DIVERGED], False, Outcome.INCONCLUSIVE),
-        ([Grade.IDENTICAL, Grade.WRONG], True, Outcome.FAIL),
+        ([Grade.IDENTICAL, Grade.TIE], False, CheckOutcome.PASS),
+        ([Grade.IDENTICAL, Grade.DIVERGED], True, CheckOutcome.PASS),
+        ([Grade.IDENTICAL, Grade.DIVERGED], False, CheckOutcome.INCONCLUSIVE),
+        ([Grade.IDENTICAL, Grade.WRONG], True, CheckOutcome.FAIL),
     ],
 )
 def test_the_grades_decide_the_outcome(grades, wider, outcome):
@@ -83,7 +83,7 @@ def test_the_grades_decide_the_outcome(grades, wider, outcome):
     assert check.outcome is outcome and check.samples == 2
     assert ("token 5" in check.detail) == (grades[1] in (Grade.DIVERGED, Grade.WRONG))
     shown = identity_check(verdicts, "", Kind.GREEDY_IDENTITY, False, wider)
-    assert shown.outcome is Outcome.MEASURED
+    assert shown.outcome is CheckOutcome.MEASURED
 
 
 SJD = {

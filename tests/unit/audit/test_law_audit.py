@@ -8,7 +8,7 @@ from specbench.audit import law_audit
 from specbench.audit.checks import FALSE_ALARM, Subject, enumerated, greedy, sampled
 from specbench.audit.law_audit import QUICK, audit_on_tables, cases_of
 from specbench.audit.tables import ENUMERATED, GREEDY, SAMPLED, Case
-from specbench.audit.verdict import AuditReport, Kind, Outcome
+from specbench.audit.verdict import AuditReport, CheckOutcome, Kind
 from specbench.errors import ConfigError
 from specbench.hosting import load_method
 from specbench.schema import catalog
@@ -56,7 +56,7 @@ def test_representative_methods_are_what_they_declare(name: str) -> None:
 def test_every_method_is_what_it_declares(name: str) -> None:
     report = report_of(shipped(name))
     assert report.ok and report.proven
-    kinds = {check.kind for check in report.checks if check.outcome is Outcome.PASS}
+    kinds = {check.kind for check in report.checks if check.outcome is CheckOutcome.PASS}
     if report.method.exactness == "exact":
         assert {Kind.CHI_SQUARE, Kind.GREEDY_IDENTITY} <= kinds
         assert Kind.ENUMERATION in kinds or name in NOT_SCRIPTED
@@ -87,7 +87,7 @@ def test_an_enumeration_finds_a_wrong_verifier(name: str) -> None:
     case = CASES[MUTATIONS[name]]
     assert case.quick
     check = enumerated(subject("verifier", name=name), case, 5000)
-    assert check.outcome is Outcome.FAIL
+    assert check.outcome is CheckOutcome.FAIL
     assert check.statistic is not None and check.statistic > 1e-3
     assert "have probability" in check.detail
 
@@ -110,7 +110,7 @@ WHOLE = {
 def test_a_wrong_decoder_fails_its_audit(name: str) -> None:
     report = report_of(outside(name))
     kind, words = WHOLE[name]
-    found = [check for check in report.checks if check.outcome is Outcome.FAIL]
+    found = [check for check in report.checks if check.outcome is CheckOutcome.FAIL]
     assert any(check.kind is kind and words in check.name for check in found)
     assert not report.ok and report.verdict == "not exact"
 
@@ -118,7 +118,7 @@ def test_a_wrong_decoder_fails_its_audit(name: str) -> None:
 @pytest.mark.parametrize(("target", "name"), [("tree_of", "KeepsRejected")])
 def test_an_enumeration_finds_a_wrong_tree(target: str, name: str) -> None:
     check = enumerated(subject(target, rule=name), CASES["temperature 1"], 5000)
-    assert check.outcome is Outcome.FAIL
+    assert check.outcome is CheckOutcome.FAIL
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_an_enumeration_finds_a_wrong_tree(target: str, name: str) -> None:
 def test_an_enumeration_finds_wrong_jacobi_loops(name: str, count: int) -> None:
     case = Case("two tokens", CASES["late positions"].make, count=count)
     check = enumerated(subject("jacobi", name=name), case, 20_000)
-    assert check.outcome is Outcome.FAIL
+    assert check.outcome is CheckOutcome.FAIL
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(4, marks=pytest.mark.slow)])
@@ -140,7 +140,7 @@ def test_a_jacobi_loop_without_mistakes_passes_the_same_case(count: int) -> None
     case = Case("two tokens", CASES["late positions"].make, count=count)
     node = {"_target_": "specbench.decoding.loops.speculative_jacobi.SpeculativeJacobi"}
     right = Subject(lambda models: instantiate({**node, "window": 3}), "exact")
-    assert enumerated(right, case, 20_000).outcome is Outcome.PASS
+    assert enumerated(right, case, 20_000).outcome is CheckOutcome.PASS
 
 
 @pytest.mark.parametrize("name", ["NoResidual", "SharedNumbers", "TakesAllDrafts"])
@@ -148,28 +148,28 @@ def test_samples_find_a_wrong_verifier(name: str) -> None:
     """Shared numbers look right to an enumeration: only the numbers themselves are wrong."""
     wrong = subject("verifier", name=name)
     checks = sampled(wrong, CASES["temperature 1, 24 tokens"], 50, 3)
-    assert any(check.outcome is Outcome.FAIL for check in checks)
+    assert any(check.outcome is CheckOutcome.FAIL for check in checks)
     if name == "SharedNumbers":
-        assert enumerated(wrong, CASES["temperature 1"], 5000).outcome is Outcome.PASS
+        assert enumerated(wrong, CASES["temperature 1"], 5000).outcome is CheckOutcome.PASS
 
 
 @pytest.mark.slow
 def test_samples_find_siblings_in_reverse_order() -> None:
     checks = sampled(subject("reversed_beam"), CASES["temperature 1, 24 tokens"], 300, 3)
-    assert any(check.outcome is Outcome.FAIL for check in checks)
+    assert any(check.outcome is CheckOutcome.FAIL for check in checks)
 
 
 def test_what_cannot_be_enumerated_is_not_failed() -> None:
     """A generator of its own and the right law: the enumeration says that it cannot tell."""
     report = report_of(outside("OwnGenerator"))
-    skipped = [check for check in report.checks if check.outcome is Outcome.SKIPPED]
+    skipped = [check for check in report.checks if check.outcome is CheckOutcome.SKIPPED]
     assert skipped and "cannot be enumerated" in skipped[0].detail
     assert report.verdict == "exact"
 
 
 def test_too_many_paths_are_said_and_sampled() -> None:
     check = enumerated(subject("right", draft_length=3), CASES["temperature 1"], 20)
-    assert check.outcome is Outcome.SKIPPED and check.detail == "more than 20 paths"
+    assert check.outcome is CheckOutcome.SKIPPED and check.detail == "more than 20 paths"
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_a_lossy_method_shows_its_distance_and_is_exact_at_its_neutral_value() -
     report = report_of(shipped("lenient_sd"))
     assert report.total_variation is not None and report.total_variation > 0.1
     at_one = [check for check in report.checks if check.neutral]
-    assert all(check.outcome is Outcome.PASS for check in at_one)
+    assert all(check.outcome is CheckOutcome.PASS for check in at_one)
     assert all("lenience=1.0" in check.name for check in at_one)
 
 
@@ -208,7 +208,7 @@ def test_a_neutral_value_that_is_none_fails(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_lossy_method_of_unknown_neutral_value_is_only_measured() -> None:
     report = report_of(outside("verifier", "lossy", name="NoResidual"))
     assert report.ok and report.verdict == "lossy as declared"
-    assert {check.outcome for check in report.checks} == {Outcome.MEASURED}
+    assert {check.outcome for check in report.checks} == {CheckOutcome.MEASURED}
 
 
 def test_a_greedy_method_is_asked_at_temperature_zero_alone() -> None:
@@ -221,7 +221,7 @@ def test_a_greedy_method_is_asked_at_temperature_zero_alone() -> None:
 
 def test_a_greedy_text_of_another_length_differs() -> None:
     check = greedy(subject("LongAnswers"), CASES["temperature 0, length limit 1"])
-    assert check.outcome is Outcome.FAIL and "in length" in check.detail
+    assert check.outcome is CheckOutcome.FAIL and "in length" in check.detail
     assert check.statistic == check.samples == 3
 
 

@@ -10,7 +10,7 @@ import torch
 from specbench.audit.alternatives import PLANTED, Context, laws_of, log_ratios
 from specbench.audit.control import Mixed, control_check
 from specbench.audit.sampled import FALSE_ALARM, Evidence, Plan, check_of, sample_law
-from specbench.audit.verdict import Outcome
+from specbench.audit.verdict import CheckOutcome
 from specbench.audit.witnesses import NAMES, Sets
 from specbench.decoding.base import Decoder
 from specbench.decoding.loops.autoregressive import Autoregressive
@@ -64,7 +64,7 @@ def test_correct_decoders_pass(law, seed):
     for decoder in (token_sd(3), SpeculativeJacobi(4, "maximal")):
         found = evidence(decoder, law, samples=40, seed=seed)
         assert not found.found() and found.value < 4
-        assert check_of(found, "", True).outcome is Outcome.PASS
+        assert check_of(found, "", True).outcome is CheckOutcome.PASS
 
 
 @pytest.mark.parametrize("verifier", [ResidualOfTheTarget, AcceptsTooMuch])
@@ -72,8 +72,8 @@ def test_wrong_verifiers_are_found_and_sampling_ends_early(verifier):
     found = evidence(token_sd(3, verifier()), samples=600)
     assert found.found() and len(found.terms) < 600
     check = check_of(found, "", True)
-    assert check.outcome is Outcome.FAIL and check.p_value <= FALSE_ALARM
-    assert check_of(found, "", False).outcome is Outcome.MEASURED
+    assert check.outcome is CheckOutcome.FAIL and check.p_value <= FALSE_ALARM
+    assert check_of(found, "", False).outcome is CheckOutcome.MEASURED
 
 
 def test_a_forbidden_token_is_enough():
@@ -83,7 +83,7 @@ def test_a_forbidden_token_is_enough():
 
     found = evidence(Raw(), Law(top_k=1))
     assert found.value == math.inf and "probability 0" in found.strongest()
-    assert check_of(found, "", True).outcome is Outcome.FAIL
+    assert check_of(found, "", True).outcome is CheckOutcome.FAIL
 
 
 @pytest.mark.parametrize(
@@ -150,14 +150,14 @@ def test_the_control_is_found_and_names_its_bias(drafts):
     control = Mixed(drafts=drafts)
     found = evidence(control, samples=100, drafts=drafts, whole=True)
     check = control_check(found, control, "", 240)
-    assert check.outcome is Outcome.PASS and check.power > 0.8
+    assert check.outcome is CheckOutcome.PASS and check.power > 0.8
     assert control.wrong_law in check.detail
 
 
 def test_a_control_without_bias_leaves_the_audit_inconclusive():
     control = Mixed(share=0.0)
     found = evidence(control, samples=60)
-    assert control_check(found, control, "", 60).outcome is Outcome.INCONCLUSIVE
+    assert control_check(found, control, "", 60).outcome is CheckOutcome.INCONCLUSIVE
     expected = generate(Autoregressive(), table_pair(vocab=5), Law(), count=20).tokens
     assert generate(control, table_pair(vocab=5), Law(), count=20).tokens == expected
 
