@@ -10,9 +10,8 @@ host there, and a round's `sampling` is None.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -80,12 +79,12 @@ class Clock(Protocol):
         """The times of every closed round, until the next start."""
 
     @property
-    def total_ns(self) -> int:
-        """Wall time from start to stop."""
+    def ends_ns(self) -> list[int]:
+        """Wall time from start to each mark, nanoseconds."""
 
     @property
-    def ends_ns(self) -> list[int]:
-        """Wall time from start to each mark."""
+    def total_ns(self) -> int:
+        """Wall time from start to stop, nanoseconds."""
 
     @property
     def device_ns(self) -> int | None:
@@ -95,16 +94,12 @@ class Clock(Protocol):
 class CpuClock:
     """Wall clock of the host, for models that run on the CPU."""
 
-    def __init__(self) -> None:
-        self._rounds: list[Split] = []
-        self._ends: list[int] = []
-
     def start(self) -> None:
         """Begin a generation."""
-        self._rounds = []
-        self._ends = []
+        self.rounds: list[Split] = []
+        self.ends_ns: list[int] = []
+        self.total_ns = 0
         self._segments = [0, 0, 0, 0]
-        self._total = 0
         self._began = self._last = self._now()
 
     def launch(self) -> None:
@@ -123,32 +118,17 @@ class CpuClock:
         """Close a round; time since the last lap goes to the host."""
         now = self._now()
         draft, target, host, sampling = self._segments
-        self._rounds.append(Split(draft, target, host + sampling + now - self._last))
-        self._ends.append(now - self._began)
+        self.rounds.append(Split(draft, target, host + sampling + now - self._last))
+        self.ends_ns.append(now - self._began)
         self._segments = [0, 0, 0, 0]
         self._last = now
 
     def stop(self) -> None:
         """End the generation."""
-        self._total = self._now() - self._began
+        self.total_ns = self._now() - self._began
 
     def _now(self) -> int:
         return time.perf_counter_ns()
-
-    @property
-    def rounds(self) -> list[Split]:
-        """The times of every closed round; sampling is None."""
-        return self._rounds
-
-    @property
-    def ends_ns(self) -> list[int]:
-        """Wall time from start to each mark, nanoseconds."""
-        return self._ends
-
-    @property
-    def total_ns(self) -> int:
-        """Wall time from start to stop, nanoseconds."""
-        return self._total
 
     @property
     def device_ns(self) -> int | None:
@@ -156,83 +136,26 @@ class CpuClock:
         return None
 
 
-class FakeClock(CpuClock):
-    """A clock whose time is given, so that tests take none.
-
-    Args:
-        ticks: Nanosecond readings, one for each time the clock is read.
-    """
-
-    def __init__(self, ticks: Iterator[int]) -> None:
-        super().__init__()
-        self._ticks = ticks
-
-    def _now(self) -> int:
-        return next(self._ticks)
-
-
-class Event(Protocol):
-    """A point of the device's time that is known once the device has passed it."""
-
-    def record(self, stream: Any) -> None:
-        """Stand behind everything that the stream has been given so far."""
-
-    def elapsed_time(self, end_event: Any) -> float:
-        """Milliseconds from this event to a later one, both passed."""
-
-
-class Stream(Protocol):
-    """A queue of device work."""
-
-    def query(self) -> bool:
-        """Whether all of it is done; does not wait."""
-
-
-class Cuda(Protocol):
-    """What a `CudaClock` asks of CUDA; tests put a simulated device here."""
-
-    def stream(self) -> Stream:
-        """The stream that work goes to."""
-
-    def synchronize(self) -> None:
-        """Wait until the device has nothing left to do."""
-
-    def event(self) -> Event:
-        """A new event."""
-
-    def capturing(self) -> bool:
-        """Whether work is being captured into a graph, when a stream must not be asked."""
-
-    def now(self) -> int:
-        """The host's time in nanoseconds."""
-
-
-class TorchCuda:
-    """CUDA through torch.
-
-    Args:
-        device: The device to time.
-    """
+class Cuda:
+    """What a `CudaClock` asks of CUDA; tests put a simulated device in its place."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def stream(self) -> Stream:
+    def stream(self) -> torch.cuda.Stream:
         """The device's current stream."""
-        stream: Stream = torch.cuda.current_stream(self._device)
-        return stream
+        return torch.cuda.current_stream(self._device)
 
     def synchronize(self) -> None:
         """Wait for the device."""
         torch.cuda.synchronize(self._device)
 
-    def event(self) -> Event:
+    def event(self) -> torch.cuda.Event:
         """A new event with a time."""
-        event: Event = torch.cuda.Event(enable_timing=True)
-        return event
+        return torch.cuda.Event(enable_timing=True)
 
     def capturing(self) -> bool:
-        """Whether the current stream is being captured."""
+        """Whether work is being captured into a graph, when a stream must not be asked."""
         return bool(torch.cuda.is_current_stream_capturing())
 
     def now(self) -> int:
@@ -268,12 +191,10 @@ class CudaClock:
     """
 
     def __init__(self, device: torch.device, cuda: Cuda | None = None) -> None:
-        self._cuda = TorchCuda(device) if cuda is None else cuda
-        self._pool: list[Event] = []
+        self._cuda = Cuda(device) if cuda is None else cuda
+        self._pool: list[torch.cuda.Event] = []
         self._ended: list[int] = []
         self._sealed: list[int] = []
-        self._walls: list[int] = []
-        self._total = 0
         self._rounds: list[Split] | None = None
 
     def start(self) -> None:
@@ -282,8 +203,8 @@ class CudaClock:
         self._fill_pool()
         self._ended = []
         self._sealed = []
-        self._walls = []
-        self._total = 0
+        self.ends_ns: list[int] = []
+        self.total_ns = 0
         self._rounds = None
         self._sampled = False
         self._cuda.synchronize()
@@ -317,8 +238,8 @@ class CudaClock:
 
     def mark(self) -> None:
         """Close the oldest open round."""
-        self._walls.append(self._cuda.now() - self._began)
-        if len(self._sealed) < len(self._walls):
+        self.ends_ns.append(self._cuda.now() - self._began)
+        if len(self._sealed) < len(self.ends_ns):
             self._record(Segment.HOST if self._sampled else Segment.SAMPLING)
             self._sealed.append(len(self._ended))
             self._lapped = True
@@ -328,7 +249,7 @@ class CudaClock:
         """End the generation after the device has finished."""
         self._record(Segment.HOST)
         self._cuda.synchronize()
-        self._total = self._cuda.now() - self._began
+        self.total_ns = self._cuda.now() - self._began
 
     def _record(self, segment: Segment) -> None:
         """Record the next event of the pool as the end of a segment."""
@@ -356,7 +277,7 @@ class CudaClock:
     def _split(self) -> list[Split]:
         rounds: list[Split] = []
         place, wall_before, lent = 1, 0, 0
-        for end, wall in zip(self._sealed, self._walls, strict=False):
+        for end, wall in zip(self._sealed, self.ends_ns, strict=False):
             spent = [0, 0, 0, 0]
             for number in range(place, end):
                 spent[self._ended[number]] += self._elapsed(number - 1, number)
@@ -369,16 +290,6 @@ class CudaClock:
 
     def _elapsed(self, before: int, after: int) -> int:
         return round(self._pool[before].elapsed_time(self._pool[after]) * 1e6)
-
-    @property
-    def ends_ns(self) -> list[int]:
-        """Wall time from start to each mark, nanoseconds."""
-        return self._walls
-
-    @property
-    def total_ns(self) -> int:
-        """Wall time from start to stop, nanoseconds."""
-        return self._total
 
     @property
     def device_ns(self) -> int | None:
