@@ -17,10 +17,6 @@ MOST_BYTES = 1 << 26
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Return the content of a regular file.
 
-    Args:
-        path: The file.
-        most: The most bytes that it may have.
-
     Raises:
         OSError: If it is no regular file, is larger, or cannot be read.
     """

@@ -34,12 +34,7 @@ class Cache(Protocol):
 
 
 class LengthCache:
-    """Lengths and rollback without storage; models with their own storage extend it.
-
-    Args:
-        batch: Number of rows.
-        capacity: Number of tokens that a row can hold.
-    """
+    """Lengths and rollback without storage; models with their own storage extend it."""
 
     def __init__(self, batch: int, capacity: int) -> None:
         self.lengths = [0] * batch

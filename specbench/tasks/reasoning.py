@@ -72,12 +72,7 @@ def opens_thought(prompt: str) -> bool:
 
 
 def readable(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """Return an answer as text, without special tokens but for those that mark reasoning.
-
-    Args:
-        tokenizer: A transformers tokenizer.
-        tokens: The answer's ids.
-    """
+    """Return an answer as text, without special tokens but for those that mark reasoning."""
     text: str = tokenizer.decode(tokens, skip_special_tokens=True)
     special = set(tokenizer.all_special_ids)
     if special.isdisjoint(tokens):

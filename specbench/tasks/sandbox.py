@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ _START = (
 )
 _GRACE_SECONDS = 10.0
 KERNEL_WALLS = ("namespaces", "private-root", "capabilities", "landlock", "seccomp")
-"""What only Linux offers; `Verdict.mechanisms` names those of them that held."""
+"""What only Linux offers; `ProgramEnd.mechanisms` names those of them that held."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Limits:
     threads: int = 32
 
 
-class Verdict(NamedTuple):
+class ProgramEnd(NamedTuple):
     """How a run ended.
 
     Attributes:
@@ -84,24 +84,17 @@ class Verdict(NamedTuple):
         return self.status == "passed"
 
 
-def run_python(
-    program: str, limits: Limits | None = None, *, wall_seconds: float | None = None
-) -> Verdict:
+def run_python(program: str, limits: Limits = Limits()) -> ProgramEnd:
     """Run one program; it passes when its top level runs to the end without an exception.
 
     Program and harness share a process here, so a program that attacks the harness on purpose
     (finds the pipe and speaks its protocol) can claim to have ended. Printing, exit codes and
     patched builtins cannot. Where tests decide, use `run_tests`.
 
-    Args:
-        program: Source text.
-        limits: What it may use.
-        wall_seconds: Overrides the limit of that name.
-
     Raises:
         TaskError: If no sandbox can be started on this machine.
     """
-    return _run([program], None, "", "", _limits(limits, wall_seconds))
+    return _run([program], None, "", "", limits)
 
 
 def run_tests(
@@ -110,9 +103,8 @@ def run_tests(
     entry_point: str,
     *,
     prelude: str = "",
-    limits: Limits | None = None,
-    wall_seconds: float | None = None,
-) -> Verdict:
+    limits: Limits = Limits(),
+) -> ProgramEnd:
     """Run tests that call one function of a generated program.
 
     The tests run in a process of their own. Arguments and results cross as plain values
@@ -127,12 +119,11 @@ def run_tests(
         prelude: Trusted source that the tests may refer to, such as the prompt's helpers. A
             function that ends with its docstring, or with nothing, may stand at its end.
         limits: What program and tests may use.
-        wall_seconds: Overrides the limit of that name.
 
     Raises:
         TaskError: If no sandbox can be started on this machine.
     """
-    return _run(programs, tests, entry_point, prelude, _limits(limits, wall_seconds))
+    return _run(programs, tests, entry_point, prelude, limits)
 
 
 def mechanisms() -> tuple[str, ...]:
@@ -141,11 +132,7 @@ def mechanisms() -> tuple[str, ...]:
 
 
 def thin_walls(held: Sequence[str]) -> str | None:
-    """Say what generated code can do here all the same; None where the kernel confines it.
-
-    Args:
-        held: What confines programs, as `mechanisms` and verdicts name it.
-    """
+    """Say what generated code can do here all the same; None where the kernel confines it."""
     if "seccomp" not in held:
         return (
             "The walls around generated code are thin here: only Python's own audit hook refuses "
@@ -160,11 +147,6 @@ def thin_walls(held: Sequence[str]) -> str | None:
     return None
 
 
-def _limits(limits: Limits | None, wall_seconds: float | None) -> Limits:
-    limits = limits or Limits()
-    return limits if wall_seconds is None else replace(limits, wall_seconds=wall_seconds)
-
-
 def _run(
     programs: Sequence[str],
     tests: str | None,
@@ -172,7 +154,7 @@ def _run(
     prelude: str,
     limits: Limits,
     without: Sequence[str] = (),
-) -> Verdict:
+) -> ProgramEnd:
     if os.name != "posix" or not sys.executable:
         raise TaskError(
             "Generated code cannot be run here",
@@ -200,7 +182,7 @@ def _run(
     finally:
         left = removal.remove(folder)
     if left is not None:
-        return Verdict("unavailable", f"the sandbox's folder {folder} cannot be removed: {left}")
+        return ProgramEnd("unavailable", f"the sandbox's folder {folder} cannot be removed: {left}")
     return answer
 
 
@@ -222,7 +204,7 @@ def _libraries() -> dict[str, Any]:
     }
 
 
-def _supervise(request: bytes, setup: dict[str, Any], folder: str) -> Verdict:
+def _supervise(request: bytes, setup: dict[str, Any], folder: str) -> ProgramEnd:
     command = [sys.executable, "-P", "-s", "-S", "-X", "utf8", "-c", _START, str(_INSIDE)]
     command.append(json.dumps(setup))
     try:
@@ -240,7 +222,7 @@ def _supervise(request: bytes, setup: dict[str, Any], folder: str) -> Verdict:
     try:
         stdout, _ = process.communicate(request, timeout=setup["wall_seconds"] + _GRACE_SECONDS)
     except subprocess.TimeoutExpired:
-        return Verdict("timeout", "the sandbox itself had to be ended")
+        return ProgramEnd("timeout", "the sandbox itself had to be ended")
     finally:
         with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -253,5 +235,5 @@ def _supervise(request: bytes, setup: dict[str, Any], folder: str) -> Verdict:
     try:
         fields = json.loads(stdout)
     except ValueError:
-        return Verdict("crashed", f"the sandbox ended with exit code {process.returncode}")
-    return Verdict(**{**fields, "mechanisms": tuple(fields["mechanisms"])})
+        return ProgramEnd("crashed", f"the sandbox ended with exit code {process.returncode}")
+    return ProgramEnd(**{**fields, "mechanisms": tuple(fields["mechanisms"])})

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from . import walls, wire
 
 
-class Outcome(NamedTuple):
+class Finding(NamedTuple):
     """What the judge tells the supervisor."""
 
     status: str
@@ -47,24 +47,24 @@ def judge(
         try:
             outcome = _examine(request, player)
         except _PlayerGone:
-            outcome = Outcome("gone", "")
+            outcome = Finding("gone", "")
         except MemoryError:
-            outcome = Outcome("memory", "the tests ran out of memory")
+            outcome = Finding("memory", "the tests ran out of memory")
         except wire.WireError as error:
-            outcome = Outcome("failed", f"the program sent {error}")
+            outcome = Finding("failed", f"the program sent {error}")
         except BaseException as error:
-            outcome = Outcome("failed", _describe(error, request["tests"]))
+            outcome = Finding("failed", _describe(error, request["tests"]))
         wire.send(verdict_fd, [*outcome, player.mechanisms])
     finally:
         os._exit(0)
 
 
-def _examine(request: dict[str, Any], player: _Player) -> Outcome:
+def _examine(request: dict[str, Any], player: _Player) -> Finding:
     failure = player.start({"programs": request["programs"]})
     if failure is not None:
         return failure
     if request["tests"] is None:
-        return Outcome("passed", "")
+        return Finding("passed", "")
     tests = request["tests"]
     entry_point = request["entry_point"]
     candidate = player.stand_in(entry_point)
@@ -76,9 +76,9 @@ def _examine(request: dict[str, Any], player: _Player) -> Outcome:
         check = scope["check"]
     except Exception as error:
         why = _describe(error, tests)
-        return Outcome("unavailable", f"the tests themselves do not run: {why}")
+        return Finding("unavailable", f"the tests themselves do not run: {why}")
     check(candidate)
-    return Outcome("passed", "")
+    return Finding("passed", "")
 
 
 def _execute(source: str, name: str, scope: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ class _Player:
         self._write_fd = write_fd
         self.mechanisms: list[str] = []
 
-    def start(self, opening: dict[str, Any]) -> Outcome | None:
+    def start(self, opening: dict[str, Any]) -> Finding | None:
         """Run the program's top level; None means that it ran to its end."""
         token = os.urandom(16).hex()
         self._send(opening)
@@ -107,9 +107,9 @@ class _Player:
         reply = self._receive()
         if "raised" in reply:
             status = _STATUS_OF.get(reply["raised"], "failed")
-            return Outcome(status, _describe_raised(reply))
+            return Finding(status, _describe_raised(reply))
         if reply.get("finished") != token:
-            return Outcome("failed", "the program spoke in the place of the sandbox")
+            return Finding("failed", "the program spoke in the place of the sandbox")
         return None
 
     def stand_in(self, name: str) -> Callable[..., Any]:

@@ -21,12 +21,7 @@ from . import walls, wire
 
 
 class _Libraries(importlib.abc.MetaPathFinder):
-    """Finds the installed packages that programs may import, and no others beside them.
-
-    Args:
-        folder: Where packages are installed.
-        parts: The packages' names, with the folders that they read beside their own.
-    """
+    """Finds the installed packages that programs may import, and no others beside them."""
 
     def __init__(self, folder: str, parts: Sequence[str]) -> None:
         self._folder = folder

@@ -81,10 +81,6 @@ def around(setup: Setup) -> list[str]:
 def raise_walls(setup: Setup, shared: list[str]) -> list[str]:
     """Confine this process for good; the working directory is all that it may change.
 
-    Args:
-        setup: Limits, and what may be read.
-        shared: What `around` returned.
-
     Returns:
         The names of the mechanisms that hold: `shared`, "capabilities", "landlock", "seccomp",
         "audit-hook", "limits".

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from specbench.errors import SpecbenchError
 from specbench.tasks.base import Sample, Score
-from specbench.tasks.sandbox import Limits, Verdict, run_tests
+from specbench.tasks.sandbox import Limits, ProgramEnd, run_tests
 
 _FENCE = re.compile(r"([ \t]*)(```+|~~~+)([^\n`]*)")
 _CODE_START = re.compile(r"^(?:def |async def |class |from \w|import \w|@)", re.M)
@@ -61,7 +61,7 @@ class PassAt1:
             return Score(None, detail)
         return Score(float(verdict.passed), detail)
 
-    def _verdict(self, reference: dict[str, str], answer: str) -> Verdict:
+    def _verdict(self, reference: dict[str, str], answer: str) -> ProgramEnd:
         prefix, entry_point = reference["prefix"], reference["entry_point"]
         return run_tests(
             candidate_programs(prefix, answer, entry_point),

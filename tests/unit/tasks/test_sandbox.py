@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.attacks import FORGERIES, WRONG_ANSWERS
 from specbench.tasks import sandbox
-from specbench.tasks.sandbox import Limits, Verdict, run_python, run_tests
+from specbench.tasks.sandbox import Limits, ProgramEnd, run_python, run_tests
 
 QUICK = Limits(wall_seconds=0.7, memory_bytes=192 << 20)
 PATIENT = replace(QUICK, wall_seconds=8.0)
@@ -110,7 +110,7 @@ def without(use_kernel: bool) -> tuple[str, ...]:
     return () if use_kernel else sandbox.KERNEL_WALLS
 
 
-def run(program: str, use_kernel: bool, limits: Limits = PATIENT) -> Verdict:
+def run(program: str, use_kernel: bool, limits: Limits = PATIENT) -> ProgramEnd:
     return sandbox._run([program], None, "", "", limits, without(use_kernel))
 
 
