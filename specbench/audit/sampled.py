@@ -30,7 +30,7 @@ from torch import Tensor
 
 from specbench.audit.alternatives import LAWS, PLANTED, SHARES
 from specbench.audit.verdict import Check, CheckOutcome, Kind
-from specbench.audit.witnesses import NAMES, Scorer, Sets
+from specbench.audit.witnesses import NAMES, PromptLaws, Sets
 from specbench.clock import clock_for
 from specbench.decoding.base import Decoder
 from specbench.decoding.request import Request, StopTokens
@@ -223,10 +223,10 @@ def sample_law(
     evidence = Evidence(plan.positions)
     clock = clock_for(models.target.device)
     generator = torch.Generator().manual_seed(plan.seed)
-    scorer: Scorer | None = None
+    scorer: PromptLaws | None = None
     for request in plan.requests(models.stop_ids):
         if scorer is None or scorer.prompt != request.prompt:
-            scorer = Scorer(models, request, drafts)
+            scorer = PromptLaws(models, request, drafts)
         decoder.reset()
         models.settle(len(request.prompt) + request.max_new_tokens)
         tokens = decoder.generate(models, request, clock).tokens

@@ -63,7 +63,7 @@ class Sets(NamedTuple):
     impossible: str = ""
 
 
-class Scorer:
+class PromptLaws:
     """The laws along generations of one prompt, computed once by models bound to its law."""
 
     def __init__(self, models: ModelPair, request: Request, drafts: bool) -> None:

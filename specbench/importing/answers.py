@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 from specbench.importing.answer_lines import COLON, LENGTHS, RawChoice, RawTurn, read_line
 from specbench.importing.documents import Document, Record, read_each
@@ -83,18 +83,6 @@ CONVENTIONS = {
 """The four families by format name."""
 
 
-class _Counting(NamedTuple):
-    """What was found out about a whole file's counts.
-
-    Attributes:
-        last_index: Whether the steps are one fewer than their number.
-        uncounted: Whether the script never counted its new tokens.
-    """
-
-    last_index: bool
-    uncounted: bool
-
-
 def looks_like(record: Mapping[str, Any]) -> str | None:
     """Return the name of the family that wrote a line, or None."""
     choices = record.get("choices")
@@ -139,14 +127,14 @@ def read(document: Document, format_name: str, skip_bad: bool = False) -> Publis
     if len(kept) < len(lines):
         notes.add("A question stands more than once: its last line is kept")
     choices = [choice for raw in kept for choice in raw]
-    counting = _counting(choices, convention, notes)
+    choices = _counted(choices, convention, notes)
     label = label_of(choices[0].line.model_id or "")
-    plain = _is_plain(choices, counting)
+    plain = _is_plain(choices)
     prefill = convention.prefill_forwards or _PREFILL_FORWARDS.get(
         PLAIN_METHOD if plain else label.method or ""
     )
     answers = tuple(
-        _answer(choice, convention, counting, plain, prefill, notes) for choice in choices
+        _answer(choice, convention.prefill_timed, plain, prefill, notes) for choice in choices
     )
     if len({choice.line.model_id for choice in choices}) > 1:
         notes.add("model_id differs between lines: the first line's is read")
@@ -164,8 +152,11 @@ def read(document: Document, format_name: str, skip_bad: bool = False) -> Publis
     )
 
 
-def _counting(choices: Sequence[RawChoice], convention: Convention, notes: Notes) -> _Counting:
-    """Find out how a file counts, where the scripts of one family differ among themselves."""
+def _counted(choices: Sequence[RawChoice], convention: Convention, notes: Notes) -> list[RawChoice]:
+    """Return the choices with their numbers of steps and of tokens, however a file counts them.
+
+    The scripts of one family differ among themselves, which is found out by all turns together.
+    """
     turns = [turn for choice in choices for turn in choice.turns if turn.text != _ERROR]
     last_index, uncounted = convention.last_index, False
     if last_index and turns and all(turn.steps == turn.new_tokens > 0 for turn in turns):
@@ -190,31 +181,27 @@ def _counting(choices: Sequence[RawChoice], convention: Convention, notes: Notes
             "A turn whose text is ERROR repeats the numbers of the turn before it: its question "
             "is a failed measurement"
         )
-    return _Counting(last_index, uncounted)
+
+    def counted(turn: RawTurn) -> RawTurn:
+        steps = turn.steps + int(last_index)
+        return turn._replace(steps=steps, new_tokens=steps if uncounted else turn.new_tokens)
+
+    return [choice._replace(turns=tuple(map(counted, choice.turns))) for choice in choices]
 
 
-def _rounds(turn: RawTurn, counting: _Counting) -> int:
-    return turn.steps + int(counting.last_index)
-
-
-def _tokens(turn: RawTurn, counting: _Counting) -> int:
-    return _rounds(turn, counting) if counting.uncounted else turn.new_tokens
-
-
-def _is_plain(choices: Sequence[RawChoice], counting: _Counting) -> bool:
+def _is_plain(choices: Sequence[RawChoice]) -> bool:
     """Return whether every step of every turn yields one token."""
     good = [choice for choice in choices if all(turn.text != _ERROR for turn in choice.turns)]
     return bool(good) and all(
         all(length == 1 for length in choice.lengths or ())
-        and all(_rounds(turn, counting) == _tokens(turn, counting) for turn in choice.turns)
+        and all(turn.steps == turn.new_tokens for turn in choice.turns)
         for choice in good
     )
 
 
 def _answer(
     choice: RawChoice,
-    convention: Convention,
-    counting: _Counting,
+    prefill_timed: bool,
     plain: bool,
     prefill: int | None,
     notes: Notes,
@@ -224,37 +211,35 @@ def _answer(
     about = (choice.line.question_id, choice.repeat, choice.line.category or "", started)
     if failed is not None:
         return Answer(*about, (), f"the source's generation of turn {failed} raised an error")
-    parts = _split(choice, counting, notes)
+    parts = _split(choice, notes)
     turns = []
     for raw, lengths in zip(choice.turns, parts, strict=True):
-        tokens = _tokens(raw, counting)
-        rounds = _rounds(raw, counting)
         left = 0
         if lengths is not None:
-            steps, left = _steps(lengths, tokens, notes)
+            rounds, left = _rounds(lengths, raw.new_tokens, notes)
         else:
-            steps = (PublishedRound(1, 0) if plain else PublishedRound(None, None),) * rounds
+            rounds = (PublishedRound(1, 0) if plain else PublishedRound(None, None),) * raw.steps
         total = nanoseconds(raw.seconds)
         turns.append(
             Turn(
-                new_tokens=tokens,
+                new_tokens=raw.new_tokens,
                 total_ns=total,
                 text=raw.text,
-                rounds=steps,
+                rounds=rounds,
                 prefill_tokens=left,
                 prefill_forwards=prefill,
-                decode_ns=None if convention.prefill_timed else total,
+                decode_ns=None if prefill_timed else total,
             )
         )
     return Answer(*about, tuple(turns))
 
 
-def _split(choice: RawChoice, counting: _Counting, notes: Notes) -> list[list[int] | None]:
+def _split(choice: RawChoice, notes: Notes) -> list[list[int] | None]:
     """Divide a choice's accept lengths among its turns."""
     lengths = choice.lengths
     if lengths is None:
         return [None] * len(choice.turns)
-    counts = [_rounds(turn, counting) for turn in choice.turns]
+    counts = [turn.steps for turn in choice.turns]
     if sum(counts) != len(lengths) and sum(counts) + len(counts) == len(lengths):
         notes.add("The number of steps is one short: the accept lengths are counted", "question")
         counts = [count + 1 for count in counts]
@@ -273,7 +258,9 @@ def _split(choice: RawChoice, counting: _Counting, notes: Notes) -> list[list[in
     ]
 
 
-def _steps(lengths: list[int], tokens: int, notes: Notes) -> tuple[tuple[PublishedRound, ...], int]:
+def _rounds(
+    lengths: list[int], tokens: int, notes: Notes
+) -> tuple[tuple[PublishedRound, ...], int]:
     """Return the rounds of a turn and the tokens that belong to none of them."""
     left = tokens - sum(lengths)
     steps = [PublishedRound(length, max(0, length - 1)) for length in lengths]

@@ -10,32 +10,15 @@ import re
 
 from specbench.importing.records import PLAIN_METHOD, Label
 
-_METHODS = {
-    "eagle": "eagle",
-    "eagle1": "eagle",
-    "eagle2": "eagle2",
-    "eagle3": "eagle3",
-    "ea": "eagle",
-    "ess": "eagle",
-    "hydra": "hydra",
-    "kangaroo": "kangaroo",
+_NAMES = "eagle eagle2 eagle3 hydra kangaroo lookahead medusa pld rest samd space sps swift"
+_METHODS = {name: name for name in _NAMES.split()} | {
+    **dict.fromkeys(("ea", "eagle1", "ess"), "eagle"),
     "lade": "lookahead",
-    "lookahead": "lookahead",
-    "medusa": "medusa",
-    "pld": "pld",
     "recycling": "token_recycling",
-    "rest": "rest",
-    "samd": "samd",
-    "space": "space",
-    "sps": "sps",
-    "swift": "swift",
 }
 _PLAIN = ("baseline", "base", "vanilla", "ar", "plain", "naive")
-_DTYPES = {
+_DTYPES = {name: name for name in ("bfloat16", "float16", "float32")} | {
     "bf16": "bfloat16",
-    "bfloat16": "bfloat16",
-    "float16": "float16",
-    "float32": "float32",
     "fp16": "float16",
     "fp32": "float32",
 }

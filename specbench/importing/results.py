@@ -141,8 +141,9 @@ def _planned(
     source: Published, baseline: Published | None, stated: Stated, command: Sequence[str]
 ) -> Imported:
     both = (baseline, source) if baseline else (source,)
-    unknown = _joined(baseline and baseline.unknown, source.unknown)
-    odd = _joined(baseline and baseline.odd, source.odd) + _of_pair(baseline, source)
+    unknown = _joined(baseline.unknown if baseline else None, source.unknown)
+    odd = _joined(baseline.odd if baseline else None, source.odd)
+    odd += _of_pair(baseline, source)
     method = stated.method or (PLAIN_METHOD if source.plain else source.label.method)
     if method is None:
         method = _stem(source.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,6 +17,10 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+
+from specbench.models.causal_lm import CausalLM
+from specbench.models.decoder import LeanDecoder
+from specbench.models.pair import ModelPair
 
 VOCAB = 96
 _SHAPE = dict(
@@ -80,3 +85,17 @@ def write(folder: Path, name: str, seed: int = 0) -> Path:
     model.save_pretrained(path)
     tokenizer().save_pretrained(path)
     return path
+
+
+def pairs(folder):
+    """Return what loads a checkpoint by name on the engine "lean" or "library", once each."""
+
+    @cache
+    def load(name, engine):
+        module = AutoModelForCausalLM.from_pretrained(write(folder, name), dtype=torch.float64)
+        if engine == "lean":
+            cpu = torch.device("cpu")
+            return ModelPair(name, LeanDecoder(module.eval(), name, cpu, torch.float64))
+        return ModelPair(name, CausalLM(module.eval(), name))
+
+    return load

@@ -6,7 +6,6 @@ from random import Random
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from specbench.cache import LengthCache
 from specbench.clock import CpuClock
@@ -23,8 +22,6 @@ from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.verifiers.token_sd import TokenSD
 from specbench.errors import ConfigError
 from specbench.law import Law
-from specbench.models.causal_lm import CausalLM
-from specbench.models.decoder import LeanDecoder
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
 from specbench.rng import Streams
@@ -60,21 +57,7 @@ def draft_verify(drafter=None, length=None):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    folder, made = tmp_path_factory.mktemp("self_skip"), {}
-
-    def load(name, engine):
-        if (name, engine) not in made:
-            path = tiny_checkpoints.write(folder, name)
-            module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
-            lean = engine == "lean"
-            cpu = torch.device("cpu")
-            model = (
-                LeanDecoder(module, name, cpu, torch.float64) if lean else CausalLM(module, name)
-            )
-            made[name, engine] = ModelPair(name, model)
-        return made[name, engine]
-
-    return load
+    return tiny_checkpoints.pairs(tmp_path_factory.mktemp("self_skip"))
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)

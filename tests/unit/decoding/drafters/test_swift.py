@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters import swift as swift_module
@@ -20,8 +19,6 @@ from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.errors import ConfigError
 from specbench.law import Law, draw
 from specbench.models.base import LayerSkip
-from specbench.models.causal_lm import CausalLM
-from specbench.models.decoder import LeanDecoder
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
 from tests.unit.decoding.enumeration import distance, output_law, true_law
@@ -77,21 +74,7 @@ def swift(threshold=0.3, depth=2, verifier=None, topology=None, **options):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    folder, made = tmp_path_factory.mktemp("swift"), {}
-
-    def load(name, engine):
-        if (name, engine) not in made:
-            path = tiny_checkpoints.write(folder, name)
-            module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
-            lean = engine == "lean"
-            cpu = torch.device("cpu")
-            model = (
-                LeanDecoder(module, name, cpu, torch.float64) if lean else CausalLM(module, name)
-            )
-            made[name, engine] = ModelPair(name, model)
-        return made[name, engine]
-
-    return load
+    return tiny_checkpoints.pairs(tmp_path_factory.mktemp("swift"))
 
 
 # The law.
