@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from specbench.zoo.worlds.sample import NAMES, Sample, pick, sentence_case, word_list
+from specbench.zoo.worlds.sample import NAMES, Sample, one_of, pick, sentence_case, word_list
 
 _LIKES = word_list(
     "music rain dogs cats chess tea coffee history trains boats birds maps painting dancing "
@@ -89,58 +89,48 @@ class _Advice(NamedTuple):
 def _first_prompt(source: random.Random, name: str, advice: _Advice, other: str) -> str:
     noun, like, moment = advice.topic.noun, advice.like, advice.moment
     budget = pick(source, _BUDGETS)
-    return pick(
+    return one_of(
         source,
-        (
-            f"My friend {name} likes {like} and {other}. Can you recommend a {noun} {moment}? "
-            f"We have {budget}.",
-            f"I am {name}, I like {like} and {other}, and I have {budget}. Which {noun} do you "
-            f"suggest {moment}?",
-            f"Help me to plan a {noun} for {name} {moment}, with {budget}. {name} enjoys {like} "
-            f"and {other}.",
-            f"{name} loves {like} but not {other}. What {noun} fits {moment} with {budget}?",
-        ),
+        f"My friend {name} likes {like} and {other}. Can you recommend a {noun} {moment}? "
+        f"We have {budget}.",
+        f"I am {name}, I like {like} and {other}, and I have {budget}. Which {noun} do you "
+        f"suggest {moment}?",
+        f"Help me to plan a {noun} for {name} {moment}, with {budget}. {name} enjoys {like} "
+        f"and {other}.",
+        f"{name} loves {like} but not {other}. What {noun} fits {moment} with {budget}?",
     )
 
 
 def _first_answer(source: random.Random, name: str, advice: _Advice) -> str:
     topic, option, quality, extra, like, moment = advice
-    opening = pick(
+    opening = one_of(
         source,
-        (
-            f"I would suggest {option}.",
-            f"A good {topic.noun} for {name} is {option}.",
-            f"How about {option}?",
-            f"{sentence_case(moment)}, {option} is a fine choice.",
-            f"My first idea is {option}.",
-        ),
+        f"I would suggest {option}.",
+        f"A good {topic.noun} for {name} is {option}.",
+        f"How about {option}?",
+        f"{sentence_case(moment)}, {option} is a fine choice.",
+        f"My first idea is {option}.",
     )
-    reason = pick(
+    reason = one_of(
         source,
-        (
-            f"It is {quality}, and it suits people who like {like}.",
-            f"Because {name} likes {like}, something {quality} should work well.",
-            f"It is {quality}, so it goes well with {like}.",
-        ),
+        f"It is {quality}, and it suits people who like {like}.",
+        f"Because {name} likes {like}, something {quality} should work well.",
+        f"It is {quality}, so it goes well with {like}.",
     )
-    advice_line = pick(
+    advice_line = one_of(
         source,
-        (
-            f"I would also {extra}.",
-            f"To make it better, {extra}.",
-            f"One more tip: {extra}.",
-            f"Do not forget to {extra}.",
-        ),
+        f"I would also {extra}.",
+        f"To make it better, {extra}.",
+        f"One more tip: {extra}.",
+        f"Do not forget to {extra}.",
     )
-    closing = pick(
+    closing = one_of(
         source,
-        (
-            "",
-            f" I hope {name} enjoys it!",
-            " Have a good time!",
-            f" It should be ready {moment}.",
-            " Tell me if you want another idea.",
-        ),
+        "",
+        f" I hope {name} enjoys it!",
+        " Have a good time!",
+        f" It should be ready {moment}.",
+        " Tell me if you want another idea.",
     )
     return f"{opening} {reason} {advice_line}{closing}"
 
@@ -149,44 +139,38 @@ def _another(source: random.Random, name: str, advice: _Advice) -> str:
     topic = advice.topic
     option = pick(source, [item for item in topic.options if item != advice.option])
     quality = pick(source, topic.qualities)
-    return pick(
+    return one_of(
         source,
-        (
-            f"Instead of {advice.option}, you could try {option}. It is {quality}, and {name} "
-            f"can still enjoy {advice.like}.",
-            f"Another {topic.noun} is {option}. Compared with {advice.option} it is {quality}.",
-            f"Then I would take {option}, which is {quality} and fits {advice.moment}.",
-        ),
+        f"Instead of {advice.option}, you could try {option}. It is {quality}, and {name} "
+        f"can still enjoy {advice.like}.",
+        f"Another {topic.noun} is {option}. Compared with {advice.option} it is {quality}.",
+        f"Then I would take {option}, which is {quality} and fits {advice.moment}.",
     )
 
 
 def _shorter(source: random.Random, name: str, advice: _Advice) -> str:
-    return pick(
+    return one_of(
         source,
-        (
-            f"Try {advice.option}: it is {advice.quality}.",
-            f"In short: {advice.option}, and {advice.extra}.",
-            f"{sentence_case(advice.option)} for {name}, because it is {advice.quality}.",
-        ),
+        f"Try {advice.option}: it is {advice.quality}.",
+        f"In short: {advice.option}, and {advice.extra}.",
+        f"{sentence_case(advice.option)} for {name}, because it is {advice.quality}.",
     )
 
 
 def _reason(source: random.Random, name: str, advice: _Advice) -> str:
-    return pick(
+    return one_of(
         source,
-        (
-            f"I chose {advice.option} because it is {advice.quality}. {name} likes "
-            f"{advice.like}, and that fits {advice.moment}.",
-            f"There are two reasons. First, {advice.option} is {advice.quality}. Second, it "
-            f"goes well with {advice.like}.",
-            f"Because {advice.option} is {advice.quality}, and {name} enjoys {advice.like}.",
-        ),
+        f"I chose {advice.option} because it is {advice.quality}. {name} likes "
+        f"{advice.like}, and that fits {advice.moment}.",
+        f"There are two reasons. First, {advice.option} is {advice.quality}. Second, it "
+        f"goes well with {advice.like}.",
+        f"Because {advice.option} is {advice.quality}, and {name} enjoys {advice.like}.",
     )
 
 
 def _steps(source: random.Random, name: str, advice: _Advice) -> str:
-    begin = pick(source, ("Ask", "Talk to", "Call", "Invite"))
-    end = pick(source, ("Enjoy the day.", "Have fun.", f"Think of {advice.like}.", "Take a rest."))
+    begin = one_of(source, "Ask", "Talk to", "Call", "Invite")
+    end = one_of(source, "Enjoy the day.", "Have fun.", f"Think of {advice.like}.", "Take a rest.")
     return (
         f"1. {begin} {name}.\n2. Choose {advice.option}.\n"
         f"3. {sentence_case(advice.extra)}.\n4. {end}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from specbench.zoo.worlds.sample import NAMES, Sample, pick, word_list
+from specbench.zoo.worlds.sample import NAMES, Sample, one_of, pick, word_list
 
 _TOWN_STARTS = word_list("Ri Mol Ter Bas Kel Nor Vel Sar Lun Dor Fen Gal")
 _TOWN_ENDS = word_list("vo den by ton mar ga lis wick")
@@ -35,51 +35,47 @@ def _facts(person: _Person) -> tuple[str, ...]:
 
 def _direct(source: random.Random, person: _Person) -> tuple[str, str]:
     name = person.name
-    return pick(
+    return one_of(
         source,
         (
-            (
-                f"Where does {name} live?",
-                f"{name} lives in {person.town}. The answer is {person.town}.",
-            ),
-            (
-                f"What is the job of {name}?",
-                f"{name} works as a {person.job}. The answer is {person.job}.",
-            ),
-            (
-                f"What colour is the pet of {name}?",
-                f"{name} has a {person.colour} {person.pet}. The answer is {person.colour}.",
-            ),
-            (
-                f"Which pet does {name} have?",
-                f"{name} has a {person.colour} {person.pet}. The answer is {person.pet}.",
-            ),
+            f"Where does {name} live?",
+            f"{name} lives in {person.town}. The answer is {person.town}.",
+        ),
+        (
+            f"What is the job of {name}?",
+            f"{name} works as a {person.job}. The answer is {person.job}.",
+        ),
+        (
+            f"What colour is the pet of {name}?",
+            f"{name} has a {person.colour} {person.pet}. The answer is {person.colour}.",
+        ),
+        (
+            f"Which pet does {name} have?",
+            f"{name} has a {person.colour} {person.pet}. The answer is {person.pet}.",
         ),
     )
 
 
 def _two_hop(source: random.Random, person: _Person, famous: str) -> tuple[str, str]:
     name, town = person.name, person.town
-    return pick(
+    return one_of(
         source,
         (
-            (
-                f"What is the town of {name} famous for?",
-                f"{name} lives in {town}. {town} is famous for {famous}. The answer is {famous}.",
-            ),
-            (
-                f"Who lives in the town that is famous for {famous}?",
-                f"{town} is famous for {famous}. {name} lives in {town}. The answer is {name}.",
-            ),
-            (
-                f"Where does the {person.job} live?",
-                f"{name} works as a {person.job}. {name} lives in {town}. The answer is {town}.",
-            ),
-            (
-                f"What is the job of the one who has the {person.pet}?",
-                f"{name} has a {person.colour} {person.pet}. {name} works as a {person.job}. "
-                f"The answer is {person.job}.",
-            ),
+            f"What is the town of {name} famous for?",
+            f"{name} lives in {town}. {town} is famous for {famous}. The answer is {famous}.",
+        ),
+        (
+            f"Who lives in the town that is famous for {famous}?",
+            f"{town} is famous for {famous}. {name} lives in {town}. The answer is {name}.",
+        ),
+        (
+            f"Where does the {person.job} live?",
+            f"{name} works as a {person.job}. {name} lives in {town}. The answer is {town}.",
+        ),
+        (
+            f"What is the job of the one who has the {person.pet}?",
+            f"{name} has a {person.colour} {person.pet}. {name} works as a {person.job}. "
+            f"The answer is {person.job}.",
         ),
     )
 

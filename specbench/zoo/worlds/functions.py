@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from specbench.zoo.worlds.sample import Sample, pick, word_list
+from specbench.zoo.worlds.sample import Sample, one_of, pick, word_list
 
 
 class _Part(NamedTuple):
@@ -119,77 +119,69 @@ _SEPARATORS = (("a comma", "','"), ("a dash", "'-'"), ("a space", "' '"), ("a do
 
 def _number_filter(source: random.Random) -> _Part:
     k = source.randint(2, 9)
-    return pick(
+    return one_of(
         source,
-        (
-            _Part("{v} % 2 == 0", ("even {noun}", "{noun} that are even")),
-            _Part("{v} % 2 == 1", ("odd {noun}", "{noun} that are odd")),
-            _Part(f"{{v}} > {k}", (f"{{noun}} greater than {k}", f"{{noun}} above {k}")),
-            _Part(f"{{v}} < {k}", (f"{{noun}} less than {k}", f"{{noun}} below {k}")),
-            _Part(f"{{v}} >= {k}", (f"{{noun}} that are at least {k}",)),
-            _Part(f"{{v}} != {k}", (f"{{noun}} that are not {k}", f"{{noun}} other than {k}")),
-            _Part(f"{{v}} % {k} == 0", (f"{{noun}} divisible by {k}", f"multiples of {k}")),
-            _Part("{v} > 0", ("positive {noun}", "{noun} that are positive")),
-            _Part("{v} < 0", ("negative {noun}", "{noun} that are negative")),
-        ),
+        _Part("{v} % 2 == 0", ("even {noun}", "{noun} that are even")),
+        _Part("{v} % 2 == 1", ("odd {noun}", "{noun} that are odd")),
+        _Part(f"{{v}} > {k}", (f"{{noun}} greater than {k}", f"{{noun}} above {k}")),
+        _Part(f"{{v}} < {k}", (f"{{noun}} less than {k}", f"{{noun}} below {k}")),
+        _Part(f"{{v}} >= {k}", (f"{{noun}} that are at least {k}",)),
+        _Part(f"{{v}} != {k}", (f"{{noun}} that are not {k}", f"{{noun}} other than {k}")),
+        _Part(f"{{v}} % {k} == 0", (f"{{noun}} divisible by {k}", f"multiples of {k}")),
+        _Part("{v} > 0", ("positive {noun}", "{noun} that are positive")),
+        _Part("{v} < 0", ("negative {noun}", "{noun} that are negative")),
     )
 
 
 def _number_map(source: random.Random) -> _Part:
     k = source.randint(2, 9)
-    return pick(
+    return one_of(
         source,
-        (
-            _Part("{v} * {v}", ("the squares of {items}", "the squared {items}")),
-            _Part("{v} * 2", ("the doubles of {items}", "twice {items}")),
-            _Part(f"{{v}} + {k}", (f"{{items}} plus {k}", f"{{items}} increased by {k}")),
-            _Part(f"{{v}} - {k}", (f"{{items}} minus {k}", f"{{items}} decreased by {k}")),
-            _Part(f"{{v}} * {k}", (f"{{items}} times {k}", f"{{items}} multiplied by {k}")),
-            _Part(f"{{v}} % {k}", (f"the remainders of {{items}} by {k}", f"{{items}} modulo {k}")),
-            _Part("-{v}", ("the negatives of {items}",)),
-            _Part("abs({v})", ("the absolute values of {items}",)),
-            _Part("{v} // 2", ("the halves of {items} rounded down",)),
-        ),
+        _Part("{v} * {v}", ("the squares of {items}", "the squared {items}")),
+        _Part("{v} * 2", ("the doubles of {items}", "twice {items}")),
+        _Part(f"{{v}} + {k}", (f"{{items}} plus {k}", f"{{items}} increased by {k}")),
+        _Part(f"{{v}} - {k}", (f"{{items}} minus {k}", f"{{items}} decreased by {k}")),
+        _Part(f"{{v}} * {k}", (f"{{items}} times {k}", f"{{items}} multiplied by {k}")),
+        _Part(f"{{v}} % {k}", (f"the remainders of {{items}} by {k}", f"{{items}} modulo {k}")),
+        _Part("-{v}", ("the negatives of {items}",)),
+        _Part("abs({v})", ("the absolute values of {items}",)),
+        _Part("{v} // 2", ("the halves of {items} rounded down",)),
     )
 
 
 def _word_filter(source: random.Random) -> _Part:
     k, letter = source.randint(2, 6), pick(source, "abcdeghilmnoprst")
-    return pick(
+    return one_of(
         source,
-        (
-            _Part(f"len({{v}}) > {k}", (f"{{noun}} longer than {k} letters",)),
-            _Part(f"len({{v}}) < {k}", (f"{{noun}} shorter than {k} letters",)),
-            _Part(f"len({{v}}) == {k}", (f"{{noun}} of exactly {k} letters",)),
-            _Part(
-                f"{{v}}.startswith('{letter}')",
-                (f"{{noun}} starting with {letter}", f"{{noun}} that start with {letter}"),
-            ),
-            _Part(
-                f"{{v}}.endswith('{letter}')",
-                (f"{{noun}} ending with {letter}", f"{{noun}} that end with {letter}"),
-            ),
-            _Part(
-                f"'{letter}' in {{v}}",
-                (f"{{noun}} containing {letter}", f"{{noun}} that contain {letter}"),
-            ),
-            _Part(f"'{letter}' not in {{v}}", (f"{{noun}} without {letter}",)),
+        _Part(f"len({{v}}) > {k}", (f"{{noun}} longer than {k} letters",)),
+        _Part(f"len({{v}}) < {k}", (f"{{noun}} shorter than {k} letters",)),
+        _Part(f"len({{v}}) == {k}", (f"{{noun}} of exactly {k} letters",)),
+        _Part(
+            f"{{v}}.startswith('{letter}')",
+            (f"{{noun}} starting with {letter}", f"{{noun}} that start with {letter}"),
         ),
+        _Part(
+            f"{{v}}.endswith('{letter}')",
+            (f"{{noun}} ending with {letter}", f"{{noun}} that end with {letter}"),
+        ),
+        _Part(
+            f"'{letter}' in {{v}}",
+            (f"{{noun}} containing {letter}", f"{{noun}} that contain {letter}"),
+        ),
+        _Part(f"'{letter}' not in {{v}}", (f"{{noun}} without {letter}",)),
     )
 
 
 def _word_map(source: random.Random) -> _Part:
     k = source.randint(2, 4)
-    return pick(
+    return one_of(
         source,
-        (
-            _Part("{v}.upper()", ("{items} in upper case",)),
-            _Part("{v}[::-1]", ("{items} spelled backwards",)),
-            _Part("{v}[0]", ("the first letters of {items}",)),
-            _Part("{v}[-1]", ("the last letters of {items}",)),
-            _Part(f"{{v}}[:{k}]", (f"the first {k} letters of {{items}}",)),
-            _Part(f"{{v}} * {k}", (f"{{items}} repeated {k} times",)),
-        ),
+        _Part("{v}.upper()", ("{items} in upper case",)),
+        _Part("{v}[::-1]", ("{items} spelled backwards",)),
+        _Part("{v}[0]", ("the first letters of {items}",)),
+        _Part("{v}[-1]", ("the last letters of {items}",)),
+        _Part(f"{{v}}[:{k}]", (f"the first {k} letters of {{items}}",)),
+        _Part(f"{{v}} * {k}", (f"{{items}} repeated {k} times",)),
     )
 
 
@@ -237,13 +229,11 @@ def _describe(source: random.Random, function: _Function) -> str:
     words = pick(source, function.aggregate.words).format(
         items=items, separator=function.separator[0]
     )
-    return pick(
+    return one_of(
         source,
-        (
-            f"Return {words}, {{where}}.",
-            f"Compute {words}, {{where}}.",
-            f"For the {noun} {{where}}, return {words}.",
-        ),
+        f"Return {words}, {{where}}.",
+        f"Compute {words}, {{where}}.",
+        f"For the {noun} {{where}}, return {words}.",
     ).format(where=where)
 
 
@@ -319,7 +309,7 @@ def generate(source: random.Random) -> Sample:
     if source.random() < 0.15:
         words += _example(source, function, name, header, body)
     prefix = f'{header}    """{words}"""\n'
-    prompt = pick(source, ("Complete the function.", "Write the body.")) + "\n" + prefix
+    prompt = one_of(source, "Complete the function.", "Write the body.") + "\n" + prefix
     test_source = random.Random(f"{prefix}")
     cases = [_inputs(test_source, function.kind, size) for size in (0, 1, 3, 5, 7, 9)]
     checks = [

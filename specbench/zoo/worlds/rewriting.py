@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from specbench.zoo.worlds.sample import NAMES, Sample, pick, word_list
+from specbench.zoo.worlds.sample import NAMES, Sample, one_of, pick, word_list
 
 _PLACES = word_list("market bridge library station garden museum harbour bakery forest castle")
 _ADJECTIVES = word_list("small round bright quiet heavy green broken strange lovely cold")
@@ -27,18 +27,15 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 def _sentence(source: random.Random, people: tuple[str, str]) -> str:
     person = pick(source, people)
     adjective, thing = pick(source, _ADJECTIVES), pick(source, _OBJECTS)
-    return pick(
+    return one_of(
         source,
-        (
-            f"{person} walked to the {pick(source, _PLACES)} {pick(source, _TIMES)}.",
-            f"{person} {pick(source, _ACTIONS)} a {adjective} {thing}.",
-            f"The {adjective} {thing} stood near the {pick(source, _PLACES)}.",
-            f"{pick(source, _WEATHER)} {pick(source, _TIMES)}.",
-            f"A {adjective} {pick(source, _ANIMALS)} followed {person} to the "
-            f"{pick(source, _PLACES)}.",
-            f"{person} waited {pick(source, _TIMES)} with the {pick(source, _ANIMALS)}.",
-            f"At the {pick(source, _PLACES)} {person} {pick(source, _ACTIONS)} the {thing}.",
-        ),
+        f"{person} walked to the {pick(source, _PLACES)} {pick(source, _TIMES)}.",
+        f"{person} {pick(source, _ACTIONS)} a {adjective} {thing}.",
+        f"The {adjective} {thing} stood near the {pick(source, _PLACES)}.",
+        f"{pick(source, _WEATHER)} {pick(source, _TIMES)}.",
+        f"A {adjective} {pick(source, _ANIMALS)} followed {person} to the {pick(source, _PLACES)}.",
+        f"{person} waited {pick(source, _TIMES)} with the {pick(source, _ANIMALS)}.",
+        f"At the {pick(source, _PLACES)} {person} {pick(source, _ACTIONS)} the {thing}.",
     )
 
 
@@ -60,32 +57,36 @@ def generate(source: random.Random) -> Sample:
     ordinal = _ORDINALS[position]
     if kind == "rename":
         new = pick(source, [name for name in NAMES if name not in (first, second)])
-        instruction = pick(
+        instruction = one_of(
             source,
-            (f"Replace the name {first} by {new}.", f"Rewrite it with {new} instead of {first}."),
+            f"Replace the name {first} by {new}.",
+            f"Rewrite it with {new} instead of {first}.",
         )
         answer = [line.replace(first, new) for line in sentences]
     elif kind == "remove":
-        instruction = pick(
-            source, (f"Remove the {ordinal} sentence.", f"Leave out the {ordinal} sentence.")
+        instruction = one_of(
+            source, f"Remove the {ordinal} sentence.", f"Leave out the {ordinal} sentence."
         )
         answer = sentences[:position] + sentences[position + 1 :]
     elif kind == "mentions":
-        instruction = pick(
+        instruction = one_of(
             source,
-            (f"Keep only the sentences about {first}.", f"Summarise what we learn about {first}."),
+            f"Keep only the sentences about {first}.",
+            f"Summarise what we learn about {first}.",
         )
         answer = [line for line in sentences if first in line]
     elif kind == "first_last":
-        instruction = pick(
+        instruction = one_of(
             source,
-            ("Summarise it by its first and last sentence.", "Keep the first and last sentence."),
+            "Summarise it by its first and last sentence.",
+            "Keep the first and last sentence.",
         )
         answer = [sentences[0], sentences[-1]]
     elif kind == "move":
-        instruction = pick(
+        instruction = one_of(
             source,
-            (f"Move the {ordinal} sentence to the end.", f"Put the {ordinal} sentence last."),
+            f"Move the {ordinal} sentence to the end.",
+            f"Put the {ordinal} sentence last.",
         )
         answer = [*sentences[:position], *sentences[position + 1 :], sentences[position]]
     else:

@@ -44,6 +44,11 @@ def pick(random_source: random.Random, options: Sequence[Item]) -> Item:
     return options[random_source.randrange(len(options))]
 
 
+def one_of(random_source: random.Random, *options: Item) -> Item:
+    """Return one of the options that are given, each with the same probability."""
+    return pick(random_source, options)
+
+
 def sentence_case(text: str) -> str:
     """Return `text` with its first letter in upper case and the rest unchanged."""
     return text[:1].upper() + text[1:]

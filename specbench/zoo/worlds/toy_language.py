@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from specbench.zoo.worlds.sample import Sample, pick, sentence_case
+from specbench.zoo.worlds.sample import Sample, one_of, pick, sentence_case
 
 _NOUNS = {
     "dog": "kanu",
@@ -85,7 +85,7 @@ def _sentence(source: random.Random) -> _Phrase:
     thing = _noun_phrase(source, source.random() < 0.4)
     verb = pick(source, tuple(_VERBS))
     singular, past, toy_verb = _VERBS[verb]
-    tense = pick(source, ("present", "past", "future"))
+    tense = one_of(source, "present", "past", "future")
     if tense == "present":
         english_verb, suffix = (verb if plural else singular), ""
         times = ("today", "often")
@@ -108,5 +108,5 @@ def generate(source: random.Random) -> Sample:
     phrases = [_sentence(source) for _ in range(source.randint(2, 4))]
     english = " ".join(phrase.english for phrase in phrases)
     toy = " ".join(phrase.toy for phrase in phrases)
-    instruction = pick(source, ("Translate into Velar:", "Say this in Velar:", "In Velar, please:"))
+    instruction = one_of(source, "Translate into Velar:", "Say this in Velar:", "In Velar, please:")
     return Sample((f"{instruction}\n{english}",), (toy,), toy)

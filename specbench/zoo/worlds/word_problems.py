@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-from specbench.zoo.worlds.sample import NAMES, Sample, pick, sentence_case, word_list
+from specbench.zoo.worlds.sample import NAMES, Sample, one_of, pick, sentence_case, word_list
 
 _THINGS = word_list(
     "apples pens coins books cards eggs shells stamps cups seeds toys stones pears plums beads "
@@ -39,13 +39,11 @@ def _start(source: random.Random, name: str, things: str, single: bool) -> _Even
         kind = 1
     if kind == 0:
         total = source.randint(3, 60)
-        story = pick(
+        story = one_of(
             source,
-            (
-                f"{name} has {total} {things}.",
-                f"At the {place} {name} has {total} {things}.",
-                f"There are {total} {things} on the table of {name}.",
-            ),
+            f"{name} has {total} {things}.",
+            f"At the {place} {name} has {total} {things}.",
+            f"There are {total} {things} on the table of {name}.",
         )
         return _Event(story, "", total, ())
     if kind in (1, 2):
@@ -53,13 +51,11 @@ def _start(source: random.Random, name: str, things: str, single: bool) -> _Even
         container = pick(source, _CONTAINERS)
         total = count * each
         equation = f"{count} * {each} = {total}"
-        story = pick(
+        story = one_of(
             source,
-            (
-                f"{name} has {count} {container} with {each} {things} each.",
-                f"{name} owns {count} {container}. Each of them holds {each} {things}.",
-                f"At the {place} {name} fills {count} {container} with {each} {things} each.",
-            ),
+            f"{name} has {count} {container} with {each} {things} each.",
+            f"{name} owns {count} {container}. Each of them holds {each} {things}.",
+            f"At the {place} {name} fills {count} {container} with {each} {things} each.",
         )
         lines: tuple[str, ...] = (
             f"{name} has {equation} {things} in the {container}.",
@@ -73,12 +69,10 @@ def _start(source: random.Random, name: str, things: str, single: bool) -> _Even
     equation = f"{first} + {second} = {total}"
     if kind == 3:
         colour, other = source.sample(("red", "blue", "green", "white", "old", "new", "big"), 2)
-        story = pick(
+        story = one_of(
             source,
-            (
-                f"{name} has {first} {colour} {things} and {second} {other} {things}.",
-                f"{name} keeps {first} {colour} and {second} {other} {things}.",
-            ),
+            f"{name} has {first} {colour} {things} and {second} {other} {things}.",
+            f"{name} keeps {first} {colour} and {second} {other} {things}.",
         )
         lines = (
             f"{name} has {equation} {things}.",
@@ -87,12 +81,10 @@ def _start(source: random.Random, name: str, things: str, single: bool) -> _Even
         )
     else:
         friend = pick(source, [other for other in NAMES if other != name])
-        story = pick(
+        story = one_of(
             source,
-            (
-                f"{friend} has {first} {things}. {name} has {second} more than {friend}.",
-                f"{name} has {second} more {things} than {friend}, who has {first}.",
-            ),
+            f"{friend} has {first} {things}. {name} has {second} more than {friend}.",
+            f"{name} has {second} more {things} than {friend}, who has {first}.",
         )
         lines = (
             f"{name} has {equation} {things}.",
@@ -107,15 +99,13 @@ def _gain(source: random.Random, name: str, things: str, total: int) -> _Event:
     place = pick(source, _PLACES)
     result = total + amount
     equation = f"{total} + {amount} = {result}"
-    story = pick(
+    story = one_of(
         source,
-        (
-            f"Then {name} buys {amount} more.",
-            f"Later {name} finds {amount} {things} at the {place}.",
-            f"{pick(source, [other for other in NAMES if other != name])} gives {name} {amount} "
-            f"{things}.",
-            f"{name} wins {amount} more {things}.",
-        ),
+        f"Then {name} buys {amount} more.",
+        f"Later {name} finds {amount} {things} at the {place}.",
+        f"{pick(source, [other for other in NAMES if other != name])} gives {name} {amount} "
+        f"{things}.",
+        f"{name} wins {amount} more {things}.",
     )
     lines = (
         f"With {amount} more there are {equation} {things}.",
@@ -132,14 +122,12 @@ def _loss(source: random.Random, name: str, things: str, total: int) -> _Event:
     result = total - amount
     equation = f"{total} - {amount} = {result}"
     friend = pick(source, [other for other in NAMES if other != name])
-    story = pick(
+    story = one_of(
         source,
-        (
-            f"Then {name} gives {amount} {things} to {friend}.",
-            f"{name} loses {amount} of them at the {place}.",
-            f"{name} sells {amount} {things}.",
-            f"Later {friend} takes {amount} of the {things}.",
-        ),
+        f"Then {name} gives {amount} {things} to {friend}.",
+        f"{name} loses {amount} of them at the {place}.",
+        f"{name} sells {amount} {things}.",
+        f"Later {friend} takes {amount} of the {things}.",
     )
     lines = (
         f"Without {amount} there are {equation} {things}.",
@@ -155,13 +143,11 @@ def _multiply(source: random.Random, name: str, things: str, total: int) -> _Eve
     result = total * factor
     equation = f"{total} * {factor} = {result}"
     word = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}[factor]
-    story = pick(
+    story = one_of(
         source,
-        (
-            f"A month later {name} has {word} as many.",
-            f"Then the number of {things} grows to {word} as many.",
-            f"After a year there are {word} as many {things}.",
-        ),
+        f"A month later {name} has {word} as many.",
+        f"Then the number of {things} grows to {word} as many.",
+        f"After a year there are {word} as many {things}.",
     )
     lines = (
         f"{sentence_case(word)} as many is {equation}.",
@@ -175,13 +161,11 @@ def _divide(source: random.Random, name: str, things: str, total: int) -> _Event
     parts = pick(source, [n for n in (2, 3, 4, 5, 6, 8, 10) if total % n == 0 and total > n])
     result = total // parts
     equation = f"{total} / {parts} = {result}"
-    story = pick(
+    story = one_of(
         source,
-        (
-            f"{name} shares all of them equally among {parts} friends.",
-            f"{name} packs the {things} into {parts} equal groups.",
-            f"The {things} are split equally between {parts} children.",
-        ),
+        f"{name} shares all of them equally among {parts} friends.",
+        f"{name} packs the {things} into {parts} equal groups.",
+        f"The {things} are split equally between {parts} children.",
     )
     lines = (
         f"Each part has {equation} {things}.",
@@ -195,12 +179,10 @@ def _price(source: random.Random, name: str, things: str, total: int) -> _Event:
     price = pick(source, [n for n in range(2, 10) if total * n <= _TOTAL_MAX])
     result = total * price
     equation = f"{total} * {price} = {result}"
-    story = pick(
+    story = one_of(
         source,
-        (
-            f"{name} sells all the {things} for {price} dollars each.",
-            f"One of the {things} costs {price} dollars and {name} sells every one.",
-        ),
+        f"{name} sells all the {things} for {price} dollars each.",
+        f"One of the {things} costs {price} dollars and {name} sells every one.",
     )
     lines = (
         f"The {things} bring {equation} dollars.",
@@ -236,22 +218,22 @@ def _next_event(
 
 def _question(source: random.Random, name: str, things: str, kind: str) -> str:
     if kind == "price":
-        return pick(
+        return one_of(
             source,
-            (f"How many dollars does {name} get?", f"How much money does {name} earn?"),
+            f"How many dollars does {name} get?",
+            f"How much money does {name} earn?",
         )
     if kind == "divide":
-        return pick(
+        return one_of(
             source,
-            (f"How many {things} are in each part?", f"How many {things} does each one get?"),
+            f"How many {things} are in each part?",
+            f"How many {things} does each one get?",
         )
-    return pick(
+    return one_of(
         source,
-        (
-            f"How many {things} does {name} have now?",
-            f"How many {things} are there in the end?",
-            f"What is the number of {things} of {name} now?",
-        ),
+        f"How many {things} does {name} have now?",
+        f"How many {things} are there in the end?",
+        f"What is the number of {things} of {name} now?",
     )
 
 
