@@ -289,7 +289,8 @@ class CudaClock:
         return rounds
 
     def _elapsed(self, before: int, after: int) -> int:
-        return round(self._pool[before].elapsed_time(self._pool[after]) * 1e6)
+        milliseconds: float = self._pool[before].elapsed_time(self._pool[after])
+        return round(milliseconds * 1e6)
 
     @property
     def device_ns(self) -> int | None:

@@ -24,7 +24,7 @@ from specbench.clock import CpuClock
 from specbench.decoding.base import Decoder
 from specbench.decoding.jacobi import initial
 from specbench.decoding.ledger import Generation
-from specbench.decoding.request import Request, StopTokens
+from specbench.decoding.request import Request
 from specbench.law import Law
 from specbench.models.base import Model
 from specbench.models.pair import ModelPair
@@ -246,11 +246,14 @@ def enumerate_output(
         decoder.reset()
         return decoder.generate(models, request, CpuClock())
 
-    return _walk(generate, most_paths, guesses=True)
+    return walk(generate, most_paths, guesses=True)
 
 
-def _walk(generate: Callable[[], Generation], most_paths: int | None, guesses: bool) -> Enumeration:
-    """Run a generation once for every path through its choices."""
+def walk(generate: Callable[[], Generation], most_paths: int | None, guesses: bool) -> Enumeration:
+    """Run a generation once for every path through its choices.
+
+    Carried state stays from run to run: the caller says when it is forgotten.
+    """
     result: dict[Tokens, float] = defaultdict(float)
     pending: list[list[int]] = [[]]
     paths = 0
@@ -273,32 +276,6 @@ def check_ledger(generation: Generation) -> None:
     """Assert that the ledger's emitted tokens are the tokens of the generation."""
     emitted = sum(round_.count.emitted for round_ in generation.rounds)
     assert emitted == len(generation.tokens), "the ledger does not count the emitted tokens"
-
-
-def output_law(
-    decoder: Decoder,
-    models: ModelPair,
-    law: Law,
-    prompt: Sequence[int],
-    max_new_tokens: int,
-    stop: Sequence[int] | frozenset[int] | set[int] = (),
-    draft_law: Law | None = None,
-) -> dict[Tokens, float]:
-    """Return {emitted tokens: probability} of a decoder, exactly, however many paths it takes.
-
-    Carried state stays from run to run: the caller says when it is forgotten.
-    """
-    request = Request(
-        tuple(prompt),
-        max_new_tokens,
-        law,
-        Streams(0, "enumeration"),
-        StopTokens(frozenset(stop)),
-        draft_law,
-    )
-    return dict(
-        _walk(lambda: decoder.generate(models, request, CpuClock()), None, guesses=False).law
-    )
 
 
 Mix = Callable[[Tokens, list[float]], list[float]]
@@ -337,11 +314,6 @@ def true_law(
             if p > 0:
                 pending.append(((*tokens, token), weight * p))
     return result
-
-
-def distance(left: Distribution, right: Distribution) -> float:
-    """Return the largest difference of two laws over sequences."""
-    return max(abs(left.get(key, 0.0) - right.get(key, 0.0)) for key in {*left, *right})
 
 
 def total_variation(left: Distribution, right: Distribution) -> float:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from specbench.datastore.format import END_OF_DOCUMENT, Metadata, read_metadata
 from specbench.datastore.prefix_tree import Tokens
-from specbench.datastore.tokens import map_tokens, rows_at
+from specbench.datastore.tokens import MappedTokens, rows_at
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -100,7 +100,7 @@ class DenseDatastore:
 
         self.metadata: Metadata = read_metadata(folder, "dense")
         self._exact = exact
-        self._text = map_tokens(folder).array
+        self._text = MappedTokens(folder).array
         self._index: Any = Index.restore(folder / _INDEX, view=True)
         with np.load(folder / _PROJECTION) as stored:
             self._projection = Projection(*(stored[name] for name in Projection._fields))
@@ -164,7 +164,7 @@ def text_spans(folder: Path, longest: int) -> Iterator[tuple[int, Tokens]]:
 
     One of more than `longest` tokens comes in stretches of so many.
     """
-    tokens = map_tokens(folder).array
+    tokens = MappedTokens(folder).array
     start = 0
     for stop in np.flatnonzero(tokens == END_OF_DOCUMENT).tolist():
         for first in range(start, stop, longest):

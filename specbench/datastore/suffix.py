@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from specbench.datastore.format import END_OF_DOCUMENT, Metadata, read_metadata
 from specbench.datastore.prefix_tree import Tokens
-from specbench.datastore.tokens import STORED, map_tokens, rows_at
+from specbench.datastore.tokens import STORED, MappedTokens, rows_at
 
 _ORDER = {np.dtype(np.uint32): "order.u32", np.dtype(np.uint64): "order.u64"}
 _CHUNK = 1 << 22
@@ -55,7 +55,7 @@ class SuffixDatastore:
 
     def __init__(self, folder: Path) -> None:
         self.metadata: Metadata = read_metadata(folder, "suffix")
-        self._text = map_tokens(folder)
+        self._text = MappedTokens(folder)
         wide = (folder / _ORDER[np.dtype(np.uint64)]).exists()
         kind = np.dtype(np.uint64 if wide else np.uint32)
         # A plain view of the map: an entry is read without making an array of it.
@@ -130,7 +130,7 @@ def build_order(folder: Path) -> None:
     """
     from pydivsufsort import divsufsort  # type: ignore[import-untyped, unused-ignore]
 
-    tokens = map_tokens(folder).array
+    tokens = MappedTokens(folder).array
     text, width = _as_bytes(tokens)
     order = divsufsort(text, force64=len(text) >= _SHORT_INDEX)
     kind = np.dtype(np.uint32 if len(tokens) < 2**32 else np.uint64)

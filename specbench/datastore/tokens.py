@@ -64,25 +64,20 @@ class TokenWriter:
         self._file.close()
 
 
-class Mapped:
-    """A file of numbers in memory that the system pages in where it is read.
+class MappedTokens:
+    """The token file of a datastore in memory, which the system pages in where it is read.
 
     Attributes:
         raw: The bytes; slices of it are copies.
-        array: [N] the numbers, as a view of the map.
+        array: [N] the ids, as a view of the map.
     """
 
-    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
-        with path.open("rb") as file:
+    def __init__(self, folder: Path) -> None:
+        with (folder / TOKENS).open("rb") as file:
             self.raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if hasattr(mmap, "MADV_RANDOM"):
             self.raw.madvise(mmap.MADV_RANDOM)
-        self.array: npt.NDArray[np.unsignedinteger] = np.frombuffer(self.raw, dtype=dtype)
-
-
-def map_tokens(folder: Path) -> Mapped:
-    """Map the token file of a datastore."""
-    return Mapped(folder / TOKENS, STORED)
+        self.array: npt.NDArray[np.unsignedinteger] = np.frombuffer(self.raw, dtype=STORED)
 
 
 def rows_at(

@@ -21,6 +21,7 @@ from specbench.bounded import check_regular
 from specbench.errors import ResultsError
 from specbench.importing.fields import BadRecord, shown
 from specbench.importing.records import Notes
+from specbench.store.folder import unreadable
 
 LARGEST_FILE = 2 * 1024**3
 """Bytes, unpacked, beyond which a file is refused."""
@@ -144,14 +145,8 @@ def _bytes(path: Path) -> bytes:
         if path.stat().st_size > LARGEST_FILE:
             raise _too_large(path)
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise ResultsError(f"There is no file '{path}'", "", "Check the path.") from error
-    except IsADirectoryError as error:
-        raise ResultsError(
-            f"'{path}' is a folder, not a file", "", "Give the answer files themselves."
-        ) from error
     except OSError as error:
-        raise ResultsError(f"Cannot read '{path}'", error.strerror or str(error)) from error
+        raise unreadable(path, error, "Give the answer files themselves.") from error
 
 
 def _unpacked(path: Path, stored: bytes) -> bytes:

@@ -113,7 +113,7 @@ def read_runs(document: Document, format_name: str, skip_bad: bool = False) -> P
     notes.add(
         "A request's time runs to its last token: its time to first token and the gaps after it"
     )
-    if any(_concurrent(record.values) for record in document.records):
+    if any(record.values.get("max_concurrency") != 1 for record in document.records):
         notes.add(_SHARED)
     single = () if len(runs) > 1 else ("There is one run: no noise floor.",)
     return Published(
@@ -305,10 +305,6 @@ def _request(record: Record, notes: Notes) -> tuple[int, str, str, Answer]:
     )
     turn = with_rounds(measured, values.get("spec_decode_acceptance"), notes)
     return *place, Answer(*identity, (turn,))
-
-
-def _concurrent(values: Mapping[str, Any]) -> bool:
-    return values.get("max_concurrency") != 1
 
 
 def _load(values: Mapping[str, Any]) -> str:

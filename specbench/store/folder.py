@@ -113,6 +113,15 @@ def unwritable(path: Path, error: OSError, kept: str = "") -> ResultsError:
     return ResultsError(f"Cannot write results to '{path}'", reason, fix)
 
 
+def unreadable(path: Path, error: OSError, fix: str) -> ResultsError:
+    """Return the error that explains a failed read; `fix` says what to give instead of a folder."""
+    if isinstance(error, FileNotFoundError):
+        return ResultsError(f"There is no file '{path}'", "", "Check the path.")
+    if isinstance(error, IsADirectoryError):
+        return ResultsError(f"'{path}' is a folder, not a file", "", fix)
+    return ResultsError(f"Cannot read '{path}'", error.strerror or str(error))
+
+
 def sync_folder(folder: Path) -> None:
     """Make a new or renamed file in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

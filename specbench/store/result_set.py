@@ -30,6 +30,7 @@ from specbench.schema.result import (
     FileMetadata,
     upgrade,
 )
+from specbench.store.folder import unreadable
 from specbench.store.ledger import LEDGER_FIELDS, Ledger, ledger_of, turn_starts
 from specbench.store.sound import check_values
 
@@ -253,12 +254,8 @@ def opened(path: Path) -> tuple[pq.ParquetFile, dict[str, Any], tuple[int, ...]]
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - 4))
             tail = stream.read(4)
-    except FileNotFoundError as error:
-        raise ResultsError(f"There is no file '{path}'", "", "Check the path.") from error
-    except IsADirectoryError as error:
-        raise ResultsError(f"'{path}' is a folder, not a file", "", NOT_OURS) from error
     except OSError as error:
-        raise ResultsError(f"Cannot read '{path}'", error.strerror or str(error), "") from error
+        raise unreadable(path, error, NOT_OURS) from error
     if head != _MAGIC:
         why = "it is empty" if size == 0 else "it is not a parquet file"
         raise ResultsError(f"'{path}' is not a result file", why, NOT_OURS)

@@ -15,7 +15,7 @@ from specbench.datastore.build import Text, Tokenizer, build
 from specbench.datastore.documents import Piece, file_digest, read_documents
 from specbench.datastore.format import END_OF_DOCUMENT, read_metadata, vocabulary_digest
 from specbench.datastore.suffix import SuffixDatastore
-from specbench.datastore.tokens import map_tokens
+from specbench.datastore.tokens import MappedTokens
 from specbench.errors import ConfigError, UsageError
 
 
@@ -98,7 +98,7 @@ def test_a_build_says_what_it_holds(tmp_path):
     assert (metadata.tokens, metadata.documents, metadata.largest_token) == (7, 2, ord("c"))
     assert metadata.sources[0].documents == 2 and metadata.tokenizer == "sha256:letters"
     assert stages[-1] == ("sorting", 7)
-    ids = map_tokens(folder).array.tolist()
+    ids = MappedTokens(folder).array.tolist()
     assert ids == [*map(ord, "abab"), END_OF_DOCUMENT, *map(ord, "abc"), END_OF_DOCUMENT]
     match = SuffixDatastore(folder).longest_match([ord("a"), ord("b")], 2, 16)
     assert match is not None and match.stop - match.start == 3
@@ -107,7 +107,7 @@ def test_a_build_says_what_it_holds(tmp_path):
 def test_pieces_of_a_document_are_joined(tmp_path):
     pieces = [Piece("ab", False), Piece("cd", True), Piece("e", False)]
     build(tmp_path / "store", [Text("memory", "", pieces)], WORDS)
-    ids = map_tokens(tmp_path / "store").array.tolist()
+    ids = MappedTokens(tmp_path / "store").array.tolist()
     assert ids == [*map(ord, "abcd"), END_OF_DOCUMENT, ord("e"), END_OF_DOCUMENT]
 
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_built_is_refused(tmp_path):
         build(tmp_path / "store", [text("abc")], WORDS)
     again = build(tmp_path / "store", [text("xyz")], WORDS, shared=True)
     assert again.tokens == 3, "another process was first; its folder stays"
-    assert map_tokens(tmp_path / "store").array[0] == ord("a")
+    assert MappedTokens(tmp_path / "store").array[0] == ord("a")
     assert len(list(tmp_path.iterdir())) == 1
 
 
