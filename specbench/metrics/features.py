@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -148,20 +149,14 @@ class InceptionFeatures:
     def extract(self, pictures: Iterable[Pixels]) -> Floats:
         """Return pool features, float64 [n, 2048]."""
         assert self._net is not None, "prepare() comes first"
-        resize = self._resizer()
+        from cleanfid.resize import build_resizer  # type: ignore[import-untyped]
+
+        resize = build_resizer(self._network.resizer)
         parts: list[Floats] = []
-        waiting: list[NDArray[np.float32]] = []
-        for picture in pictures:
-            resized = np.asarray(resize(self._framing(picture)), dtype=np.float32)
-            if waiting and waiting[0].shape != resized.shape:
-                parts.append(self._forward(waiting))
-                waiting = []
-            waiting.append(resized)
-            if len(waiting) == self._batch:
-                parts.append(self._forward(waiting))
-                waiting = []
-        if waiting:
-            parts.append(self._forward(waiting))
+        resized = (np.asarray(resize(self._framing(one)), dtype=np.float32) for one in pictures)
+        for _, alike in groupby(resized, key=lambda one: one.shape):
+            while batch := list(islice(alike, self._batch)):
+                parts.append(self._forward(batch))
         return np.concatenate(parts)
 
     def _forward(self, resized: Sequence[NDArray[np.float32]]) -> Floats:
@@ -169,12 +164,6 @@ class InceptionFeatures:
         with torch.inference_mode():
             found: Floats = self._net(pixels.to(self._device)).double().cpu().numpy()
         return found
-
-    def _resizer(self) -> Callable[[Pixels], Any]:
-        from cleanfid.resize import build_resizer  # type: ignore[import-untyped]
-
-        resizer: Callable[[Pixels], Any] = build_resizer(self._network.resizer)
-        return resizer
 
 
 def pick_device(device: str) -> torch.device:

@@ -218,15 +218,7 @@ class FolderReference:
             content.update(hashlib.sha256(file.read_bytes()).digest())
         digest = key_of("folder", content.hexdigest(), extractor.digest())
         features = cached(digest, lambda: extractor.extract(map(read_picture, self._files)))
-        return Pool(
-            fit(features),
-            features,
-            f"{len(features)} pictures of {self._path}",
-            digest,
-            lambda n: splits(features, n, digest),
-            f"mean of {TRIALS} random splits of the reference: n pictures against all others",
-            len(features) // 2,
-        )
+        return _pool_of(features, f"{len(features)} pictures of {self._path}", digest)
 
 
 class StatisticsFile:
@@ -288,18 +280,9 @@ class StatisticsFile:
                 "Use statistics of the same network.",
             )
         digest = key_of("statistics", self._digest)
-        features = self._features
-        if features is not None:
-            known = features
-            return Pool(
-                statistics,
-                known,
-                f"{len(known)} features of {self._path}",
-                digest,
-                lambda n: splits(known, n, digest),
-                f"mean of {TRIALS} random splits of the reference: n pictures against all others",
-                len(known) // 2,
-            )
+        known = self._features
+        if known is not None:
+            return _pool_of(known, f"{len(known)} features of {self._path}", digest)
 
         def trials(n: int) -> Iterator[Trial]:
             source = np.random.default_rng(0)
@@ -316,6 +299,19 @@ class StatisticsFile:
             trials,
             f"mean of {TRIALS} sets of n draws from the reference's own Gaussian",
         )
+
+
+def _pool_of(features: Floats, words: str, digest: str) -> Pool:
+    """Return a pool whose features are known."""
+    return Pool(
+        fit(features),
+        features,
+        words,
+        digest,
+        lambda n: splits(features, n, digest),
+        f"mean of {TRIALS} random splits of the reference: n pictures against all others",
+        len(features) // 2,
+    )
 
 
 def splits(features: Floats, n: int, seed: str) -> Iterator[Trial]:
