@@ -65,7 +65,8 @@ def _reason(error: ValidationError, name: str = "") -> str:
     if first["type"] == "missing" or first["input"] is None:
         return f"{place} is missing"
     if first["type"] in ("too_short", "too_long"):
-        return f"{place} has {first['ctx']['actual_length']} entries"
+        unit = "entries" if isinstance(first["input"], list) else "characters"
+        return f"{place} has {first['ctx']['actual_length']} {unit}"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{place} is {shown(first['input'])}, and it must be {message}"
 
