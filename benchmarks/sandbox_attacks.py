@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from benchmarks import attacks
 from specbench.tasks import sandbox
-from specbench.tasks.sandbox import Limits, Verdict
+from specbench.tasks.sandbox import Limits, ProgramEnd
 
 WITHOUT: dict[str, tuple[str, ...]] = {
     "all walls": (),
@@ -46,7 +46,7 @@ TESTS = "def check(candidate):\n    assert candidate(1) == 2\n"
 class Effect(NamedTuple):
     """What one program achieved."""
 
-    verdict: Verdict
+    verdict: ProgramEnd
     escaped: bool
     forged: bool
     left_over: bool
@@ -104,7 +104,7 @@ class Outside:
             package=str(Path(sandbox.__file__).parents[1]),
         )
 
-    def reached(self, verdict: Verdict) -> bool:
+    def reached(self, verdict: ProgramEnd) -> bool:
         """Say whether a program that ended so got out."""
         told = ("ESCAPED", self.secret, str(self.size))
         if any(word in verdict.output for word in told) or self._state() != self.state:

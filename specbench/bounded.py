@@ -1,4 +1,4 @@
-"""Read files that a user names: regular ones, and never more of them than makes sense.
+"""Read files that a user names, and never more than makes sense; write whole files or none.
 
 A pipe may never answer and a device may never end, so neither is opened. Both are refused with an
 `OSError`, which whoever reads a file turns into a message already.
@@ -7,7 +7,10 @@ A pipe may never answer and a device may never end, so neither is opened. Both a
 from __future__ import annotations
 
 import errno
+import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MOST_BYTES = 1 << 26
@@ -50,3 +53,19 @@ def check_regular(path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is a pipe or a device and no regular file", str(path))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path`, whose file takes its place if nothing is raised.
+
+    A reader sees the old file or the new one, never half.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

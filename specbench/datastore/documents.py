@@ -20,7 +20,6 @@ SUFFIXES = (".txt", ".md", ".jsonl", ".parquet")
 """Endings that are read; all but parquet may be compressed (.gz). Others are read as text."""
 
 _PIECE = 1 << 20
-_BLOCK = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -62,11 +61,8 @@ def read_documents(path: Path, column: str) -> Iterator[Piece]:
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes."""
-    sha = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            sha.update(block)
-    return f"sha256:{sha.hexdigest()[:32]}"
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()[:32]}"
 
 
 def _open(path: Path) -> IO[str]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from specbench.bounded import replacing
 from specbench.paths import cache_dir
 
 FOLDER = "metrics"
@@ -41,17 +39,7 @@ def cached(key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         pass
     array = make()
     with contextlib.suppress(OSError):
-        _write(path, array)
-    return array
-
-
-def _write(path: Path, array: NDArray[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as stream:
             np.save(stream, array, allow_pickle=False)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    return array

@@ -1,9 +1,7 @@
 """GenEval: does a picture show the objects, counts, colours and places that were asked for?
 
-Ghosh et al., 2023, and the official evaluation (djghosh13/geneval, evaluation/evaluate_images.py,
-commit af4902f), whose rules these are: detections above 0.3 (0.9 for the counting task), the 16
-most confident of each class, no suppression of overlaps by default; every clause of `include` must
-hold and none of `exclude` may; a clause looks at the `count` most confident detections only.
+The rules are those of `specbench.zoo.pictures.geneval_rules`, over detections above 0.3 (0.9 for
+the counting task), the 16 most confident of each class, no suppression of overlaps by default.
 
 Differences: the detector's weights are Meta's own of the same Mask2Former (Swin-S, COCO
 instances), because mmdet's are not to be had through transformers.
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from specbench.metrics.base import Better, Picture
 from specbench.metrics.weights import need_between
+from specbench.zoo.pictures.geneval_rules import Box, PictureVerdict, judge_things
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """GenEval's tasks, by its own tags; its score is the mean of their means."""
@@ -37,8 +36,6 @@ COLORS = (
 )
 """The colours that GenEval tells apart."""
 
-_RELATION_SHARE = 0.5
-
 
 class Detection(NamedTuple):
     """One detected object.
@@ -52,15 +49,8 @@ class Detection(NamedTuple):
 
     label: str
     score: float
-    box: tuple[float, float, float, float]
+    box: Box
     mask: NDArray[np.bool_] | None
-
-
-class Verdict(NamedTuple):
-    """Whether a picture is what was asked for, and if not, why."""
-
-    right: bool
-    reasons: tuple[str, ...]
 
 
 class Detector(Protocol):
@@ -158,53 +148,19 @@ class GenEval:
             for picture in pictures
         ]
 
-    def judge(self, picture: Picture) -> Verdict:
+    def judge(self, picture: Picture) -> PictureVerdict:
         """Judge one picture by its reference, which has GenEval's `include` and `exclude`."""
         counting = picture.category == "counting"
         threshold = self._counting_threshold if counting else self._threshold
         candidates = self._detector.detect(picture.pixels)
         found = kept(candidates, threshold, self._most, self._overlap)
-        wanted: Mapping[str, Any] = picture.reference
-        groups: list[list[Detection] | None] = []
-        reasons: list[str] = []
-        for clause in wanted.get("include", ()):
-            group = found.get(clause["class"], [])[: clause["count"]]
-            wrong = self._failure(picture.pixels, clause, group, groups)
-            groups.append(None if wrong else group)
-            reasons += [wrong] if wrong else []
-        for clause in wanted.get("exclude", ()):
-            there = len(found.get(clause["class"], ()))
-            if there >= clause["count"]:
-                reasons.append(f"expected {clause['class']}<{clause['count']}, found {there}")
-        return Verdict(not reasons, tuple(reasons))
 
-    def _failure(
-        self,
-        pixels: NDArray[np.uint8],
-        clause: Mapping[str, Any],
-        group: list[Detection],
-        groups: Sequence[list[Detection] | None],
-    ) -> str:
-        """Return why a group does not meet a clause; empty where it does."""
-        label, count = clause["class"], clause["count"]
-        if len(group) < count:
-            return f"expected {label}>={count}, found {len(group)}"
-        if (color := clause.get("color")) is not None:
-            colors = self._colors.read(pixels, group, label)
-            if colors.count(color) < count:
-                return f"expected {color} {label}>={count}, found {', '.join(colors)}"
-        if "position" in clause:
-            expected, target = clause["position"]
-            others = groups[target]
-            if others is None:
-                return f"no target for {label} to be {expected}"
-            for one in group:
-                for other in others:
-                    seen = relations(one.box, other.box, self._position_threshold)
-                    if expected not in seen:
-                        found = " and ".join(sorted(seen)) or "no relation"
-                        return f"expected {label} {expected} target, found {found}"
-        return ""
+        def colors(group: Sequence[Detection], label: str) -> list[str]:
+            return self._colors.read(picture.pixels, group, label)
+
+        return judge_things(
+            picture.reference, found, colors, lambda one: one.box, self._position_threshold
+        )
 
 
 def kept(
@@ -244,28 +200,6 @@ def intersection_over_union(a: Sequence[float], b: Sequence[float]) -> float:
     shared = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
     union = area(*a[:4]) + area(*b[:4]) - shared
     return shared / union if union else 0.0
-
-
-def relations(a: Sequence[float], b: Sequence[float], threshold: float = 0.1) -> frozenset[str]:
-    """Return how box a stands to box b.
-
-    The offset of the centres, less `threshold` of both sizes along each axis, must exceed half of
-    the distance between the centres along an axis.
-    """
-    one, other = np.array(a, dtype=float), np.array(b, dtype=float)
-    offset = (one[:2] + one[2:4] - other[:2] - other[2:4]) / 2
-    sizes = np.abs(one[2:4] - one[:2]) + np.abs(other[2:4] - other[:2])
-    beyond = np.maximum(np.abs(offset) - threshold * sizes, 0.0) * np.sign(offset)
-    if np.all(np.abs(beyond) < 1e-3):
-        return frozenset()
-    across, down = beyond / np.linalg.norm(offset)
-    holds = {
-        "left of": across < -_RELATION_SHARE,
-        "right of": across > _RELATION_SHARE,
-        "above": down < -_RELATION_SHARE,
-        "below": down > _RELATION_SHARE,
-    }
-    return frozenset(name for name, true in holds.items() if true)
 
 
 def _asks(reference: Any) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specbench.metrics.base import Better, Picture
-from specbench.zoo.pictures.detector import CONFIDENCE, POSITION_THRESHOLD, judge
+from specbench.zoo.pictures.detector import CONFIDENCE, judge
+from specbench.zoo.pictures.geneval_rules import POSITION_THRESHOLD
 from specbench.zoo.pictures.scene import COLORS, SHAPES, SIZE
 
 

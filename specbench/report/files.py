@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from specbench.bounded import replacing
 from specbench.errors import ResultsError
 
 
@@ -36,25 +37,13 @@ def write_bytes(path: Path, content: bytes) -> Path:
     Raises:
         ResultsError: If it cannot be written. What stood there before stands there still.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
-        _remove(temporary)
         raise ResultsError(f"Cannot write '{path}'", error.strerror or str(error), _FIX) from error
-    except BaseException:
-        _remove(temporary)
-        raise
     return path
 
 
 _FIX = "Choose another place."
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return

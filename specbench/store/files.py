@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from specbench.bounded import replacing
 from specbench.errors import ResultsError
 from specbench.schema.result import METADATA_KEY, RESULT_SCHEMA, FileMetadata
 from specbench.secrets import scrub_row
@@ -57,21 +58,15 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], metadata: FileM
     for field in RESULT_SCHEMA:
         complete = field.nullable or table.column(field.name).null_count == 0
         assert complete, f"column '{field.name}' lacks a value"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             write_table(table, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         kept = "The journal keeps every measurement." if path.parent.is_dir() else _GONE
         raise unwritable(path, error, kept) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_table(table: pa.Table, file: BinaryIO) -> None:

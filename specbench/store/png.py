@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from specbench.bounded import replacing
 from specbench.errors import ResultsError
 from specbench.store.folder import unwritable
 
@@ -34,15 +35,12 @@ def save_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     Raises:
         ResultsError: If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=3)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            Image.fromarray(pixels).save(temporary, format="PNG", compress_level=3)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        kept = "The journal keeps every measurement."
-        raise unwritable(path, error, kept) from error
+        raise unwritable(path, error, "The journal keeps every measurement.") from error
 
 
 def read_png(path: Path) -> NDArray[np.uint8]:

@@ -4,10 +4,6 @@ The world's light is grey and its things are not. So the part of a pixel that is
 which colour stands there and how much of the pixel it covers, whatever the lighting. Connected
 pixels of one colour are compared with every shape at every size and place near their box; the
 overlap with the best one is the detector's confidence.
-
-The verdict follows GenEval's official evaluation (Ghosh et al., 2023;
-`evaluation/evaluate_images.py`): all of `include` and nothing of `exclude`, looked for among the
-most confident things of each class.
 """
 
 from __future__ import annotations
@@ -20,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from specbench.zoo.pictures.geneval_rules import Box, PictureVerdict, judge_things
 from specbench.zoo.pictures.render import OUTLINES, PALETTE
 from specbench.zoo.pictures.scene import COLORS, SHAPES
-
-POSITION_THRESHOLD = 0.1
-"""Share of both sizes that an offset must exceed to be a relation; GenEval's."""
 
 CONFIDENCE = 0.62
 """Overlap with its shape that a thing needs to be one."""
@@ -61,13 +55,6 @@ class Found(NamedTuple):
     confidence: float
 
 
-class Verdict(NamedTuple):
-    """Whether a picture is what was wanted, and if not, why."""
-
-    right: bool
-    reason: str
-
-
 def detect(picture: NDArray[np.uint8]) -> list[Found]:
     """Find the things of a picture, the most confident first.
 
@@ -87,73 +74,21 @@ def detect(picture: NDArray[np.uint8]) -> list[Found]:
     return sorted(found, key=lambda thing: -thing.confidence)
 
 
-def judge(wanted: Mapping[str, Any], picture: NDArray[np.uint8]) -> Verdict:
+def judge(wanted: Mapping[str, Any], picture: NDArray[np.uint8]) -> PictureVerdict:
     """Judge a picture by what was wanted of it."""
     return judge_found(wanted, detect(picture))
 
 
-def judge_found(wanted: Mapping[str, Any], things: Sequence[Found]) -> Verdict:
+def judge_found(wanted: Mapping[str, Any], things: Sequence[Found]) -> PictureVerdict:
     """Judge the things of a picture, the most confident first."""
-    by_class = {shape: [thing for thing in things if thing.shape == shape] for shape in SHAPES}
-    groups: list[list[Found] | None] = []
-    reasons = []
-    for requirement in wanted.get("include", []):
-        group = by_class[requirement["class"]][: requirement["count"]]
-        reason = _missing(requirement, group, groups)
-        groups.append(None if reason else group)
-        reasons += [reason] if reason else []
-    for requirement in wanted.get("exclude", []):
-        number = len(by_class[requirement["class"]])
-        if number >= requirement["count"]:
-            reasons.append(
-                f"expected {requirement['class']}<{requirement['count']}, found {number}"
-            )
-    return Verdict(not reasons, "; ".join(reasons))
+    found = {shape: [thing for thing in things if thing.shape == shape] for shape in SHAPES}
+    return judge_things(wanted, found, lambda group, _: [thing.color for thing in group], box_of)
 
 
-def relations(first: Found, second: Found) -> frozenset[str]:
-    """How the first thing stands to the second, by GenEval's rule.
-
-    The offset of the centres, less a tenth of both sizes along each axis, must exceed half of the
-    distance along an axis.
-    """
-    offset = np.array([first.x - second.x, first.y - second.y])
-    slack = POSITION_THRESHOLD * (first.size + second.size)
-    beyond = np.maximum(np.abs(offset) - slack, 0.0) * np.sign(offset)
-    if np.all(np.abs(beyond) < 1e-3):
-        return frozenset()
-    across, down = beyond / np.linalg.norm(offset)
-    holds = {
-        "left of": across < -0.5,
-        "right of": across > 0.5,
-        "above": down < -0.5,
-        "below": down > 0.5,
-    }
-    return frozenset(name for name, true in holds.items() if true)
-
-
-def _missing(
-    requirement: Mapping[str, Any], group: Sequence[Found], groups: Sequence[list[Found] | None]
-) -> str:
-    """Why a group of things does not meet a requirement; empty where it does."""
-    shape, count = requirement["class"], requirement["count"]
-    if len(group) < count:
-        return f"expected {shape}>={count}, found {len(group)}"
-    if (color := requirement.get("color")) is not None:
-        colors = [thing.color for thing in group]
-        if colors.count(color) < count:
-            return f"expected {color} {shape}>={count}, found {' and '.join(colors)}"
-    if "position" in requirement:
-        relation, target = requirement["position"]
-        others = groups[target]
-        if others is None:
-            return f"no target for {shape} to be {relation}"
-        for first in group:
-            for second in others:
-                if relation not in (true := relations(first, second)):
-                    seen = " and ".join(sorted(true)) or "at"
-                    return f"expected {shape} {relation} target, found {seen} target"
-    return ""
+def box_of(thing: Found) -> Box:
+    """Return where a thing is: left, upper, right and lower edge in pixels."""
+    half = thing.size / 2
+    return thing.x - half, thing.y - half, thing.x + half, thing.y + half
 
 
 @cache

@@ -16,8 +16,8 @@ from specbench.metrics.geneval import (
     GenEval,
     intersection_over_union,
     kept,
-    relations,
 )
+from specbench.zoo.pictures.geneval_rules import relations
 
 BLANK = np.zeros((100, 100, 3), dtype=np.uint8)
 

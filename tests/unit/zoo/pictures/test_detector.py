@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from specbench.zoo.pictures.detector import Found, detect, judge, judge_found, relations
+from specbench.zoo.pictures.detector import Found, box_of, detect, judge, judge_found
+from specbench.zoo.pictures.geneval_rules import relations
 from specbench.zoo.pictures.render import render, render_batch
 from specbench.zoo.pictures.scene import (
     COLORS,
@@ -97,9 +98,9 @@ def test_things_come_most_confident_first() -> None:
     ],
 )
 def test_verdicts_go_both_ways(caption: str, right: list[Found], wrong: list[Found]) -> None:
-    assert judge_found(wanted(caption), right) == (True, "")
+    assert judge_found(wanted(caption), right) == (True, ())
     verdict = judge_found(wanted(caption), wrong)
-    assert not verdict.right and verdict.reason
+    assert not verdict.right and verdict.reasons
 
 
 def test_a_further_thing_of_another_class_does_no_harm() -> None:
@@ -115,8 +116,8 @@ def test_only_the_most_confident_things_are_looked_at() -> None:
 
 def test_a_relation_to_a_missing_target_is_wrong() -> None:
     verdict = judge_found(wanted("a photo of a circle left of a square"), [found("circle", x=10)])
-    assert verdict.reason.splitlines()[0].startswith("expected square>=1, found 0")
-    assert "no target" in verdict.reason
+    assert verdict.reasons[0] == "expected square>=1, found 0"
+    assert "no target" in verdict.reasons[1]
 
 
 @pytest.mark.parametrize(
@@ -137,4 +138,4 @@ def test_a_relation_to_a_missing_target_is_wrong() -> None:
 )
 def test_relations_follow_the_official_rule(dx: float, dy: float, expected: set[str]) -> None:
     first, second = found("circle", x=24 + dx, y=24 + dy), found("square")
-    assert relations(first, second) == expected
+    assert relations(box_of(first), box_of(second)) == expected
