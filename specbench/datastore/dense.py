@@ -173,12 +173,7 @@ def text_spans(folder: Path, longest: int) -> Iterator[tuple[int, Tokens]]:
 
 
 class _Replay:
-    """States that are read twice, and kept between where they are few.
-
-    Args:
-        chunks: Yields all states.
-        head: How many of the first ones the first reading wants, about.
-    """
+    """States that are read twice, and kept between where they are few."""
 
     def __init__(self, chunks: Callable[[], Iterator[States]], head: int) -> None:
         self._chunks = chunks

@@ -51,11 +51,7 @@ class Network(NamedTuple):
 
 
 class _FromBytes(nn.Module):  # type: ignore[misc]
-    """pytorch_fid's normalisation around its network.
-
-    Args:
-        net: Reads pixels in -1 to 1.
-    """
+    """pytorch_fid's normalisation around its network, which reads pixels in -1 to 1."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
