@@ -41,7 +41,7 @@ def list_entries(
     else:
         group = kind.removesuffix("s")
         folders = [config_dir] if config_dir else []
-        entries = [catalog.load(group, name, folders) for name in catalog.names(group, folders)]
+        entries = _entries(group, folders)
         if kind == "methods":
             entries.sort(key=_family)
         columns = _COLUMNS[kind]
@@ -54,6 +54,14 @@ def list_entries(
         stderr().print(f"There are no {kind}.")
     else:
         print_table(headers, [[_cell(value) for value in row] for row in rows])
+
+
+def _entries(group: str, folders: list[Path]) -> list[dict[str, Any]]:
+    if group == "metric":
+        from specbench.compare import registry
+
+        return [registry.about(name, folders) for name in registry.names(folders)]
+    return [catalog.load(group, name, folders) for name in catalog.names(group, folders)]
 
 
 def _results(folder: Path) -> tuple[list[str], list[list[Any]]]:

@@ -50,7 +50,12 @@ def show(
     folders = [config_dir] if config_dir else []
     if kind in ("hardware", "shape"):
         name = _named(kind, name, folders)
-    entry = catalog.load(kind, name, folders)
+    if kind == "metric":
+        from specbench.compare import registry
+
+        entry = registry.about(name, folders)
+    else:
+        entry = catalog.load(kind, name, folders)
     if sample:
         if kind != "task":
             raise UsageError(f"A {kind} has no samples", "--sample shows those of a task")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,12 @@ from specbench.compare.comparison import (
     ComparisonRow,
     Setting,
 )
-from specbench.compare.derive import Measurements, overhead, predicted_speedup, summarise
+from specbench.compare.derive import overhead
+from specbench.compare.measurements import Measurements
+from specbench.compare.metric import ARM
 from specbench.compare.pool import Pairs, Pool, joined_baselines, pair, pools_of
 from specbench.compare.quality import corpus_figures, quality_figures
+from specbench.compare.registry import METRICS, PUBLISHED
 from specbench.compare.speedup import (
     ALPHA,
     SAME_WITHIN,
@@ -206,7 +210,7 @@ def _baseline_row(section: str, label: str, pools: Sequence[Pool]) -> Comparison
         score_difference=None,
         draws=_count_draws(measured),
         pass_at_k=_pass_at_k(measured),
-        quantities=summarise(measured),
+        quantities=_quantities(measured),
         quality=quality_figures(measured, abouts),
         corpus=corpus_figures([r for pool in pools for r in pool.records(BASELINE)], abouts),
     )
@@ -217,7 +221,7 @@ def _method_row(section: str, pool: Pool, effort: Effort) -> ComparisonRow:
     measured = pairs.method if pairs else pool.arm(METHOD)
     late = pairs is not None and pairs.method.settles_late
     decode = speedup_of(pairs, "decode_ns", effort) if pairs and not late else None
-    predicted = predicted_speedup(pairs.method, pairs.baseline) if pairs else None
+    predicted = METRICS["predicted_speedup"].value(measured, pairs)
     return ComparisonRow(
         section=section,
         label=pool.label,
@@ -231,13 +235,13 @@ def _method_row(section: str, pool: Pool, effort: Effort) -> ComparisonRow:
         speedup_decode=decode,
         predicted_speedup=predicted,
         overhead=overhead(predicted, decode.value if decode else None),
-        tokens_ratio=_tokens_ratio(pairs) if pairs else None,
+        tokens_ratio=METRICS["tokens_ratio"].value(measured, pairs),
         score=_score(measured),
         score_name=_score_name(measured),
         score_difference=_score_difference(pairs) if pairs else None,
         draws=_count_draws(measured),
         pass_at_k=_pass_at_k(measured),
-        quantities=summarise(measured),
+        quantities=_quantities(measured),
         quality=quality_figures(measured, pool.metrics, pairs.baseline if pairs else None),
         corpus=corpus_figures(pool.records(METHOD), pool.metrics, pool.records(BASELINE)),
         speedup_mean_rate=mean_rate_speedup(pairs, effort.resamples) if pairs else None,
@@ -245,9 +249,8 @@ def _method_row(section: str, pool: Pool, effort: Effort) -> ComparisonRow:
     )
 
 
-def _tokens_ratio(pairs: Pairs) -> float | None:
-    baseline = float(pairs.baseline.known("new_tokens").sum())
-    return float(pairs.method.known("new_tokens").sum()) / baseline if baseline else None
+def _quantities(measured: Measurements) -> dict[str, Any]:
+    return {metric.id: metric.value(measured) for metric in PUBLISHED if metric.place == ARM}
 
 
 def _score(measured: Measurements) -> Estimate | None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from specbench.compare.figure import Figure
+from specbench.compare.cells import Figure
 from specbench.stats import CONFIDENCE, POWER, FloatArray, Interval, student_quantile
 from specbench.stats.variance import Components, components, two_sided_p_value
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from specbench.compare.derive import ArmSummary
 from specbench.compare.quality import CorpusFigure, QualityFigure
 from specbench.schema.result import MethodInfo
 from specbench.stats import Components, Estimate, Interval
@@ -82,7 +81,7 @@ class ComparisonRow:
             seed are one draw. 0 without a score.
         pass_at_k: Chance that one of k draws passes, by k, a mean over samples; None where the
             score is not pass_at_1 or there is one draw.
-        quantities: Everything that is derived from this arm alone.
+        quantities: The metrics of this arm alone, by id (`specbench.compare.registry`).
         quality: Metrics of single pictures, by id; empty for text.
         corpus: Metrics of the whole set of pictures, by id; empty for text.
     """
@@ -105,11 +104,15 @@ class ComparisonRow:
     score_difference: Estimate | None
     draws: int
     pass_at_k: Mapping[int, float] | None
-    quantities: ArmSummary
+    quantities: Mapping[str, Any]
     quality: Mapping[str, QualityFigure]
     corpus: Mapping[str, CorpusFigure]
     speedup_mean_rate: Estimate | None = None
     speedup_pooled_rate: Estimate | None = None
+
+    def value(self, metric: str) -> Any:
+        """Return a derived metric by its id, None where this row has none."""
+        return self.quantities[metric] if metric in self.quantities else getattr(self, metric)
 
 
 @dataclass(frozen=True)

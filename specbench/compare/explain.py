@@ -12,13 +12,31 @@ from typing import NamedTuple
 
 from specbench.compare.build import sections_of
 from specbench.compare.comparability import check_allow, check_comparable
-from specbench.compare.definitions import TOPICS, Definition, Subject
+from specbench.compare.metric import Metric
 from specbench.compare.pool import pair, pools_of
+from specbench.compare.registry import METRICS
 from specbench.errors import ResultsError, UsageError, did_you_mean
 from specbench.schema.result import METHOD
 from specbench.store import ResultSet
 
-__all__ = ["TOPICS", "Definition", "ExplainedRow", "Explanation", "explain"]
+TOPICS = ("mal", "speedup")
+"""What can be explained."""
+
+
+class Definition(NamedTuple):
+    """One published definition.
+
+    Attributes:
+        name: Its key in JSON; the id of specbench's own metric where it is one.
+        title: What tables call it.
+        formula: How it is computed, in words.
+        users: Who publishes it, one sentence.
+    """
+
+    name: str
+    title: str
+    formula: str
+    users: str
 
 
 class ExplainedRow(NamedTuple):
@@ -59,7 +77,7 @@ def explain(
 
     Args:
         results: The files.
-        topic: A key of `TOPICS`.
+        topic: One of `TOPICS`.
         by: As for `compare`.
         allow: As for `compare`.
 
@@ -78,13 +96,19 @@ def explain(
         raise ResultsError("There is nothing to explain", "no result file was given")
     differing, banners = check_comparable(results, check_allow(allow))
     pools = pools_of(results, differing)
+    metrics = [m for m in METRICS.values() if m.explained and m.explained.topic == topic]
+    metrics.sort(key=lambda metric: metric.explained.place if metric.explained else 0)
     rows = []
     for section, chosen in sections_of(pools, by):
         for pool in chosen:
             pairs = pair(pool) if pool.baseline is not None else None
             measured = pairs.method if pairs else pool.arm(METHOD)
-            subject = Subject(measured, pairs)
-            values = tuple(read(subject) for _, read in TOPICS[topic])
+            values = tuple(metric.value(measured, pairs) for metric in metrics)
             rows.append(ExplainedRow(section, pool.label, values))
-    definitions = tuple(definition for definition, _ in TOPICS[topic])
-    return Explanation(topic, definitions, tuple(rows), banners)
+    return Explanation(topic, tuple(map(_definition, metrics)), tuple(rows), banners)
+
+
+def _definition(metric: Metric) -> Definition:
+    assert metric.explained is not None
+    about = metric.explained
+    return Definition(metric.id, about.title, about.formula, about.users)

@@ -16,13 +16,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from specbench.compare.cells import Figure
 from specbench.compare.change import Change, change
 from specbench.compare.comparability import check_allow, check_comparable
 from specbench.compare.corpus_change import corpus_change
-from specbench.compare.figure import Figure, figure, identical
+from specbench.compare.figure import figure, identical
 from specbench.compare.gate_rules import IDENTICAL, Rule, parse_rules
 from specbench.compare.matching import Match, match, subjects_of
-from specbench.compare.quantities import QUANTITIES
+from specbench.compare.registry import METRICS
 from specbench.compare.warn import device_warnings, machine_warnings
 from specbench.errors import NotComparable, UsageError
 from specbench.schema.result import METHOD
@@ -238,7 +239,7 @@ def judge(check: Check) -> tuple[str, str]:
         return (FAIL if beyond else PASS), (
             f"counted exactly: differs in {moved.differing} of {moved.samples} samples"
         )
-    timing = rule.metric in QUANTITIES and QUANTITIES[rule.metric].timing
+    timing = rule.metric in METRICS and METRICS[rule.metric].timing
     if moved.interval is None:
         return _without_interval(check, beyond, worse)
     if timing and moved.floor is None:
@@ -309,7 +310,7 @@ def _notes(pair: Match, rules: Sequence[Rule]) -> list[str]:
         notes.append(f"{pair.new.label}: {more} samples of NEW are not in BASE and were left out.")
     if pair.note:
         notes.append(pair.note)
-    timed = [r for r in rules if r.metric in QUANTITIES and QUANTITIES[r.metric].timing]
+    timed = [r for r in rules if r.metric in METRICS and METRICS[r.metric].timing]
     rows = (pair.base.pool.rows, pair.new.pool.rows)
     if timed and any(len(side[["file", "process"]].drop_duplicates()) < 2 for side in rows):
         notes.append(
@@ -321,7 +322,7 @@ def _notes(pair: Match, rules: Sequence[Rule]) -> list[str]:
 
 def _refuse_foreign_times(rules: Sequence[Rule], differing: Collection[str]) -> None:
     apart = sorted({"device", "threads"} & set(differing))
-    raw = [rule for rule in rules if rule.metric in QUANTITIES and QUANTITIES[rule.metric].raw]
+    raw = [rule for rule in rules if rule.metric in METRICS and METRICS[rule.metric].raw]
     if apart and raw:
         raise NotComparable(
             f"'{raw[0].metric}' of different machines cannot be gated",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from specbench.compare.quantities import QUANTITIES
+from specbench.compare import registry
+from specbench.compare.registry import METRICS
 from specbench.errors import UsageError, did_you_mean
-from specbench.schema import catalog
 
 IDENTICAL = "identical"
 """A quantity that only a gate has: the share of samples with the very tokens of BASE."""
@@ -21,28 +21,6 @@ _TOLERANCE = re.compile(r"(?P<sign>[+-]?)(?P<number>\d+(\.\d*)?([eE][+-]?\d+)?|\
 
 _SHARES = ("ratio", "share", "fraction")
 """Units in which a change of 1 or more is none that a gate would let pass."""
-
-_INSTEAD = {
-    "acceptance_by_position": "acceptance_rate",
-    "acceptance_histogram": "mal",
-    "pass_at_k": "score",
-}
-"""Metrics with several numbers, and the one number that a gate reads in their place."""
-
-
-class _About(NamedTuple):
-    """What the catalogue says of a metric."""
-
-    title: str
-    unit: str
-    better: str
-
-
-_ABOUT_HERE = {
-    IDENTICAL: _About("Identical outputs", "share", "higher"),
-    "fidelity": _About("Faithful outputs", "share", "higher"),
-}
-"""Metrics that mean one number in a gate although their file says otherwise or is not there."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +84,7 @@ def _parse(text: str, measured: Mapping[str, Mapping[str, Any]]) -> Rule:
     name, colon, wanted = text.strip().partition(":")
     if not colon or not name:
         raise UsageError(f"Cannot read the rule '{text}'", _GRAMMAR, "Add the tolerance.")
-    about = _about(name, measured)
+    title, unit, better = _about(name, measured)
     match = _TOLERANCE.fullmatch(wanted.strip())
     number = float(match["number"]) if match else math.nan
     if match is None or not math.isfinite(number):
@@ -114,26 +92,26 @@ def _parse(text: str, measured: Mapping[str, Mapping[str, Any]]) -> Rule:
             f"Cannot read the tolerance of '{text}'",
             f"{_GRAMMAR}; '{wanted}' is neither a percentage nor a number",
         )
-    bad = {"higher": -1, "lower": 1}.get(about.better, 0)
+    bad = {"higher": -1, "lower": 1}.get(better, 0)
     signed = {"+": 1, "-": -1, "": 0}[match["sign"]]
     if bad and signed and signed != bad:
         agreed = ("-" if bad < 0 else "+") + wanted.strip()[1:]
         raise UsageError(
             f"The sign of '{text}' is the wrong way round",
-            f"it would fail a change that improves {name}, whose {about.better} values are better",
+            f"it would fail a change that improves {name}, whose {better} values are better",
             f"Write {name}:{agreed}, or leave the sign out.",
         )
     relative = match["unit"] == "%"
-    if relative and name in ("overhead", "score_difference"):
+    if relative and name in METRICS and METRICS[name].signed:
         raise UsageError(
             f"'{name}' has no relative tolerance",
             "it may lie on both sides of 0, so that a share of it means nothing",
             f"Give an absolute one, such as {name}:0.05.",
         )
-    if not relative and number >= 1 and about.unit in _SHARES:
+    if not relative and number >= 1 and unit in _SHARES:
         raise UsageError(
             f"The rule '{text}' lets everything pass",
-            f"{name} is a {about.unit}, and a change of {wanted.strip()} is no percentage",
+            f"{name} is a {unit}, and a change of {wanted.strip()} is no percentage",
             f"Write {name}:{wanted.strip()}% for a share of BASE's value.",
         )
     return Rule(
@@ -142,43 +120,39 @@ def _parse(text: str, measured: Mapping[str, Mapping[str, Any]]) -> Rule:
         relative=relative,
         bad=bad or signed,
         text=text.strip(),
-        title=about.title,
-        unit=about.unit,
+        title=title,
+        unit=unit,
     )
 
 
-def _about(name: str, measured: Mapping[str, Mapping[str, Any]]) -> _About:
-    """Return what is known of a metric that a gate can hold."""
-    if name in _ABOUT_HERE:
-        return _ABOUT_HERE[name]
-    if name in _INSTEAD:
+def _about(name: str, measured: Mapping[str, Mapping[str, Any]]) -> tuple[str, str, str]:
+    """Return title, unit and better direction of a metric that a gate can hold."""
+    metric = METRICS.get(name)
+    if metric is not None and metric.gate_on:
         raise UsageError(
             f"'{name}' cannot be gated",
             "it has several numbers, and a gate compares one",
-            f"Gate on {_INSTEAD[name]} in its place.",
+            f"Gate on {metric.gate_on} in its place.",
         )
-    known = catalog.names("metric")
+    if metric is not None and metric.gate_title:
+        return metric.gate_title, "share", "higher"
+    known = [*registry.names(), IDENTICAL]
     if name in measured:
-        about: Mapping[str, Any] = measured[name]
+        entry: Mapping[str, Any] = measured[name]
     elif name in known:
-        about = catalog.load("metric", name)
+        entry = registry.about(name)
     else:
+        options = {*known, *measured} - {each.id for each in METRICS.values() if each.gate_on}
         raise UsageError(
             f"There is no metric '{name}'",
             "the rule names what no comparison has",
-            did_you_mean(name, _options(known, measured))
-            or "'specbench list metrics' says which there are.",
+            did_you_mean(name, list(options)) or "'specbench list metrics' says which there are.",
         )
-    if name not in QUANTITIES and name not in measured and "metric" not in about:
+    if name not in measured and "metric" not in entry and not (metric and metric.gated):
+        able = sorted([*(each.id for each in registry.PUBLISHED if each.gated), IDENTICAL])
         raise UsageError(
             f"'{name}' cannot be gated",
             "no gate knows how it changes",
-            f"These can be: {', '.join(sorted(QUANTITIES))}.",
+            f"These can be: {', '.join(able)}.",
         )
-    return _About(
-        str(about.get("title", name)), str(about.get("unit", "")), str(about.get("better", ""))
-    )
-
-
-def _options(known: Sequence[str], measured: Mapping[str, Any]) -> list[str]:
-    return [name for name in {*known, *measured, *_ABOUT_HERE} if name not in _INSTEAD]
+    return str(entry.get("title", name)), str(entry.get("unit", "")), str(entry.get("better", ""))

@@ -25,7 +25,7 @@ from specbench.compare.corpus_change import corpus_change, corpus_value
 from specbench.compare.figure import figure
 from specbench.compare.gate_rules import IDENTICAL, parse_rules
 from specbench.compare.matching import Match, subjects_of
-from specbench.compare.quantities import QUANTITIES
+from specbench.compare.registry import METRICS
 from specbench.compare.subject import Subject
 from specbench.compare.warn import device_warnings, machine_warnings
 from specbench.errors import NotComparable, ResultsError, UsageError, did_you_mean
@@ -316,9 +316,7 @@ def _point(revision: Revision, subject: Subject, metric: str) -> Point | None:
 
 def _held(point: Point, before: Subject, subject: Subject, metric: str) -> Point:
     """Add the change since the revision before."""
-    relative = metric in QUANTITIES and (
-        bool(QUANTITIES[metric].totals) or metric in ("ttft_ms", "peak_memory_bytes", "mal_request")
-    )
+    relative = metric in METRICS and not METRICS[metric].absolute
     try:
         check_comparable([*before.files, *subject.files], frozenset())
     except NotComparable as error:

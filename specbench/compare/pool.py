@@ -19,8 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from specbench.compare.comparability import PER_TASK, PROMPTS, Ruler, ruler_of
-from specbench.compare.derive import Measurements
 from specbench.compare.load import Loaded, load
+from specbench.compare.measurements import Measurements
 from specbench.compare.quality import Abouts, CorpusRecord
 from specbench.compare.table import Table
 from specbench.schema.result import BASELINE, METHOD, MethodInfo

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from specbench.compare.derive import Measurements
+from specbench.compare.measurements import Measurements
 from specbench.stats import (
     CONFIDENCE,
     Estimate,

@@ -19,7 +19,7 @@ from specbench.compare.comparison import (
     ComparisonRow,
     Speedup,
 )
-from specbench.compare.derive import Measurements
+from specbench.compare.measurements import Measurements
 from specbench.compare.pool import Pairs, PassTimes
 from specbench.compare.table import codes_of
 from specbench.stats import (

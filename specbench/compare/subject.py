@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from specbench.compare.measurements import Measurements
 from specbench.compare.pool import Pairs, Pool, identity_of, pair
 from specbench.schema.result import METHOD, MethodInfo
 from specbench.store import ResultSet
@@ -78,15 +79,10 @@ class Subject:
         parts = ", ".join(f"{key}={value}" for key, value in own.items())
         return f"{self.info.name} ({parts})" if parts else self.info.name
 
-    @cached_property
-    def settles_late(self) -> bool:
-        """Whether the method knows its first token only when it is nearly done."""
-        return self._pairs.method.settles_late
-
-    @cached_property
-    def verifies(self) -> bool:
-        """Whether tokens per round say what a round of one verification yields."""
-        return self._pairs.method.verifies
+    @property
+    def measured(self) -> Measurements:
+        """The method's measurements, those with a baseline's beside them where one was measured."""
+        return self._pairs.method
 
     @cached_property
     def arms(self) -> Arms:

@@ -261,7 +261,7 @@ def _of_row(row: ComparisonRow, imported: bool) -> list[_Remark]:
                 more,
             )
         )
-    fidelity = row.quantities.fidelity
+    fidelity = row.quantities["fidelity"]
     if fidelity is not None and row.method.exactness != "lossy":
         wrong = fidelity.wrong + fidelity.diverged
         if wrong:

@@ -10,71 +10,61 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args, get_type_hints
 
-from specbench.compare.comparison import PASS_AT, Comparison
+from specbench.compare.comparison import PASS_AT, Comparison, Speedup
+from specbench.compare.derive import FidelityCounts, RoundTime
+from specbench.compare.metric import ARM, ROW
+from specbench.compare.registry import METRICS, PUBLISHED
 from specbench.errors import printable
 from specbench.report.json import plain
+from specbench.schema.result import MethodInfo
+from specbench.stats import Estimate
 
-_ESTIMATE = ("value", "interval_low", "interval_high", "p_value", "n")
-_SPEEDUP = (
-    "value",
-    "interval_low",
-    "interval_high",
-    "p_value",
-    "adjusted_p_value",
-    "noise_floor",
-    "verdict",
-    "detectable",
-    "samples_needed",
-    "variance_samples",
-    "variance_passes",
-    "variance_cells",
-    "variance_sample_count",
-    "variance_pass_count",
-)
-_PARTS: dict[str, tuple[str, ...]] = {
-    "speedup_e2e": _SPEEDUP,
-    "speedup_decode": _SPEEDUP,
-    "speedup_mean_rate": _ESTIMATE,
-    "speedup_pooled_rate": _ESTIMATE,
-    "score": _ESTIMATE,
-    "score_difference": _ESTIMATE,
+_PARTS: dict[str, type | tuple[str, ...]] = {
+    "speedup_e2e": Speedup,
+    "speedup_decode": Speedup,
+    "speedup_mean_rate": Estimate,
+    "speedup_pooled_rate": Estimate,
+    "score": Estimate,
+    "score_difference": Estimate,
     "pass_at_k": tuple(str(k) for k in PASS_AT),
-    "quantities_round_time": ("draft", "target", "host", "sampling"),
-    "quantities_fidelity": ("identical", "tie", "diverged", "wrong"),
+    "round_time": RoundTime,
+    "fidelity": FidelityCounts,
 }
-_METHOD = ("name", "title", "exactness", "knob", "paper", "modality")
-_ROW_START = ("section", "label")
-_ROW_MIDDLE = ("is_baseline", "samples", "repeats", "processes", "failed")
-_ROW_END = ("predicted_speedup", "overhead", "tokens_ratio", "score_name", "draws")
-_QUANTITIES = (
-    "mal",
-    "mal_request",
-    "accepted_per_round",
-    "acceptance_rate",
-    "acceptance_by_position",
-    "acceptance_histogram",
-    "draft_efficiency",
-    "node_acceptance",
-    "node_acceptance_ceiling",
-    "nfe",
-    "step_compression",
-    "tokens_per_second",
-    "tokens_per_second_decode",
-    "ttft_ms",
-    "host_share",
-    "peak_memory_bytes",
-    "mean_new_tokens",
-)
+"""Metrics of several numbers."""
+
+
+def _leaves(kind: Any) -> list[str]:
+    """Return the names of a value's numbers: fields, those of nested values joined to theirs."""
+    if isinstance(kind, tuple):
+        return list(kind)
+    found = []
+    for name, hint in get_type_hints(kind).items():
+        nested = [part for part in (hint, *get_args(hint)) if hasattr(part, "_fields")]
+        inner = _leaves(nested[0]) if nested else []
+        found += [f"{name}_{leaf}" for leaf in inner] or [name]
+    return found
+
+
+def _names(place: str) -> Iterator[str]:
+    """Yield the columns of the metrics with one number at a place."""
+    prefix = "quantities_" if place == ARM else ""
+    yield from (f"{prefix}{m.id}" for m in PUBLISHED if m.place == place and m.id not in _PARTS)
+
 
 COLUMNS = (
-    *_ROW_START,
-    *(f"method_{name}" for name in _METHOD),
-    *_ROW_MIDDLE,
-    *(f"{name}_{part}" for name, parts in _PARTS.items() for part in parts),
-    *_ROW_END,
-    *(f"quantities_{name}" for name in _QUANTITIES),
+    *("section", "label"),
+    *(f"method_{name}" for name in _leaves(MethodInfo)),
+    *("is_baseline", "samples", "repeats", "processes", "failed"),
+    *(
+        f"{'quantities_' if METRICS[name].place == ARM else ''}{name}_{leaf}"
+        for name, kind in _PARTS.items()
+        for leaf in _leaves(kind)
+    ),
+    *(*_names(ROW), "score_name", "draws"),
+    *_names(ARM),
 )
 """Header of the file."""
 

@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
-from specbench.report.grid import grid
+from specbench.report import words
+from specbench.report.grid import grid, wrapped
 
 Record = Mapping[str, Any]
 
-_WIDEST_TEXT = 100
-_NOTHING = "–"
 _VERDICTS = {"met": "bold green", "missed": "bold red", "not asked": "dim"}
 
 
@@ -27,8 +25,8 @@ def render(record: Record, width: int = 100) -> RenderableType:
         width: Columns of the terminal.
     """
     parts: list[RenderableType] = [
-        _text(_heading(record), "bold", width),
-        _text(_bandwidth(record), "", width),
+        wrapped(_heading(record), width, "bold"),
+        wrapped(_bandwidth(record), width),
         Text(),
         Text("Plain decoding", style="bold cyan"),
         _plain(record),
@@ -40,11 +38,9 @@ def render(record: Record, width: int = 100) -> RenderableType:
         parts += [Text(), *_synthetic(record["synthetic"], width)]
     parts += [Text(), Text("Goals", style="bold cyan"), _goals(record["goals"])]
     if record["setting"]["device_type"] != "cuda":
-        parts.append(
-            _text("Goals are asked on a GPU; a CPU shows that everything runs.", "", width)
-        )
-    parts += [_text(f"! {note}.", "yellow", width) for note in record["notes"]]
-    parts += [Text(), _text(_legend(record), "dim", width)]
+        parts.append(wrapped("Goals are asked on a GPU; a CPU shows that everything runs.", width))
+    parts += [wrapped(f"! {note}.", width, "yellow") for note in record["notes"]]
+    parts += [Text(), wrapped(_legend(record), width, "dim")]
     return Group(*parts)
 
 
@@ -128,7 +124,7 @@ def _synthetic(found: Record, width: int) -> list[RenderableType]:
         f"Synthetic drafts in {found['engine']}: acceptance {found['acceptance']:g}, "
         f"{found['draft_length']} a round (an upper bound, no method)"
     )
-    return [_text(title, "bold cyan", width), table, _text(costs, "", width)]
+    return [wrapped(title, width, "bold cyan"), table, wrapped(costs, width)]
 
 
 def _goals(goals: Sequence[Record]) -> Table:
@@ -142,19 +138,19 @@ def _goals(goals: Sequence[Record]) -> Table:
 
 
 def _legend(record: Record) -> str:
-    words = (
+    said = (
         "of limit: bytes of the multiplied weights and of the cache a second, over the copy "
         "bandwidth (bytes read and written). host: share of the time outside of the model and, on "
         "a GPU, of the device's work. Times are medians; in brackets the quartiles."
     )
     if any(row["engine"] == "transformers" for row in record["plain"]):
-        words += (
+        said += (
             " of generate: over transformers' generate on the same weights, greedy, first token "
             "apart. tokens: whether they are the first engine's."
         )
     if record["setting"]["device_type"] != "cuda":
-        words += " A small model can lie in a processor's caches and pass the limit of its memory."
-    return words
+        said += " A small model can lie in a processor's caches and pass the limit of its memory."
+    return said
 
 
 def _table(*titles: str) -> Table:
@@ -164,10 +160,6 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _text(text: str, style: str, width: int) -> RenderableType:
-    return Constrain(Text(text, style=style), min(width, _WIDEST_TEXT))
-
-
 def _milliseconds(spread: Record) -> str:
     half = (spread["high"] - spread["low"]) / 2
     median = spread["median"]
@@ -175,11 +167,11 @@ def _milliseconds(spread: Record) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.1%}"
+    return words.NOTHING if value is None else f"{value:.1%}"
 
 
 def _ratio(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.2f}x"
+    return words.NOTHING if value is None else f"{value:.2f}x"
 
 
 def _rate(bytes_per_second: float) -> str:

@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
 from specbench.compare.comparison import OVERALL
 from specbench.compare.explain import ExplainedRow, Explanation
 from specbench.report import words
-from specbench.report.grid import GAP, grid
+from specbench.report.grid import GAP, grid, wrapped
 from specbench.report.json import plain
-from specbench.report.markdown import escaped
+from specbench.report.markdown import escaped, table
 
 FORMAT = 1
 """Version of the keys of the JSON."""
@@ -25,7 +24,6 @@ _HEADINGS = {
     "mal": "Acceptance length: one name, {count} definitions, the same rounds",
     "speedup": "Speedup: one name, {count} definitions, the same pairs",
 }
-_WIDEST_TEXT = 100
 
 
 def render(explanation: Explanation, width: int = 100) -> RenderableType:
@@ -46,7 +44,7 @@ def render(explanation: Explanation, width: int = 100) -> RenderableType:
     for definition in explanation.definitions:
         line = Text.assemble((definition.title, "bold"), f": {definition.formula}. ")
         line.append(definition.users, style="dim")
-        parts.append(Constrain(line, min(width, _WIDEST_TEXT)))
+        parts.append(wrapped(line, width))
     return Group(*parts)
 
 
@@ -58,13 +56,11 @@ def markdown(explanation: Explanation) -> str:
         rows = [row for row in explanation.rows if row.section == section]
         shown = "all tasks" if section == OVERALL else section
         lines = [
-            "| " + " | ".join([escaped(shown), *(escaped(row.label) for row in rows)]) + " |",
-            "| :-- |" + " --: |" * len(rows),
+            [definition.title, *(_cell(row, place) for row in rows)]
+            for place, definition in enumerate(explanation.definitions)
         ]
-        for place, definition in enumerate(explanation.definitions):
-            cells = [_cell(row, place) for row in rows]
-            lines.append("| " + " | ".join([definition.title, *cells]) + " |")
-        blocks.append("\n".join(lines))
+        heads = [shown, *(row.label for row in rows)]
+        blocks.append(table(heads, lines, [True] + [False] * len(rows)))
     blocks.append(
         "\n".join(
             f"- **{definition.title}** (`{definition.name}`): {definition.formula}. "
@@ -123,13 +119,13 @@ def _chunks(rows: Sequence[ExplainedRow], width: int) -> Iterator[list[Explained
 
 
 def _table(explanation: Explanation, rows: Sequence[ExplainedRow]) -> Table:
-    table = grid()
-    table.add_column("definition", no_wrap=True)
+    shown = grid()
+    shown.add_column("definition", no_wrap=True)
     for row in rows:
-        table.add_column(Text(row.label), justify="right", overflow="fold")
+        shown.add_column(Text(row.label), justify="right", overflow="fold")
     for place, definition in enumerate(explanation.definitions):
-        table.add_row(definition.title, *(_cell(row, place) for row in rows))
-    return table
+        shown.add_row(definition.title, *(_cell(row, place) for row in rows))
+    return shown
 
 
 def _cell(row: ExplainedRow, place: int) -> str:

@@ -151,6 +151,19 @@ def clipped_ends(values: Sequence[float], ends: Iterable[float | None]) -> list[
     return [*values, *(min(max(end, low), high) for end in ends if end is not None)]
 
 
+def interval_in_words(value: float, low: float | None, high: float | None) -> str:
+    """Return a ratio with its interval, such as "1.62x [1.55, 1.70]"."""
+    return (
+        f"{value:.2f}x" if low is None or high is None else f"{value:.2f}x [{low:.2f}, {high:.2f}]"
+    )
+
+
+def share(value: float) -> str:
+    """Return a share as a percentage, one between none and a hundredth with a digit more."""
+    percent = 100 * value
+    return f"{percent:.1f}%" if 0 < percent < 0.95 else f"{percent:.0f}%"
+
+
 def class_of(row: ComparisonRow) -> str:
     """Return the class of a row's method, one of `EXACTNESS`."""
     found = row.method.exactness
@@ -192,7 +205,7 @@ def time_splits(rows: Iterable[ComparisonRow]) -> list[TimeSplit]:
     """Return each arm's milliseconds per token, the mean of a round over what a round emits."""
     splits = []
     for row in rows:
-        time, length = row.quantities.round_time, row.quantities.mal
+        time, length = row.quantities["round_time"], row.quantities["mal"]
         if time is None or not length:
             continue
         parts = ((part or 0.0) / length for part in time)
@@ -210,21 +223,23 @@ def histograms(rows: Iterable[ComparisonRow]) -> list[LengthHistogram]:
     """Return the histograms of the methods that accepted anything at all."""
     found = []
     for row in rows:
-        counts = row.quantities.acceptance_histogram
+        counts = row.quantities["acceptance_histogram"]
         total = sum(counts)
         if len(counts) < 2 or not total:
             continue
         shares = tuple(count / total for count in counts)
-        found.append(LengthHistogram(row.label, class_of(row), shares, total, row.quantities.mal))
+        found.append(
+            LengthHistogram(row.label, class_of(row), shares, total, row.quantities["mal"])
+        )
     return found
 
 
 def position_curves(rows: Iterable[ComparisonRow]) -> list[PositionCurve]:
     """Return the acceptance by position of the methods that propose drafts."""
     return [
-        PositionCurve(row.label, class_of(row), row.quantities.acceptance_by_position)
+        PositionCurve(row.label, class_of(row), row.quantities["acceptance_by_position"])
         for row in rows
-        if row.quantities.acceptance_by_position
+        if row.quantities["acceptance_by_position"]
     ]
 
 

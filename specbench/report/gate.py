@@ -8,21 +8,17 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
 from specbench.compare.gate import FAIL, PASS, UNSURE, Check, Gate, amount
 from specbench.report import words
-from specbench.report.grid import GAP, grid
+from specbench.report.grid import GAP, grid, sentence, wrapped
 from specbench.report.json import plain
-from specbench.report.markdown import escaped
+from specbench.report.markdown import escaped, listed, table
 
 FORMAT = 1
 """Version of the JSON's keys."""
-
-WIDEST_TEXT = 100
-"""Columns at which sentences wrap, however wide the terminal is."""
 
 _STYLES = {PASS: "green", FAIL: "bold red", UNSURE: "yellow"}
 _LEGEND = (
@@ -61,11 +57,11 @@ def render(gate: Gate, width: int = 100) -> RenderableType:
         gate: What to show.
         width: Columns of the terminal; columns that do not fit are left out, least telling first.
     """
-    parts: list[RenderableType] = [_sentence("!", text, "bold red", width) for text in gate.banners]
-    parts.append(_wrapped(Text(heading(gate), style="bold"), width))
+    parts: list[RenderableType] = [sentence("!", text, "bold red", width) for text in gate.banners]
+    parts.append(wrapped(heading(gate), width, "bold"))
     if gate.checks:
         parts.extend([Text(), _table(gate.checks, width), Text()])
-        parts.append(_wrapped(Text(_LEGEND, style="dim"), width))
+        parts.append(wrapped(_LEGEND, width, "dim"))
     sentences = [("-", text, "bold red") for text in gate.missing]
     sentences += [
         (_mark(check), _reason(check), _STYLES[check.verdict])
@@ -75,7 +71,7 @@ def render(gate: Gate, width: int = 100) -> RenderableType:
     sentences += [("!", text, "bold yellow") for text in gate.notes]
     if sentences:
         parts.append(Text())
-    parts.extend(_sentence(mark, text, style, width) for mark, text, style in sentences)
+    parts.extend(sentence(mark, text, style, width) for mark, text, style in sentences)
     parts.extend([Text(), Text(outcome(gate), style=_ending(gate))])
     return Group(*parts)
 
@@ -89,19 +85,14 @@ def markdown(gate: Gate) -> str:
     blocks = [f"> **{escaped(text)}**" for text in gate.banners]
     blocks.append(f"**{escaped(outcome(gate))}** {escaped(heading(gate))}")
     if gate.checks:
-        lines = [
-            _line([column.title for column in _COLUMNS]),
-            _line([":--" if column.left else "--:" for column in _COLUMNS]),
-        ]
-        for check in gate.checks:
-            cells = [escaped(column.read(check)) for column in _COLUMNS[:-1]]
-            verdict = f"**{check.verdict}**" if check.verdict == FAIL else check.verdict
-            lines.append(_line([*cells, verdict]))
-        blocks.append("\n".join(lines))
+        rows = [[column.read(check) for column in _COLUMNS] for check in gate.checks]
+        heads, left = zip(*((column.title, column.left) for column in _COLUMNS), strict=True)
+        shown = table(heads, rows, left)
+        blocks.append(shown.replace(f"| {FAIL} |", f"| **{FAIL}** |"))
         blocks.append(f"<sub>{_LEGEND}</sub>")
     sentences = [*gate.missing, *(_reason(c) for c in gate.checks if c.reason), *gate.notes]
     if sentences:
-        blocks.append("\n".join(f"- {escaped(sentence)}" for sentence in sentences))
+        blocks.append(listed(sentences))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -195,9 +186,9 @@ def _table(checks: Sequence[Check], width: int) -> Table:
         and sum(natural(column) + GAP for column in columns) - GAP >= width
     ):
         columns.remove(max(columns, key=lambda column: column.rank))
-    table = grid()
+    shown = grid()
     for column in columns:
-        table.add_column(
+        shown.add_column(
             column.title,
             justify="left" if column.left else "right",
             no_wrap=column.title != "method",
@@ -205,24 +196,10 @@ def _table(checks: Sequence[Check], width: int) -> Table:
         )
     for check in checks:
         style = _STYLES[check.verdict]
-        table.add_row(
+        shown.add_row(
             *(
                 Text(column.read(check), style=style if column.title == "verdict" else "")
                 for column in columns
             )
         )
-    return table
-
-
-def _sentence(mark: str, text: str, style: str, width: int) -> RenderableType:
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    grid.add_row(Text(mark, style=style), Text(text))
-    return Constrain(grid, min(width, WIDEST_TEXT))
-
-
-def _wrapped(text: Text, width: int) -> RenderableType:
-    return Constrain(text, min(width, WIDEST_TEXT))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return shown

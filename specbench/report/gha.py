@@ -9,14 +9,14 @@ value. A file has one polarity, hence two.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from specbench.compare.comparison import OVERALL, Comparison, ComparisonRow, Speedup
+from specbench.compare.registry import PUBLISHED
 from specbench.report import words
 from specbench.report.markdown import uncalled
-from specbench.schema import catalog
-from specbench.stats import Interval
+from specbench.stats import Estimate, Interval
 
 BIGGER = "bigger_is_better.json"
 SMALLER = "smaller_is_better.json"
@@ -32,19 +32,6 @@ class _Entry(NamedTuple):
     interval: Interval | None
     better: str
     unit: str
-
-
-_READ: dict[str, Callable[[ComparisonRow], float | int | Speedup | None]] = {
-    "speedup_e2e": lambda row: row.speedup_e2e,
-    "speedup_decode": lambda row: row.speedup_decode,
-    "mal": lambda row: row.quantities.mal,
-    "acceptance_rate": lambda row: row.quantities.acceptance_rate,
-    "step_compression": lambda row: row.quantities.step_compression,
-    "tokens_per_second": lambda row: row.quantities.tokens_per_second,
-    "nfe": lambda row: row.quantities.nfe,
-    "ttft_ms": lambda row: row.quantities.ttft_ms,
-    "peak_memory_bytes": lambda row: row.quantities.peak_memory_bytes,
-}
 
 
 def files(comparison: Comparison) -> dict[str, str]:
@@ -63,30 +50,19 @@ def files(comparison: Comparison) -> dict[str, str]:
 
 def _entries(row: ComparisonRow) -> list[_Entry]:
     found = []
-    for metric, read in _READ.items():
-        value = read(row)
-        if value is None:
+    for metric in sorted(PUBLISHED, key=lambda metric: metric.graded):
+        value = row.value(metric.id)
+        if value is None or not metric.charted:
             continue
-        about = catalog.load("metric", metric)
-        speedup = value if isinstance(value, Speedup) else None
-        plain = value.value if isinstance(value, Speedup) else float(value)
-        found.append(_entry(metric, plain, speedup.interval if speedup else None, about))
-    if row.score is not None:
-        about = catalog.load("metric", "score")
-        found.append(_entry("score", row.score.value, row.score.interval, about))
-    for metric, quality in row.quality.items():
-        about = {"better": quality.better, "unit": quality.unit}
-        found.append(_entry(metric, quality.value.value, quality.value.interval, about))
-    for metric, corpus in row.corpus.items():
-        about = {"better": corpus.better, "unit": corpus.unit}
-        found.append(_entry(metric, corpus.value, None, about))
+        whole = isinstance(value, (Speedup, Estimate))
+        number, interval = (value.value, value.interval) if whole else (value, None)
+        found.append(_Entry(metric.id, number, interval, metric.better, metric.unit))
+    for name, quality in row.quality.items():
+        mean = quality.value
+        found.append(_Entry(name, mean.value, mean.interval, quality.better, quality.unit))
+    for name, corpus in row.corpus.items():
+        found.append(_Entry(name, corpus.value, None, corpus.better, corpus.unit))
     return [entry for entry in found if entry.better in ("higher", "lower")]
-
-
-def _entry(
-    metric: str, value: float, interval: Interval | None, about: Mapping[str, Any]
-) -> _Entry:
-    return _Entry(metric, value, interval, str(about["better"]), str(about.get("unit", "")))
 
 
 def _point(row: ComparisonRow, entry: _Entry, comparison: Comparison) -> dict[str, Any]:

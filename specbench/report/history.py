@@ -12,7 +12,6 @@ import json
 from datetime import UTC, datetime
 
 from rich.console import Group, RenderableType
-from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +19,7 @@ from specbench.compare.comparison import BETTER, INCONCLUSIVE, WORSE
 from specbench.compare.history import History, Point, Series
 from specbench.report import words
 from specbench.report.csv import cell
-from specbench.report.grid import grid
+from specbench.report.grid import grid, wrapped
 from specbench.report.json import plain
 
 FORMAT = 1
@@ -30,7 +29,6 @@ CHANGED = "changed"
 
 _STYLES = {BETTER: "green", WORSE: "bold red", CHANGED: "bold yellow"}
 _BARS = "▁▂▃▄▅▆▇█"
-_WIDEST_TEXT = 100
 _NARROWEST_PLOT = 12
 _WIDEST_PLOT = 40
 
@@ -72,13 +70,13 @@ def render(history: History, width: int = 100) -> RenderableType:
     for series in history.series:
         title = Text.assemble((series.method, "bold cyan"), f"  {series.task}  ")
         title.append(spark(series), style="cyan")
-        parts.extend([Text(), title, _wrapped(Text(series.setting, style="dim"), width)])
+        parts.extend([Text(), title, wrapped(series.setting, width, "dim")])
         parts.append(_table(series, history, width))
     legend = "change: against the line above, on the samples of both (?: inconclusive)."
     if any(p.revision.dirty for series in history.series for p in series.points):
         legend += " +: behind a revision: with uncommitted changes."
-    parts.extend([Text(), _wrapped(Text(legend, style="dim"), width)])
-    parts += [_wrapped(Text(f"! {text}", style="yellow"), width) for text in history.warnings]
+    parts.extend([Text(), wrapped(legend, width, "dim")])
+    parts += [wrapped(f"! {text}", width, "yellow") for text in history.warnings]
     return Group(*parts)
 
 
@@ -200,7 +198,3 @@ def _moved(point: Point) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-
-
-def _wrapped(text: Text, width: int) -> RenderableType:
-    return Constrain(text, min(width, _WIDEST_TEXT))

@@ -11,10 +11,9 @@ import math
 from collections.abc import Sequence
 
 from specbench.compare.comparison import BETTER, Comparison, ComparisonRow, Speedup
-from specbench.compare.quality import CorpusFigure, QualityFigure
 from specbench.report import words
+from specbench.report.columns import SPEEDUP, Column, Where, columns_of
 from specbench.report.figures import EXACTNESS, class_of, section_name
-from specbench.stats import Estimate
 
 _SINGLE_COLUMN = 6
 """Columns of a table that fits one column of a paper; wider ones take the page's width."""
@@ -88,31 +87,23 @@ def _rounded_up(distance: float) -> float:
 def _headline(comparison: Comparison) -> str:
     rows = comparison.section(comparison.sections[-1])
     bold = _bold(rows)
-    metrics = words.metrics_of(rows)
-    image = comparison.setting.modality == "image"
-    scored = any(row.score is not None for row in rows)
-    faithful = any(row.quantities.fidelity is not None for row in rows)
-    heads = ["Method", "Class", "Speedup", "Floor", "NFE" if image else "MAL"]
-    heads += ["tok/NFE"] if image else ["tok/s"]
-    heads += [escape(name) for name in metrics]
-    heads += ["Score"] if scored else []
-    heads += ["Fidelity"] if faithful else []
-    lines = []
-    for row in rows:
-        cells = [_name(row), class_of(row), _speedup(row, row.label in bold)]
-        cells.append(escape(words.floor(row.speedup_e2e)))
-        cells += _lengths(row, image)
-        cells += [_metric(row, name) for name in metrics]
-        cells += [_score(row)] if scored else []
-        cells += [escape(words.fidelity(row))] if faithful else []
-        lines.append(cells)
+    columns = [c for c in columns_of(comparison, Where.PAPER) if c.says_something(rows)]
+    lines = [[_cell(column, row, row.label in bold) for column in columns] for row in rows]
     caption = (
         f"{_setting(comparison)}. Speedup: total time of the baseline over that of the method on "
         f"the same samples, with its 95\\% interval; floor: the baseline against itself. "
         f"{_sizes(rows)}. Bold: the fastest of a class by a verdict, and what its interval does "
         "not tell from it."
     )
-    return _table(heads, "ll" + "r" * (len(heads) - 2), lines, caption, "tab:specbench")
+    heads = [escape(column.head) for column in columns]
+    return _table(heads, lines, caption, "tab:specbench")
+
+
+def _cell(column: Column, row: ComparisonRow, bold: bool) -> str:
+    cell = column.read(row)
+    if column.title == "speedup" and cell.value is not None:
+        return interval(cell.value, cell.low, cell.high, bold)
+    return escape(cell.brief or cell.text)
 
 
 def _by_section(comparison: Comparison) -> str:
@@ -124,10 +115,10 @@ def _by_section(comparison: Comparison) -> str:
     first = {row.label: row for row in comparison.rows}
     lines = []
     for label in dict.fromkeys(labels):
-        cells = [_name(first[label]), class_of(first[label])]
+        cells = [escape(label), class_of(first[label])]
         for name in sections:
             row = found.get((name, label))
-            cells.append(_speedup(row, label in bold[name]) if row else "--")
+            cells.append(_cell(SPEEDUP, row, label in bold[name]) if row else "--")
         lines.append(cells)
     names = [escape(section_name(name, sections)) for name in sections]
     caption = (
@@ -135,7 +126,7 @@ def _by_section(comparison: Comparison) -> str:
         "are adjusted for the number of comparisons."
     )
     heads = ["Method", "Class", *names]
-    return _table(heads, "ll" + "r" * len(names), lines, caption, "tab:specbench-sections")
+    return _table(heads, lines, caption, "tab:specbench-sections")
 
 
 def _bold(rows: Sequence[ComparisonRow]) -> set[str]:
@@ -164,50 +155,6 @@ def _reaches(found: Speedup, best: Speedup) -> bool:
     return found.interval.high >= best.interval.low
 
 
-def _name(row: ComparisonRow) -> str:
-    return escape(row.label)
-
-
-def _speedup(row: ComparisonRow, bold: bool) -> str:
-    if row.is_baseline:
-        return "$1.00$"
-    found = row.speedup_e2e
-    if found is None:
-        return "--"
-    low, high = found.interval or (None, None)
-    return interval(found.value, low, high, bold)
-
-
-def _lengths(row: ComparisonRow, image: bool) -> list[str]:
-    known = row.quantities
-    if image:
-        shown = [words.number(known.nfe, 1), words.number(known.step_compression)]
-    else:
-        shown = [words.number(known.mal), words.rate(known.tokens_per_second_decode)]
-    return [escape(text) for text in shown]
-
-
-def _score(row: ComparisonRow) -> str:
-    if row.score is None:
-        return "--"
-    return _with_difference(row.score, row.score_difference)
-
-
-def _metric(row: ComparisonRow, name: str) -> str:
-    figure: QualityFigure | CorpusFigure | None = row.quality.get(name) or row.corpus.get(name)
-    if isinstance(figure, QualityFigure):
-        return _with_difference(figure.value, figure.difference)
-    return escape(words.metric(row, name))
-
-
-def _with_difference(value: Estimate, difference: Estimate | None) -> str:
-    """Return a mean, and in brackets the paired difference with its interval."""
-    if difference is None:
-        return f"${value.value:.2f}$"
-    low, high = difference.interval or (None, None)
-    return f"${value.value:.2f}$ ({interval(difference.value, low, high)})"
-
-
 def _setting(comparison: Comparison) -> str:
     return escape(words.heading(comparison))
 
@@ -219,10 +166,9 @@ def _sizes(rows: Sequence[ComparisonRow]) -> str:
     return f"$n={shown}$ samples, {escape(words.measured(rows))}"
 
 
-def _table(
-    heads: Sequence[str], columns: str, lines: Sequence[Sequence[str]], caption: str, label: str
-) -> str:
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]], caption: str, label: str) -> str:
     body = "\n".join(f"{' & '.join(cells)} \\\\" for cells in lines)
+    columns = "ll" + "r" * (len(heads) - 2)
     environment = "table" if len(heads) <= _SINGLE_COLUMN else "table*"
     return "\n".join(
         (

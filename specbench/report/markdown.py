@@ -3,95 +3,46 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
-from specbench.compare.comparison import OVERALL, Comparison, ComparisonRow
+from specbench.compare.comparison import OVERALL, Comparison
 from specbench.errors import printable
 from specbench.report import words
-
-_Column = tuple[str, str, Callable[[ComparisonRow], str]]
-_COLUMNS: tuple[_Column, ...] = (
-    ("Method", ":--", lambda row: row.label),
-    ("Exactness", ":--", words.exactness),
-    ("n", "--:", lambda row: str(row.samples)),
-    ("Speedup [95%]", ":--", lambda row: words.speedup(row, row.speedup_e2e)),
-    ("Verdict", ":--", lambda row: row.speedup_e2e.verdict if row.speedup_e2e else words.NOTHING),
-    ("Floor", "--:", lambda row: words.floor(row.speedup_e2e)),
-    ("mean tok/s", ":--", lambda row: words.estimate(row.speedup_mean_rate)),
-    ("pooled tok/s", ":--", lambda row: words.estimate(row.speedup_pooled_rate)),
-    ("NFE", "--:", lambda row: words.number(row.quantities.nfe, 1)),
-    ("tok/NFE", "--:", lambda row: words.number(row.quantities.step_compression)),
-    ("MAL", "--:", lambda row: words.number(row.quantities.mal)),
-    ("tok/s", "--:", lambda row: words.rate(row.quantities.tokens_per_second_decode)),
-    ("TTFT", "--:", lambda row: words.milliseconds(row.quantities.ttft_ms)),
-    ("Score", ":--", words.score),
-    ("Fidelity", "--:", words.fidelity),
-    ("Failed", "--:", lambda row: str(row.failed)),
-)
-
-_EXPLAINED = (
-    "speedup",
-    "floor",
-    "mean tok/s",
-    "pooled tok/s",
-    "NFE",
-    "tok/NFE",
-    "MAL",
-    "tok/s",
-    "TTFT",
-    "score",
-    "fidelity",
-)
+from specbench.report.columns import Where, columns_of, legend
 
 
 def render(comparison: Comparison) -> str:
     """Return the comparison as Markdown: heading, tables, legend, banners and warnings."""
     blocks = [f"> **{escaped(banner)}**" for banner in comparison.banners]
     blocks.append(escaped(words.heading(comparison)))
-    columns = _columns(comparison)
+    columns = columns_of(comparison, Where.MARKDOWN)
     for name in comparison.sections:
         rows = comparison.section(name)
         shown = "all tasks" if name == OVERALL else name
         blocks.append(f"**{escaped(shown)}** ({words.measured(rows)})")
-        blocks.append(_table(rows, columns))
+        cells = [[column.read(row).text for column in columns] for row in rows]
+        blocks.append(table([c.head for c in columns], cells, [c.left for c in columns]))
         lines = [f"- {escaped(line)}" for row in rows if (line := words.pass_at_k(row))]
         if lines:
             blocks.append("\n".join(lines))
-    below = ("pass@k",) if any(row.pass_at_k for row in comparison.rows) else ()
-    titles = {title for title, _, _ in columns}
-    absent = {*words.TEXT_COLUMNS, *words.IMAGE_COLUMNS, *words.IMPORTED_COLUMNS} - titles
-    explained = [title for title in _EXPLAINED if title not in absent]
-    explained += words.metrics_of(comparison.rows)
-    blocks.append(f"<sub>{escaped(words.legend((*explained, *below), comparison.rows))}</sub>")
+    explained = [column for column in columns if column.title != "class"]
+    blocks.append(f"<sub>{escaped(legend(explained, comparison.rows))}</sub>")
     if comparison.warnings:
-        blocks.append("\n".join(f"- {escaped(warning)}" for warning in comparison.warnings))
+        blocks.append(listed(comparison.warnings))
     return "\n\n".join(blocks) + "\n"
 
 
-def _columns(comparison: Comparison) -> list[_Column]:
-    """Return the columns for what the models generate, metrics of pictures after the score."""
-    left_out = words.left_out(comparison.setting)
-    columns = [column for column in _COLUMNS if column[0] not in left_out]
-    place = [title for title, _, _ in columns].index("Score") + 1
-    metrics = [_metric(name) for name in words.metrics_of(comparison.rows)]
-    return [*columns[:place], *metrics, *columns[place:]]
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[bool]) -> str:
+    """Return a table; `left` says which columns stand flush left."""
+    aligned = [":--" if flush else "--:" for flush in left]
+    lines = [[escaped(head) for head in heads], aligned]
+    lines += [[escaped(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _metric(name: str) -> _Column:
-    return escaped(name), ":--", lambda row: words.metric(row, name)
-
-
-def _table(rows: Sequence[ComparisonRow], columns: Sequence[_Column]) -> str:
-    lines = [
-        _line([title for title, _, _ in columns]),
-        _line([alignment for _, alignment, _ in columns]),
-    ]
-    lines.extend(_line([escaped(read(row)) for _, _, read in columns]) for row in rows)
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def listed(sentences: Iterable[str]) -> str:
+    """Return sentences as a list."""
+    return "\n".join(f"- {escaped(sentence)}" for sentence in sentences)
 
 
 _SPECIAL = re.compile(r"([\\|*_`<~$]|\](?=[(\[:])|^(?:[#>=+]|-(?=[\s-]))|&(?=#?\w+;))")

@@ -1,65 +1,29 @@
-"""Plots for papers: PNG and SVG by matplotlib, the same bytes for the same results.
-
-Widths are those of one and of two columns, the letters of an SVG are paths, so that they look the
-same everywhere, no title stands in the plot, and classes differ by shape as well as by colour.
-"""
+"""Every chart, drawn once by matplotlib: SVG inside of the page, PNG and SVG for papers."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from specbench.compare.comparison import Comparison, ComparisonRow
+from specbench.compare.comparison import BETTER, WORSE, Comparison
 from specbench.errors import ResultsError
-from specbench.report import figures
+from specbench.report import figures, words
+from specbench.report.drawing import DASHED, PAPER, Chart, Look, Mark, fitted, style
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-SINGLE, DOUBLE = 3.3, 6.9
-"""Inches of one column and of two."""
 
 MOST_LINES = 8
 """Methods of a plot whose lines would otherwise hide each other; the fastest ones are shown."""
 
-COLORS = {"exact": "#0072B2", "greedy": "#009E73", "lossy": "#D55E00", "unknown": "#595F69"}
-MARKERS = {"exact": "o", "greedy": "s", "lossy": "^", "unknown": "D"}
-PARTS = {"draft": "#E69F00", "target": "#0072B2", "sampling": "#CC79A7", "host": "#9AA0A8"}
 _CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _DASHES = ("-", "--", "-.", ":")
 
-_STYLE: dict[str, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.5,
-    "pdf.fonttype": 42,
-    "ps.fonttype": 42,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "specbench",
-    "text.usetex": False,
-    "text.parse_math": False,
-    "figure.dpi": 100,
-    "savefig.dpi": 300,
-}
-
-_TICKS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7, 10, 20, 50, 100)
-
 
 def draw(comparison: Comparison) -> dict[str, bytes]:
-    """Return every plot that a comparison has values for, by file name.
+    """Return every plot for papers that a comparison has values for, by file name.
 
     Args:
         comparison: The comparison; its last section, which pools the others, is drawn.
@@ -67,18 +31,22 @@ def draw(comparison: Comparison) -> dict[str, bytes]:
     Raises:
         ResultsError: If there is nothing to plot.
     """
-    import matplotlib
-
     rows = comparison.section(comparison.sections[-1])
+    plots: dict[str, Callable[[Look], Chart | None]] = {
+        "speedup": partial(speedups, figures.speedups(rows)),
+        "acceptance_histogram": partial(histograms, figures.histograms(rows)),
+        "acceptance_by_position": partial(positions, figures.position_curves(rows)),
+        "time_split": partial(times, figures.time_splits(rows)),
+        "predicted_speedup": partial(predictions, figures.predictions(rows)),
+    }
+    for found in figures.trades(rows):
+        plots[f"quality_{_file_name(found.name)}"] = partial(trade, found)
     drawn: dict[str, bytes] = {}
-    style: dict[Any, Any] = {**matplotlib.rcParamsDefault, **_STYLE, "backend": "Agg"}
-    with matplotlib.rc_context(style):
-        for name, plot in _plots(rows).items():
-            figure = plot()
-            if figure is None:
-                continue
-            for kind in ("png", "svg"):
-                drawn[f"{name}.{kind}"] = _saved(figure, kind)
+    with style(PAPER):
+        for name, plot in plots.items():
+            chart = plot(PAPER)
+            if chart is not None:
+                drawn |= {f"{name}.{kind}": chart.saved(kind) for kind in ("png", "svg")}
     if not drawn:
         raise ResultsError(
             "There is nothing to plot",
@@ -88,207 +56,240 @@ def draw(comparison: Comparison) -> dict[str, bytes]:
     return drawn
 
 
-def _plots(rows: Sequence[ComparisonRow]) -> dict[str, Callable[[], Figure | None]]:
-    plots: dict[str, Callable[[], Figure | None]] = {
-        "speedup": lambda: _speedup(figures.speedups(rows)),
-        "acceptance_histogram": lambda: _histogram(figures.histograms(rows)),
-        "acceptance_by_position": lambda: _positions(figures.position_curves(rows)),
-        "time_split": lambda: _time(figures.time_splits(rows)),
-        "predicted_speedup": lambda: _prediction(figures.predictions(rows)),
-    }
-    for trade in figures.trades(rows):
-        plots[f"quality_{_file_name(trade.name)}"] = partial(_trade, trade)
-    return plots
-
-
-def _saved(figure: Figure, kind: str) -> bytes:
-    stream = io.BytesIO()
-    metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None}
-    if kind == "svg":
-        metadata["Creator"] = "specbench"
-    figure.savefig(stream, format=kind, metadata=metadata)
-    return stream.getvalue()
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
-
-
-def _speedup(marks: Sequence[figures.SpeedupMark]) -> Figure | None:
+def speedups(marks: Sequence[figures.SpeedupMark], look: Look) -> Chart | None:
+    """Draw speedups with intervals and noise floors; a hollow shape has no better or worse."""
     if not marks:
         return None
-    width = SINGLE if len(marks) <= 12 else DOUBLE
-    figure, axes = _figure(width, 0.6 + 0.17 * len(marks))
+    chart = _rows_of(look, len(marks))
+    axes, colors = chart.axes, look.colors
+    ends = figures.clipped_ends(
+        [mark.value for mark in marks], [end for mark in marks for end in (mark.low, mark.high)]
+    )
+    low, high = min(1.0, *ends) / 1.05, max(1.0, *ends) * 1.05
+    axes.set_xlim(low, high)
+    axes.axvline(1, color=colors["ink"], lw=0.7, ls=DASHED)
     for place, mark in enumerate(reversed(marks)):
+        drawn: list[Artist] = []
+        if look.page:
+            drawn.append(axes.axhspan(place - 0.5, place + 0.5, color=colors["hit"], lw=0))
         if mark.floor is not None:
             span = [place - 0.32, place + 0.32]
-            axes.fill_betweenx(span, 1 / mark.floor, mark.floor, color="#C9CED6", lw=0)
-        color, marker = COLORS[mark.exactness], MARKERS[mark.exactness]
+            left, right = max(low, 1 / mark.floor), min(high, mark.floor)
+            drawn.append(axes.fill_betweenx(span, left, right, color=colors["floor"], lw=0))
         if mark.low is not None and mark.high is not None:
-            axes.plot([mark.low, mark.high], [place, place], color=color, lw=1.1)
-        filled = mark.verdict in ("better", "worse")
-        face = color if filled else "white"
-        axes.plot(mark.value, place, marker, color=color, mfc=face, ms=4, mew=1)
-    axes.axvline(1, color="black", lw=0.7, ls=(0, (4, 3)))
-    found = [mark.value for mark in marks]
-    ends = figures.clipped_ends(found, [end for m in marks for end in (m.low, m.high)])
-    axes.set_xlim(min(1.0, *ends) / 1.05, max(1.0, *ends) * 1.05)
-    axes.set_yticks(range(len(marks)), [mark.label for mark in reversed(marks)])
-    axes.set_ylim(-0.7, len(marks) - 0.3)
-    axes.grid(axis="y", visible=False)
-    _ratio_axis(axes, "x")
+            reach = [max(low, mark.low), min(high, mark.high)]
+            drawn += axes.plot(reach, [place, place], color=colors[mark.exactness], lw=1.1)
+        drawn.append(
+            chart.point(mark.value, place, mark.exactness, mark.verdict in (BETTER, WORSE))
+        )
+        said = figures.interval_in_words(mark.value, mark.low, mark.high)
+        if look.page:
+            drawn.append(_beside(axes, place, said))
+        floor = "not measured" if mark.floor is None else f"±{100 * (mark.floor - 1):.1f}%"
+        tip = f"{mark.label} ({mark.exactness})\n{said}\n{mark.verdict}, floor {floor}"
+        chart.add(Mark(mark.label, mark.exactness, tip), drawn)
+    chart.rows([mark.label for mark in marks])
+    chart.ratios("x")
     axes.set_xlabel("speedup, end to end")
-    _class_legend(axes, {mark.exactness for mark in marks})
-    return figure
+    chart.classes({mark.exactness for mark in marks})
+    return chart
 
 
-def _histogram(found: Sequence[figures.LengthHistogram]) -> Figure | None:
-    shown = found[:MOST_LINES]
-    if not shown:
-        return None
-    figure, axes = _figure(SINGLE, 2.2)
-    for place, item in enumerate(shown):
-        lengths = range(len(item.shares))
-        axes.plot(lengths, item.shares, drawstyle="steps-mid", label=item.label, **_line(place))
-    axes.set_xlabel("accepted draft tokens in a round")
-    axes.set_ylabel("share of rounds")
-    axes.set_ylim(bottom=0)
-    _whole_numbers(axes)
-    axes.legend(handlelength=2.4)
-    return figure
-
-
-def _positions(found: Sequence[figures.PositionCurve]) -> Figure | None:
-    shown = found[:MOST_LINES]
-    if not shown:
-        return None
-    figure, axes = _figure(SINGLE, 2.2)
-    for place, item in enumerate(shown):
-        positions = range(1, len(item.rates) + 1)
-        axes.plot(positions, item.rates, marker=".", label=item.label, **_line(place))
-    axes.set_xlabel("draft position")
-    axes.set_ylabel("acceptance, earlier ones accepted")
-    axes.set_ylim(0, 1.02)
-    _whole_numbers(axes)
-    axes.legend(handlelength=2.4)
-    return figure
-
-
-def _time(splits: Sequence[figures.TimeSplit]) -> Figure | None:
+def times(splits: Sequence[figures.TimeSplit], look: Look) -> Chart | None:
+    """Draw milliseconds per token by kind of work as stacked bars."""
     if not splits:
         return None
-    figure, axes = _figure(SINGLE if len(splits) <= 12 else DOUBLE, 0.6 + 0.17 * len(splits))
-    places = list(range(len(splits)))[::-1]
-    start = [0.0] * len(splits)
-    for part in figures.work_of(splits):
-        color = PARTS[part]
-        values = [getattr(split, part) for split in splits]
-        axes.barh(places, values, 0.7, left=start, color=color, label=part)
-        start = [low + value for low, value in zip(start, values, strict=True)]
-    axes.set_yticks(places, [split.label for split in splits])
-    axes.set_ylim(-0.7, len(splits) - 0.3)
-    axes.grid(axis="y", visible=False)
+    chart = _rows_of(look, len(splits))
+    axes, kinds = chart.axes, figures.work_of(splits)
+    for place, split in enumerate(reversed(splits)):
+        drawn: list[Artist] = []
+        if look.page:
+            drawn.append(axes.axhspan(place - 0.5, place + 0.5, color=look.colors["hit"], lw=0))
+        start = 0.0
+        for kind in kinds:
+            value = getattr(split, kind)
+            drawn += axes.barh(place, value, 0.7, left=start, color=look.colors[kind], label=kind)
+            start += value
+        if look.page:
+            drawn.append(_beside(axes, place, f"{split.total:.2f}"))
+        shares = ", ".join(f"{kind} {getattr(split, kind):.2f}" for kind in kinds)
+        tip = f"{split.label}\n{split.total:.2f} ms per token: {shares}"
+        chart.add(Mark(split.label, split.exactness, tip), drawn)
+    chart.rows([split.label for split in splits])
     axes.set_xlabel("milliseconds per token")
-    axes.legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
-    return figure
+    if not look.page:
+        handles, labels = axes.get_legend_handles_labels()
+        known = dict(zip(labels, handles, strict=True))
+        axes.legend(known.values(), known, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+    return chart
 
 
-def _trade(trade: figures.Trade) -> Figure | None:
-    figure, axes = _figure(SINGLE, 2.5)
-    for point in trade.points:
-        color, marker = COLORS[point.exactness], MARKERS[point.exactness]
-        if point.low is not None and point.high is not None:
-            axes.plot([point.speedup] * 2, [point.low, point.high], color=color, lw=0.7, alpha=0.4)
-        if point.is_baseline:
-            axes.plot(point.speedup, point.quality, "x", color="black", ms=5, mew=1.4, zorder=4)
-            continue
-        face = color if point.on_frontier else "white"
-        axes.plot(point.speedup, point.quality, marker, color=color, mfc=face, ms=4.5, mew=1)
-    best = sorted((p.speedup, p.quality, p.label) for p in trade.points if p.on_frontier)
-    speeds, qualities = [b[0] for b in best], [b[1] for b in best]
-    axes.step(speeds, qualities, where="pre", color="#666666", lw=0.8, zorder=1)
-    for speed, quality, label in best[:MOST_LINES]:
-        axes.annotate(
-            label, (speed, quality), (3, 4), textcoords="offset points", fontsize=6, clip_on=False
-        )
-    if trade.floor is not None:
-        axes.axhline(trade.floor, color="black", lw=0.7, ls=(0, (4, 3)))
-    if not trade.higher_is_better:
-        axes.invert_yaxis()
-    _ratio_axis(axes, "x")
-    axes.set_xlabel("speedup, end to end")
-    better = "higher" if trade.higher_is_better else "lower"
-    axes.set_ylabel(f"{trade.axis}\n({better} is better)")
-    _class_legend(axes, {point.exactness for point in trade.points})
-    return figure
-
-
-def _prediction(found: Sequence[figures.Prediction]) -> Figure | None:
+def histograms(found: Sequence[figures.LengthHistogram], look: Look) -> Chart | None:
+    """Draw the shares of rounds by accepted draft tokens as a line for each method."""
     if not found:
         return None
-    figure, axes = _figure(SINGLE, 2.8)
-    for item in found:
-        color, marker = COLORS[item.exactness], MARKERS[item.exactness]
-        if item.low is not None and item.high is not None:
-            axes.plot([item.predicted] * 2, [item.low, item.high], color=color, lw=0.7, alpha=0.5)
-        axes.plot(item.predicted, item.observed, marker, color=color, ms=4)
+    chart = Chart.of(look, 2.2)
+    for place, item in enumerate(found[:MOST_LINES]):
+        lengths = range(len(item.shares))
+        chart.axes.plot(
+            lengths, item.shares, drawstyle="steps-mid", label=item.label, **_line(place)
+        )
+    chart.axes.set_ylim(bottom=0)
+    return _lines(chart, "accepted draft tokens in a round", "share of rounds")
+
+
+def histogram(
+    found: figures.LengthHistogram, shares: Sequence[float], highest: float, most: int, look: Look
+) -> Chart:
+    """Draw one method's shares of rounds as bars.
+
+    Args:
+        found: The method.
+        shares: The heights of the bars.
+        highest: Height of the axis.
+        most: Bars that there is room for.
+        look: For whom.
+    """
+    chart = Chart.of(look, 1.15, 2.05)
+    axes = chart.axes
+    for place, share in enumerate(shares):
+        bar = axes.bar(place, share, 0.76, color=look.colors[found.exactness])
+        gathered = place == len(shares) - 1 and len(found.shares) > len(shares)
+        name = f"{place}{'+' if gathered else ''}"
+        tip = f"{found.label}\n{name} accepted: {figures.share(share)} of rounds"
+        chart.add(Mark("", "", tip), list(bar))
+    axes.set_xlim(-0.6, most - 0.4)
+    axes.set_ylim(0, highest * 1.02)
+    axes.set_yticks([])
+    axes.set_xticks(range(0, most, 1 if most <= 9 else 2 if most <= 18 else 4))
+    axes.grid(visible=False)
+    mal = "" if found.mal is None else f"MAL {found.mal:.2f} · "
+    axes.set_title(f"{fitted(found.label, 30)}\n{mal}{found.rounds} rounds", fontsize=7, loc="left")
+    return chart
+
+
+def positions(found: Sequence[figures.PositionCurve], look: Look) -> Chart | None:
+    """Draw acceptance by draft position as a line for each method."""
+    if not found:
+        return None
+    chart = Chart.of(look, 2.2)
+    for place, item in enumerate(found[:MOST_LINES]):
+        count = range(1, len(item.rates) + 1)
+        chart.axes.plot(count, item.rates, marker=".", label=item.label, **_line(place))
+    chart.axes.set_ylim(0, 1.02)
+    return _lines(chart, "draft position", "acceptance, earlier ones accepted")
+
+
+def trade(found: figures.Trade, look: Look) -> Chart:
+    """Draw quality against speed, better always up; the frontier is a line of steps."""
+    chart = Chart.of(look, 4.4 if look.page else 2.5)
+    axes, colors = chart.axes, look.colors
+    best = sorted((p.speedup, p.quality, p.label) for p in found.points if p.on_frontier)
+    speeds, qualities = [b[0] for b in best], [b[1] for b in best]
+    axes.step(speeds, qualities, where="pre", color=colors["dim"], lw=0.8, zorder=1)
+    for point in found.points:
+        drawn: list[Artist] = []
+        interval = ""
+        if point.low is not None and point.high is not None:
+            ends = [point.low, point.high]
+            color = colors[point.exactness]
+            drawn += axes.plot([point.speedup] * 2, ends, color=color, lw=0.7, alpha=0.4)
+            interval = f" [{point.low:.3g}, {point.high:.3g}]"
+        if point.is_baseline:
+            ink = colors["ink"]
+            drawn += axes.plot(point.speedup, point.quality, "x", color=ink, ms=5, mew=1.4)
+        else:
+            drawn.append(
+                chart.point(point.speedup, point.quality, point.exactness, point.on_frontier)
+            )
+        tip = (
+            f"{point.label} ({point.exactness})\nspeedup {point.speedup:.2f}x\n"
+            f"quality {point.quality:.3g}{interval}"
+        )
+        chart.add(Mark(point.label, point.exactness, tip), drawn)
+    if found.floor is not None:
+        axes.axhline(found.floor, color=colors["ink"], lw=0.7, ls=DASHED)
+        note = f"floor {found.floor:.3g}: as many real pictures"
+        axes.annotate(
+            note,
+            (1, found.floor),
+            (0, 2),
+            ("axes fraction", "data"),
+            "offset points",
+            ha="right",
+            fontsize=6,
+        )
+    if not found.higher_is_better:
+        axes.invert_yaxis()
+    chart.ratios("x")
+    axes.set_xlabel("speedup, end to end")
+    better = "higher" if found.higher_is_better else "lower"
+    axes.set_ylabel(f"{found.axis}\n({better} is better)")
+    chart.classes({point.exactness for point in found.points})
+    chart.names(best)
+    return chart
+
+
+def predictions(found: Sequence[figures.Prediction], look: Look) -> Chart | None:
+    """Draw predicted against observed decode speedups, and the diagonal where they agree."""
+    if not found:
+        return None
+    chart = Chart.of(look, 4.4 if look.page else 2.8)
+    axes, colors = chart.axes, look.colors
     ends = [value for item in found for value in (item.predicted, item.observed)]
-    diagonal = [min(ends) * 0.95, max(ends) * 1.05]
     shown = figures.clipped_ends(ends, [end for item in found for end in (item.low, item.high)])
-    axes.set_ylim(min(shown) / 1.05, max(shown) * 1.05)
-    axes.plot(diagonal, diagonal, color="black", lw=0.7, ls=(0, (4, 3)), zorder=1)
-    _ratio_axis(axes, "x")
-    _ratio_axis(axes, "y")
+    low, high = min(shown) / 1.05, max(shown) * 1.05
+    diagonal = [min(ends) * 0.95, max(ends) * 1.05]
+    axes.set_ylim(min(low, diagonal[0]), max(high, diagonal[1]))
+    axes.plot(diagonal, diagonal, color=colors["ink"], lw=0.7, ls=DASHED, zorder=1)
+    for item in found:
+        drawn: list[Artist] = []
+        if item.low is not None and item.high is not None:
+            reach = [max(low, item.low), min(high, item.high)]
+            color = colors[item.exactness]
+            drawn += axes.plot([item.predicted] * 2, reach, color=color, lw=0.7, alpha=0.5)
+        drawn.append(chart.point(item.predicted, item.observed, item.exactness))
+        tip = (
+            f"{item.label} ({item.exactness})\npredicted {item.predicted:.2f}x, "
+            f"observed {item.observed:.2f}x\noverhead {words.percent(item.overhead)}"
+        )
+        chart.add(Mark(item.label, item.exactness, tip), drawn)
+    chart.ratios("x")
+    chart.ratios("y")
     axes.set_xlabel("predicted decode speedup")
     axes.set_ylabel("observed decode speedup")
-    _class_legend(axes, {item.exactness for item in found})
-    return figure
+    chart.classes({item.exactness for item in found})
+    if look.page:
+        far = sorted(found, key=lambda item: -abs(item.overhead or 0.0))
+        chart.names([(item.predicted, item.observed, item.label) for item in far])
+    return chart
 
 
-def _ratio_axis(axes: Axes, which: str) -> None:
-    """Make an axis logarithmic with ticks at round ratios."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
-    inside = [tick for tick in _TICKS if low <= tick <= high]
-    while len(inside) > 8:
-        inside = [tick for place, tick in enumerate(inside) if tick == 1 or place % 2]
-    axis.set_major_locator(FixedLocator(inside))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+def _rows_of(look: Look, count: int) -> Chart:
+    width = look.single if count <= 12 else look.double
+    return Chart.of(look, max(1.3, 0.6 + (0.22 if look.page else 0.17) * count), width)
 
 
-def _class_legend(axes: Axes, present: set[str]) -> None:
-    from matplotlib.lines import Line2D
+def _beside(axes: Axes, place: int, text: str) -> Artist:
+    """Write a row's value to the right of the axes."""
+    where = axes.get_yaxis_transform()
+    return axes.text(1.01, place, text, transform=where, va="center", fontsize=7.5)
 
-    handles = [
-        Line2D([], [], color=COLORS[name], marker=MARKERS[name], ls="", ms=4, label=name)
-        for name in figures.EXACTNESS
-        if name in present
-    ]
-    axes.legend(handles=handles, ncols=4, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0)
+
+def _lines(chart: Chart, x_name: str, y_name: str) -> Chart:
+    from matplotlib.ticker import MaxNLocator
+
+    chart.axes.set_xlabel(x_name)
+    chart.axes.set_ylabel(y_name)
+    chart.axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    chart.axes.legend(handlelength=2.4)
+    return chart
 
 
 def _line(place: int) -> dict[str, Any]:
     """Return a line's colour and dashes: no two of the lines shown share both."""
-    return {
-        "color": _CYCLE[place % len(_CYCLE)],
-        "ls": _DASHES[place % len(_DASHES)],
-        "lw": 1.1,
-    }
-
-
-def _whole_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    dashes = _DASHES[place % len(_DASHES)]
+    return {"color": _CYCLE[place % len(_CYCLE)], "ls": dashes, "lw": 1.1}
 
 
 def _file_name(name: str) -> str:

@@ -11,7 +11,7 @@ from specbench.predict.check import Check, CheckedMethod
 from specbench.predict.limit import Share
 from specbench.predict.speedup import LARGEST_BATCH, Cell, Prediction, Question
 from specbench.report.json import plain
-from specbench.report.markdown import escaped
+from specbench.report.markdown import escaped, listed, table
 
 FORMAT = 1
 """Version of the keys of the JSON."""
@@ -227,11 +227,11 @@ def markdown(report: Report | CheckReport) -> str:
         ]
         for prediction in report.ordered()
     ]
-    blocks = [heading(report.question), _markdown_table(header, rows)]
+    blocks = [heading(report.question), table(header, rows, _left(header))]
     blocks.append(f"<sub>{escaped(LEGEND)} {escaped(assumptions(report.question))}</sub>")
     notes = [*reasons(report.left_out), *report.warnings]
     if notes:
-        blocks.append("\n".join(f"- {escaped(text)}" for text in notes))
+        blocks.append(listed(notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -243,18 +243,18 @@ def _markdown_check(report: CheckReport) -> str:
             [item.label, item.method.exactness, *check_cells(item)]
             for item in report.predicted(setting)
         ]
-        blocks.extend([f"**{escaped(setting)}**", _markdown_table(header, rows)])
+        blocks.extend([f"**{escaped(setting)}**", table(header, rows, _left(header))])
     blocks.extend([summary(report.check), f"<sub>{escaped(CHECK_LEGEND)}</sub>"])
     limited = limits(report.shares)
     for title, shares in limited.items():
         lines = [[share.label, *share_cells(share)] for share in shares]
-        table = _markdown_table(["Method", "Share", "Plain decoding"], lines, left=1)
-        blocks.extend([f"**{escaped(title)}**", table])
+        shown_shares = table(["Method", "Share", "Plain decoding"], lines, (True, False, False))
+        blocks.extend([f"**{escaped(title)}**", shown_shares])
     if limited:
         blocks.append(f"<sub>{escaped(SHARE_LEGEND)}</sub>")
     notes = [*reasons(report.unpredicted), *no_shares(report.shares)]
     if notes:
-        blocks.append("\n".join(f"- {escaped(text)}" for text in notes))
+        blocks.append(listed(notes))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -268,7 +268,6 @@ def json(report: Report | CheckReport) -> str:
     return json_module.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
-    aligned = [":--" if place < left else "--:" for place in range(len(header))]
-    lines = [header, aligned, *[[escaped(cell) for cell in row] for row in rows]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _left(header: Sequence[str]) -> list[bool]:
+    """Return that the first two columns, names and classes, stand flush left."""
+    return [place < 2 for place in range(len(header))]

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
 from specbench.predict.speedup import BatchPrediction, Prediction
-from specbench.report.grid import GAP, grid
+from specbench.report.grid import GAP, grid, sentence, wrapped
 from specbench.report.predict import (
     CHECK_LEGEND,
     DETAIL_LEGEND,
@@ -36,7 +35,6 @@ from specbench.report.predict import (
 DETAILED = 3
 """Methods up to which each gets a table and a chart of its own."""
 
-_WIDEST = 100
 _BAR = 36
 _LABEL = 40
 
@@ -51,7 +49,7 @@ def render(report: Report | CheckReport, width: int = 100, details: bool = False
     """
     if isinstance(report, CheckReport):
         return _checked(report, width)
-    parts: list[RenderableType] = [_wrapped(heading(report.question), width, "bold"), Text()]
+    parts: list[RenderableType] = [wrapped(heading(report.question), width, "bold"), Text()]
     if details or len(report.predictions) <= DETAILED:
         for prediction in report.predictions:
             parts.extend(_details(prediction, width))
@@ -59,11 +57,11 @@ def render(report: Report | CheckReport, width: int = 100, details: bool = False
     else:
         parts.extend([*_overview(report, width), Text()])
         legend = LEGEND
-    parts.append(_wrapped(f"{legend} {assumptions(report.question)}", width, "dim"))
-    parts.extend(_wrapped(text, width, "dim") for text in reasons(report.left_out))
+    parts.append(wrapped(f"{legend} {assumptions(report.question)}", width, "dim"))
+    parts.extend(wrapped(text, width, "dim") for text in reasons(report.left_out))
     if report.warnings:
         parts.append(Text())
-    parts.extend(_warning(text, width) for text in report.warnings)
+    parts.extend(sentence("!", text, "bold yellow", width) for text in report.warnings)
     return Group(*parts)
 
 
@@ -91,7 +89,7 @@ def _overview(report: Report, width: int) -> list[RenderableType]:
     if not left_out:
         return [table]
     hint = f"Left out for want of width: batch {', '.join(left_out)}."
-    return [table, _wrapped(f"{hint} See it with --batch {','.join(left_out)}.", width)]
+    return [table, wrapped(f"{hint} See it with --batch {','.join(left_out)}.", width)]
 
 
 def _total_width(header: Sequence[str], rows: Sequence[Sequence[Text]], places: list[int]) -> int:
@@ -127,10 +125,10 @@ def _details(prediction: Prediction, width: int) -> list[RenderableType]:
             batch.best.bound,
             Text(_gigabytes(batch.memory_bytes), "" if batch.fits else "bold red"),
         )
-    parts: list[RenderableType] = [Constrain(title, min(width, _WIDEST)), table]
+    parts: list[RenderableType] = [wrapped(title, width), table]
     parts.extend(_chart(prediction.batches[0]))
-    parts.append(_wrapped(paying(prediction), width))
-    parts.extend(_wrapped(f"{note[:1].upper()}{note[1:]}.", width) for note in prediction.notes)
+    parts.append(wrapped(paying(prediction), width))
+    parts.extend(wrapped(f"{note[:1].upper()}{note[1:]}.", width) for note in prediction.notes)
     return [*parts, Text()]
 
 
@@ -163,16 +161,16 @@ def _chart(batch: BatchPrediction) -> list[RenderableType]:
 def _checked(report: CheckReport, width: int) -> RenderableType:
     parts: list[RenderableType] = []
     for setting in report.settings:
-        parts.extend([_wrapped(f"Predicted and measured: {setting}", width, "bold"), Text()])
+        parts.extend([wrapped(f"Predicted and measured: {setting}", width, "bold"), Text()])
         table = _table(["method", "class", "measured", "predicted", "error", "best length"], left=2)
         for item in report.predicted(setting):
             cells = [Text(item.label), _exactness(item.method.exactness)]
             table.add_row(*cells, *map(Text, check_cells(item)))
         parts.extend([table, Text()])
-    parts.append(_wrapped(summary(report.check), width))
+    parts.append(wrapped(summary(report.check), width))
     if report.settings:
-        parts.append(_wrapped(CHECK_LEGEND, width, "dim"))
-    parts.extend(_wrapped(text, width, "dim") for text in reasons(report.unpredicted))
+        parts.append(wrapped(CHECK_LEGEND, width, "dim"))
+    parts.extend(wrapped(text, width, "dim") for text in reasons(report.unpredicted))
     parts.extend(_limits(report, width))
     return Group(*parts)
 
@@ -181,14 +179,14 @@ def _limits(report: CheckReport, width: int) -> list[RenderableType]:
     """Return how close the runs came to the memory-bandwidth limit, where it is known."""
     parts: list[RenderableType] = []
     for title, shares in limits(report.shares).items():
-        parts.extend([Text(), _wrapped(title, width, "bold"), Text()])
+        parts.extend([Text(), wrapped(title, width, "bold"), Text()])
         table = _table(["method", "share", "plain decoding"], left=1)
         for share in shares:
             table.add_row(*map(Text, (share.label, *share_cells(share))))
         parts.append(table)
     if parts:
-        parts.extend([Text(), _wrapped(SHARE_LEGEND, width, "dim")])
-    parts.extend(_wrapped(text, width, "dim") for text in no_shares(report.shares))
+        parts.extend([Text(), wrapped(SHARE_LEGEND, width, "dim")])
+    parts.extend(wrapped(text, width, "dim") for text in no_shares(report.shares))
     return parts
 
 
@@ -208,13 +206,3 @@ def _table(headers: Sequence[str], left: int) -> Table:
             max_width=_LABEL,
         )
     return table
-
-
-def _wrapped(text: str, width: int, style: str = "") -> RenderableType:
-    return Constrain(Text(text, style), min(width, _WIDEST))
-
-
-def _warning(text: str, width: int) -> RenderableType:
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    grid.add_row(Text("!", style="bold yellow"), Text(text))
-    return Constrain(grid, min(width, _WIDEST))

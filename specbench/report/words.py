@@ -6,7 +6,7 @@ An absent value is a dash.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from specbench.compare.comparison import (
     BETTER,
@@ -15,9 +15,9 @@ from specbench.compare.comparison import (
     WORSE,
     Comparison,
     ComparisonRow,
-    Setting,
     Speedup,
 )
+from specbench.compare.metric import Metric
 from specbench.compare.quality import CorpusFigure, QualityFigure
 from specbench.compare.warn import LARGEST_DETECTABLE
 from specbench.stats import Estimate
@@ -28,75 +28,6 @@ NOTHING = "–"
 MARKS = {BETTER: "+", WORSE: "-", SAME: "=", INCONCLUSIVE: "?"}
 """One character for each verdict."""
 
-_MEANINGS = {
-    "class": "class: exact keeps the target's law, greedy its argmax, lossy neither.",
-    "speedup": (
-        "speedup: the baseline's total time over the method's on the same samples, prefill "
-        "included, with its 95% interval (+ better, - worse, = same, ? inconclusive)."
-    ),
-    "floor": "floor: the baseline against itself; a smaller effect is noise.",
-    "MAL": "MAL: tokens per verification round, bonus included.",
-    "tok/s": "tok/s: decode only.",
-    "TTFT": "TTFT: median time to first token.",
-    "score": "score: mean (paired difference to the baseline).",
-    "fidelity": (
-        "fidelity: samples with the baseline's very tokens (=), other ones from a numeric tie on "
-        "(~), or plainly other ones (≠)."
-    ),
-    "accept": "accept: accepted over tested draft tokens.",
-    "node": (
-        "node: visited tree nodes with a child accepted, of the most that any verifier could "
-        "accept there."
-    ),
-    "decode": "decode: speedup without prefill.",
-    "mean tok/s": (
-        "mean tok/s: the method's mean over samples of tokens per second over the baseline's "
-        "(Spec-Bench's speedup)."
-    ),
-    "pooled tok/s": "pooled tok/s: the same with all tokens over all time.",
-    "detectable": "detectable: smallest speedup that this run would have found 4 times in 5.",
-    "predicted": "predicted: decode speedup from acceptance and cost alone.",
-    "host": (
-        "host: share of the time outside of both models; of a GPU, that in which it had no work."
-    ),
-    "NFE": "NFE: target forwards of one picture.",
-    "tok/NFE": "tok/NFE: tokens per target forward, the step compression.",
-    "pass@k": "pass@k: chance that one of k draws passes, estimated without bias.",
-}
-
-_CLASSES = ("exact", "greedy", "lossy")
-
-IMAGE_COLUMNS = ("NFE", "tok/NFE")
-"""Columns that tables of pictures have in the place of `TEXT_COLUMNS`."""
-
-TEXT_COLUMNS = ("MAL", "tok/s", "TTFT")
-
-IMPORTED_COLUMNS = ("mean tok/s", "pooled tok/s")
-"""Columns that only tables of imported files have: speedups as their sources publish them."""
-
-
-def left_out(setting: Setting) -> tuple[str, ...]:
-    """Return the titles of columns that a comparison under this setting does not have."""
-    modality = TEXT_COLUMNS if setting.modality == "image" else IMAGE_COLUMNS
-    return modality if setting.imported else (*modality, *IMPORTED_COLUMNS)
-
-
-def legend(columns: Iterable[str], rows: Sequence[ComparisonRow] = ()) -> str:
-    """Return what the columns of these titles mean, one sentence each.
-
-    Args:
-        columns: Titles of columns.
-        rows: Rows whose metrics of pictures are columns too.
-    """
-    titles = list(columns)
-    sentences = [_MEANINGS[title] for title in titles if title in _MEANINGS]
-    if any(row.method.exactness not in _CLASSES for row in rows):
-        sentences.insert("class" in titles, "unknown: its source does not state the class.")
-    for name in metrics_of(rows):
-        if name in titles:
-            sentences.append(f"{name}: {_metric_meaning(name, rows)}")
-    return " ".join(sentences)
-
 
 def metrics_of(rows: Sequence[ComparisonRow]) -> list[str]:
     """Return the metrics of pictures that any row has, those of single pictures first."""
@@ -105,7 +36,8 @@ def metrics_of(rows: Sequence[ComparisonRow]) -> list[str]:
     return [*single, *whole]
 
 
-def _metric_meaning(name: str, rows: Sequence[ComparisonRow]) -> str:
+def metric_meaning(name: str, rows: Sequence[ComparisonRow]) -> str:
+    """Return what the column of a metric of pictures shows."""
     for row in rows:
         if name in row.quality:
             return (
@@ -214,7 +146,7 @@ def rate(value: float | None) -> str:
 
 def node_acceptance(row: ComparisonRow) -> str:
     """Return the acceptance at a tree node beside its ceiling, such as "71% of 78%"."""
-    accepted, ceiling = row.quantities.node_acceptance, row.quantities.node_acceptance_ceiling
+    accepted, ceiling = row.quantities["node_acceptance"], row.quantities["node_acceptance_ceiling"]
     if accepted is None or ceiling is None:
         return NOTHING
     return f"{percent(accepted)} of {percent(ceiling)}"
@@ -232,6 +164,19 @@ def milliseconds(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """Return a share as a percentage."""
     return NOTHING if value is None else f"{100 * value:.0f}%"
+
+
+def shown(value: float | None, metric: Metric) -> str:
+    """Return a value of a derived metric as its unit and form ask."""
+    if value is None:
+        return NOTHING
+    if metric.unit == "tokens/s":
+        return rate(value)
+    if metric.unit == "ms":
+        return milliseconds(value)
+    if metric.unit == "bytes":
+        return f"{value / 2**20:,.0f} MiB"
+    return metric.form.format(value)
 
 
 def score(row: ComparisonRow) -> str:
@@ -258,7 +203,7 @@ def pass_at_k(row: ComparisonRow) -> str:
 
 def fidelity(row: ComparisonRow) -> str:
     """Return the fidelity counts, such as "48= 2~", or a dash where they are undefined."""
-    counts = row.quantities.fidelity
+    counts = row.quantities["fidelity"]
     if counts is None:
         return NOTHING
     parts = [(counts.identical, "="), (counts.tie, "~"), (counts.diverged + counts.wrong, "≠")]
@@ -267,10 +212,10 @@ def fidelity(row: ComparisonRow) -> str:
 
 def breaks_its_claim(row: ComparisonRow) -> bool:
     """Return whether a method that claims to be lossless gave other tokens than the baseline."""
-    counts = row.quantities.fidelity
+    counts = row.quantities["fidelity"]
     if counts is None or row.method.exactness == "lossy":
         return False
-    return counts.diverged + counts.wrong > 0
+    return bool(counts.diverged + counts.wrong)
 
 
 def exactness(row: ComparisonRow) -> str:

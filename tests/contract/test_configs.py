@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from specbench.compare import registry
 from specbench.compare.comparison import ComparisonRow
-from specbench.compare.derive import ArmSummary
+from specbench.compare.metric import ROW
 from specbench.errors import ConfigError
 from specbench.hosting import HostRequest, compose_jobs, load_method, load_metric
 from specbench.metrics.base import CorpusMetric, PictureMetric
@@ -142,9 +143,9 @@ def test_a_model_names_a_task_of_its_modality(name: str) -> None:
         assert catalog.load("task", model["task"])["modality"] == "image"
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", registry.names())
 def test_a_metric_is_defined(name: str) -> None:
-    entry = catalog.load("metric", name)
+    entry = registry.about(name)
     assert entry["better"] in ("higher", "lower", "neither")
     assert entry["definition"] and (entry["unit"] or name in MEASURED)
 
@@ -165,11 +166,12 @@ def test_a_metric_of_pictures_composes_and_its_class_takes_its_parameters(name: 
         assert f"${{metric.{name}.{parameter}}}" in text
 
 
-def test_the_metrics_are_the_columns_of_a_comparison() -> None:
-    columns = {item.name for item in (*fields(ComparisonRow), *fields(ArmSummary))}
+def test_the_derived_metrics_are_the_columns_of_a_comparison() -> None:
+    columns = {item.name for item in fields(ComparisonRow)}
     about = {"section", "label", "method", "is_baseline", "samples", "repeats", "processes"}
     about |= {"failed", "score_name", "draws", "quantities", "quality", "corpus"}
-    assert set(METRICS) - set(MEASURED) == columns - about
+    assert {metric.id for metric in registry.PUBLISHED if metric.place == ROW} == columns - about
+    assert set(METRICS) == set(MEASURED)
 
 
 def test_the_embedded_task_files_are_there(repo_root: Path) -> None:

@@ -17,43 +17,12 @@ from specbench.compare.comparison import (
     ComparisonRow,
 )
 from specbench.compare.pool import pools_of
-from specbench.errors import SpecbenchError
+from specbench.compare.registry import PUBLISHED
 from specbench.report import words
 from specbench.report.figures import EXACTNESS, class_of
 from specbench.report.html.outputs import Failure, Outputs, collect, failures
 from specbench.report.html.provenance import Fact, Provenance, provenance
-from specbench.schema import catalog
 from specbench.store import ResultSet
-
-QUANTITIES = (
-    "speedup_e2e",
-    "speedup_decode",
-    "mal",
-    "mal_request",
-    "accepted_per_round",
-    "acceptance_rate",
-    "acceptance_by_position",
-    "acceptance_histogram",
-    "draft_efficiency",
-    "node_acceptance",
-    "node_acceptance_ceiling",
-    "nfe",
-    "step_compression",
-    "tokens_per_second",
-    "tokens_per_second_decode",
-    "ttft_ms",
-    "round_time",
-    "host_share",
-    "predicted_speedup",
-    "overhead",
-    "peak_memory_bytes",
-    "tokens_ratio",
-    "score",
-    "score_difference",
-    "pass_at_k",
-    "fidelity",
-)
-"""Metrics that a page defines, by the id of their YAML file."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +128,7 @@ def _findings(overall: Comparison) -> Iterable[str]:
         if members:
             yield _fastest(exactness, members)
     for row in methods:
-        counts = row.quantities.fidelity
+        counts = row.quantities["fidelity"]
         if counts is not None and words.breaks_its_claim(row):
             yield (
                 f"{row.label} calls itself {row.method.exactness}, and "
@@ -182,13 +151,9 @@ def _fastest(exactness: str, rows: Sequence[ComparisonRow]) -> str:
 
 
 def _definitions() -> Iterable[Fact]:
-    for name in QUANTITIES:
-        try:
-            entry = catalog.load("metric", name)
-        except SpecbenchError:
-            continue
-        unit = f" ({entry['unit']})" if entry.get("unit") else ""
-        yield Fact(f"{name}: {entry.get('title', name)}{unit}", _plain(entry.get("definition", "")))
+    for metric in PUBLISHED:
+        unit = f" ({metric.unit})" if metric.unit else ""
+        yield Fact(f"{metric.id}: {metric.title}{unit}", metric.words)
 
 
 def _protocols(results: Sequence[ResultSet]) -> Iterable[Fact]:
@@ -200,10 +165,6 @@ def _protocols(results: Sequence[ResultSet]) -> Iterable[Fact]:
         version = f"version {about.get('version')}"
         said = [str(about.get("protocol", "")), better, version]
         yield Fact(f"{name}: {about.get('title', name)}", "; ".join(part for part in said if part))
-
-
-def _plain(text: object) -> str:
-    return " ".join(str(text).split())
 
 
 def _count(number: int, noun: str) -> str:

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specbench.report import figures, words
+from specbench.report.drawing import PAGE, style
 from specbench.report.html import rows
-from specbench.report.html.bars import (
+from specbench.report.html.charts import (
     histogram_chart,
     position_table,
+    prediction_chart,
     speedup_chart,
     time_chart,
+    trade_chart,
 )
-from specbench.report.html.chart import Chart
 from specbench.report.html.content import Content
-from specbench.report.html.scatter import prediction_chart, trade_chart
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -66,6 +67,11 @@ def _template() -> Template:
 
 def _parts(content: Content) -> dict[str, Any]:
     """Return the page's tables and charts by the names that the template uses."""
+    with style(PAGE):
+        return _drawn(content)
+
+
+def _drawn(content: Content) -> dict[str, Any]:
     shown = content.rows
     found = figures.histograms(shown)
     present = {figures.class_of(row) for row in shown if not row.is_baseline}
@@ -77,16 +83,12 @@ def _parts(content: Content) -> dict[str, Any]:
         "time": time_chart(figures.time_splits(shown)),
         "histogram": histogram_chart(found),
         "positions": position_table(figures.position_curves(shown)),
-        "trades": _trades(content),
+        "trades": [trade_chart(trade) for trade in figures.trades(shown)],
         "prediction": prediction_chart(figures.predictions(shown)),
         "pass_at_k": [line for row in shown if (line := words.pass_at_k(row))],
         "classes": [name for name in figures.EXACTNESS if name in present],
         "pictures": content.overall.setting.modality == "image",
     }
-
-
-def _trades(content: Content) -> list[Chart]:
-    return [trade_chart(trade) for trade in figures.trades(content.rows)]
 
 
 @cache

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from specbench.report import words
-from specbench.report.html.tables import Cell, Column, Line, Table
+from specbench.report.columns import Cell
+from specbench.report.html.tables import Line, Table
 from specbench.store import ResultSet
 
 _LONGEST = 160
@@ -106,14 +107,6 @@ def _leaves(value: Mapping[str, Any], path: str = "") -> Iterable[tuple[str, Any
 
 
 def _files(results: Sequence[ResultSet]) -> Table:
-    columns = (
-        Column("file", False),
-        Column("method", False),
-        Column("task", False),
-        Column("rows"),
-        Column("job", False),
-        Column("SHA-256", False),
-    )
     lines = []
     for result in results:
         data, count = result.metadata, result.size
@@ -124,16 +117,16 @@ def _files(results: Sequence[ResultSet]) -> Table:
             Cell(data.task),
             Cell(str(count), count),
             Cell(data.job_id),
-            Cell(digest[:16] or words.NOTHING, style="code", title=digest),
+            Cell(digest[:16] or words.NOTHING, tone="code", more=digest),
         )
         lines.append(Line(cells))
-    return Table("The result files", columns, tuple(lines))
+    heads = ("file", "method", "task", "rows", "job", "SHA-256")
+    return Table.of("The result files", heads, lines)
 
 
 def _differing(
     results: Sequence[ResultSet], facts: Sequence[Mapping[str, str]], names: Sequence[str]
 ) -> Table:
-    columns = (Column("file", False), *(Column(name, False) for name in names))
     lines = tuple(
         Line(
             (
@@ -143,7 +136,7 @@ def _differing(
         )
         for result, known in zip(results, facts, strict=True)
     )
-    return Table("What differs between the files", columns, lines)
+    return Table.of("What differs between the files", ["file", *names], lines)
 
 
 def _imported(results: Sequence[ResultSet]) -> Iterable[Source]:

@@ -1,107 +1,52 @@
-"""Charts as inline SVG: scales, ticks, and elements whose text cannot become markup.
+"""A chart of matplotlib as part of a page: inline SVG that the page's style sheet colours.
 
-Colours are classes that the page's style sheet knows, so that one drawing serves light, dark and
-paper. Every text and attribute is escaped where an element is made.
+Styles become attributes, since the page's policy lets no inline style in; colours that stand for
+roles become variables of the style sheet; shapes that are used by reference are written where they
+stand, so that no id occurs twice; and the shapes of one method become one group with its name.
+Every text and attribute is escaped where an element is made.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from xml.etree import ElementTree
 
 from markupsafe import Markup, escape
 
-TEXT_WIDTH = 6.7
-"""Pixels that a character of the charts' 12 px text takes at most, on average."""
+from specbench.report.drawing import PAGE, Chart
 
-Value = str | float | int
+_ROLES = {color: role for role, color in PAGE.colors.items()}
+_ROLES[PAGE.colors["unknown"]] = "dim"
+_LINK = "{http://www.w3.org/1999/xlink}href"
+_DROPPED = {"metadata", "defs", "style"}
+_KEPT_STYLES = re.compile(r"fill|stroke|opacity|text-anchor|font-size")
 
 
-@dataclass(frozen=True)
-class Scale:
-    """Values to pixels, linear or logarithmic.
+def drawing(key: str, title: str, description: str, chart: Chart) -> Markup:
+    """Return a whole chart, named and described for those who do not see it.
 
-    Attributes:
-        low: Value at `start`.
-        high: Value at `end`; above `low`.
-        start: Pixel of `low`; may lie beyond `end`, as on a vertical axis.
-        end: Pixel of `high`.
-        log: Whether equal ratios have equal lengths.
+    Args:
+        key: An id, unique on the page.
+        title: What the chart shows.
+        description: What can be read from it.
+        chart: The chart; it was drawn in the look of the page.
     """
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        """Return the pixel of a value; values beyond the ends stay at the ends."""
-        value = min(max(value, self.low), self.high)
-        if self.log:
-            share = math.log(value / self.low) / math.log(self.high / self.low)
-        else:
-            share = (value - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
+    root = ElementTree.fromstring(chart.saved("svg"))
+    shapes = {f"#{node.get('id')}": node for node in root.iter() if node.get("id")}
+    return element(
+        "svg",
+        element("title", title, id=f"{key}-title"),
+        element("desc", description, id=f"{key}-desc"),
+        *_children(root, shapes, chart),
+        viewBox=root.get("viewBox"),
+        role="img",
+        aria_labelledby=f"{key}-title {key}-desc",
+        class_="chart",
+    )
 
 
-def linear_scale(values: Sequence[float], start: float, end: float, pad: float = 0.06) -> Scale:
-    """Return a linear scale that holds all values with room at both ends."""
-    low, high = min(values), max(values)
-    room = pad * (high - low) or max(abs(high), 1.0) * 0.05
-    return Scale(low - room, high + room, start, end)
-
-
-def log_scale(values: Sequence[float], start: float, end: float) -> Scale:
-    """Return a logarithmic scale that holds all values, which are above 0, and 1."""
-    low, high = min(1.0, *values), max(1.0, *values)
-    room = max((high / low) ** 0.04, 1.02)
-    return Scale(low / room, high * room, start, end, log=True)
-
-
-def ticks(scale: Scale, most: int = 8) -> list[float]:
-    """Return round values inside a scale, at most about `most` of them."""
-    if scale.log:
-        return _log_ticks(scale, most)
-    step = _round_step((scale.high - scale.low) / most)
-    first = math.ceil(scale.low / step - 1e-9)
-    last = math.floor(scale.high / step + 1e-9)
-    return [round(number * step, 10) + 0.0 for number in range(first, last + 1)]
-
-
-def _round_step(rough: float) -> float:
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-
-
-def _log_ticks(scale: Scale, most: int) -> list[float]:
-    for factors in (
-        (1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 9.5),
-        (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
-        (1, 1.5, 2, 3, 5, 7),
-        (1, 2, 5),
-        (1,),
-    ):
-        first = math.floor(math.log10(scale.low))
-        last = math.ceil(math.log10(scale.high))
-        found = [
-            round(factor * 10.0**power, 10)
-            for power in range(first, last + 1)
-            for factor in factors
-            if scale.low <= factor * 10.0**power <= scale.high
-        ]
-        if len(found) <= most:
-            return found
-    return found
-
-
-def number(value: float) -> str:
-    """Return a tick's value without needless digits."""
-    return f"{value:.10g}"
-
-
-def element(name: str, *children: str | Markup, **attributes: Value | None) -> Markup:
+def element(name: str, *children: str | Markup, **attributes: str | None) -> Markup:
     """Return one element, its text and attributes escaped.
 
     Args:
@@ -111,100 +56,62 @@ def element(name: str, *children: str | Markup, **attributes: Value | None) -> M
             and None leaves the attribute out.
     """
     parts = [
-        f' {key.rstrip("_").replace("_", "-")}="{escape(_attribute(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
         for key, value in attributes.items()
         if value is not None
     ]
-    inner = "".join(escape(child) for child in children)
-    return Markup(f"<{name}{''.join(parts)}>{inner}</{name}>")
+    return Markup(f"<{name}{''.join(parts)}>{''.join(map(escape, children))}</{name}>")
 
 
-def group(children: Sequence[Markup], **attributes: Value | None) -> Markup:
-    """Return a group of elements."""
-    return element("g", *children, **attributes)
+def _children(
+    node: ElementTree.Element, shapes: dict[str, ElementTree.Element], chart: Chart
+) -> Iterable[Markup]:
+    """Yield a node's children, those of one method together where the first of them stands."""
+    groups: dict[str, list[ElementTree.Element]] = {}
+    for child in node:
+        groups.setdefault(child.get("id") or str(id(child)), []).append(child)
+    for key, members in groups.items():
+        drawn = [part for child in members if (part := _drawn(child, shapes, chart))]
+        mark = chart.marks.get(key)
+        if mark is None:
+            yield from drawn
+            continue
+        yield element(
+            "g",
+            element("title", mark.tip),
+            *drawn,
+            class_="mark" if mark.label else "tip",
+            data_label=mark.label or None,
+            data_class=mark.exactness or None,
+        )
 
 
-def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
-    """Return a line."""
-    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
-
-
-def rect(x: float, y: float, width: float, height: float, class_: str) -> Markup:
-    """Return a rectangle."""
-    return element("rect", x=x, y=y, width=max(0.0, width), height=max(0.0, height), class_=class_)
-
-
-def text(x: float, y: float, content: str, anchor: str = "start", class_: str = "") -> Markup:
-    """Return a line of text whose baseline is at `y`."""
-    where = None if anchor == "start" else anchor
-    return element("text", content, x=x, y=y, text_anchor=where, class_=class_ or None)
-
-
-def fitted(content: str, width: float) -> str:
-    """Return a text cut to a width in pixels, with an ellipsis where it is too long."""
-    most = max(4, int(width / TEXT_WIDTH))
-    return content if len(content) <= most else f"{content[: most - 1].rstrip()}…"
-
-
-def marker(x: float, y: float, exactness: str, hollow: bool = False, radius: float = 5) -> Markup:
-    """Return a class's own shape: circle, square, triangle, or a diamond where it is unknown."""
-    class_ = f"shape {exactness}{' hollow' if hollow else ''}"
-    if exactness == "exact":
-        return element("circle", cx=x, cy=y, r=radius, class_=class_)
-    if exactness == "greedy":
-        side = 1.8 * radius
-        return rect(x - side / 2, y - side / 2, side, side, class_)
-    high, wide = 1.15 * radius, 1.2 * radius
-    if exactness == "unknown":
-        corners = f"{x:.1f},{y - wide:.1f} {x + wide:.1f},{y:.1f} {x:.1f},{y + wide:.1f} "
-        return element("polygon", points=f"{corners}{x - wide:.1f},{y:.1f}", class_=class_)
-    corners = f"{x:.1f},{y - high:.1f} {x + wide:.1f},{y + high:.1f} {x - wide:.1f},{y + high:.1f}"
-    return element("polygon", points=corners, class_=class_)
-
-
-def cross(x: float, y: float, radius: float = 5) -> Markup:
-    """Return the baseline's shape, a cross."""
-    path = (
-        f"M{x - radius:.1f} {y - radius:.1f}l{2 * radius} {2 * radius}"
-        f"m0 {-2 * radius}l{-2 * radius} {2 * radius}"
-    )
-    return element("path", d=path, class_="shape baseline")
-
-
-def mark(label: str, exactness: str, tip: str, children: Sequence[Markup]) -> Markup:
-    """Return one method's marks with its tooltip, which the page's filter can find."""
-    title = element("title", tip)
-    return group([title, *children], class_="mark", data_label=label, data_class=exactness)
-
-
-def drawing(
-    key: str, title: str, description: str, size: tuple[float, float], body: Sequence[Markup]
+def _drawn(
+    node: ElementTree.Element, shapes: dict[str, ElementTree.Element], chart: Chart
 ) -> Markup:
-    """Return a whole chart, named and described for those who do not see it.
-
-    Args:
-        key: An id, unique on the page.
-        title: What the chart shows.
-        description: What can be read from it.
-        size: Width and height in pixels.
-        body: Its elements.
-    """
-    width, height = size
+    name = node.tag.rpartition("}")[2]
+    if name in _DROPPED:
+        return Markup("")
+    if name == "use":
+        shape = shapes[node.get(_LINK, "")]
+        where = f"translate({node.get('x', '0')} {node.get('y', '0')})"
+        return element("path", d=shape.get("d"), transform=where, **_look(node))
+    known = {key: node.get(key) for key in ("d", "transform", "x", "y", "points")}
+    children = list(_children(node, shapes, chart))
+    if name == "g" and not children:
+        return Markup("")
     return element(
-        "svg",
-        element("title", title, id=f"{key}-title"),
-        element("desc", description, id=f"{key}-desc"),
-        *body,
-        viewBox=f"0 0 {width:g} {height:g}",
-        width=width,
-        height=height,
-        role="img",
-        aria_labelledby=f"{key}-title {key}-desc",
-        class_="chart",
+        name, node.text or "" if name == "text" else "", *children, **known, **_look(node)
     )
 
 
-def _attribute(value: Value) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}".rstrip("0").rstrip(".")
-    return str(value)
+def _look(node: ElementTree.Element) -> dict[str, str]:
+    """Return the attributes of a node's style; the colour of a role is one of the page's."""
+    found: dict[str, str] = {}
+    for part in (node.get("style") or "").split(";"):
+        name, _, value = (text.strip() for text in part.partition(":"))
+        if _KEPT_STYLES.match(name):
+            found[name] = f"var(--{_ROLES[value]})" if value in _ROLES else value
+    if found.get("fill") == "var(--hit)":
+        return {"class": "hit"}
+    return found

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from specbench.compare.comparison import ComparisonRow
-from specbench.report.figures import class_of
+from specbench.report.columns import Cell
 
 
-class Cell(NamedTuple):
-    """One cell.
-
-    Attributes:
-        text: What it shows.
-        sort: The number by which its column is sorted; None sorts by the text.
-        style: Class of the style sheet; empty for none.
-        title: A longer form of the text; empty for none.
-    """
-
-    text: str
-    sort: float | None = None
-    style: str = ""
-    title: str = ""
-
-
-class Column(NamedTuple):
-    """One column.
+class Head(NamedTuple):
+    """The head of one column.
 
     Attributes:
         title: Its heading.
@@ -36,7 +19,7 @@ class Column(NamedTuple):
     """
 
     title: str
-    numeric: bool = True
+    numeric: bool
     meaning: str = ""
 
 
@@ -68,38 +51,25 @@ class Table:
     """
 
     caption: str
-    columns: tuple[Column, ...]
+    columns: tuple[Head, ...]
     lines: tuple[Line, ...]
     sortable: bool = True
 
+    @classmethod
+    def of(
+        cls, caption: str, heads: Iterable[str | tuple[str, str]], lines: Iterable[Line]
+    ) -> Table:
+        """Return a table; columns with a number in any cell stand flush right.
 
-Reader = Callable[[ComparisonRow], Cell]
-
-
-def table_of(
-    caption: str, rows: Iterable[ComparisonRow], columns: Sequence[tuple[Column, Reader]]
-) -> Table:
-    """Return a table of a comparison's rows, without the columns that say nothing.
-
-    Args:
-        caption: What it shows.
-        rows: The rows.
-        columns: Each column with what reads its cell from a row.
-    """
-    known = list(rows)
-    cells = [[read(row) for row in known] for _, read in columns]
-    kept = [
-        place
-        for place, column in enumerate(cells)
-        if place == 0 or any(cell.text not in ("", "–") for cell in column)
-    ]
-    lines = tuple(
-        Line(
-            tuple(cells[place][index] for place in kept),
-            row.label,
-            class_of(row),
-            row.is_baseline,
-        )
-        for index, row in enumerate(known)
-    )
-    return Table(caption, tuple(columns[place][0] for place in kept), lines)
+        Args:
+            caption: What it shows.
+            heads: The columns' headings, or headings with their meanings.
+            lines: Its lines.
+        """
+        known = tuple(lines)
+        columns = []
+        for place, head in enumerate(heads):
+            title, meaning = (head, "") if isinstance(head, str) else head
+            numeric = any(line.cells[place].value is not None for line in known)
+            columns.append(Head(title, numeric, meaning))
+        return cls(caption, tuple(columns), known)

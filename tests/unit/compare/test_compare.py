@@ -11,7 +11,7 @@ import pytest
 from specbench.compare import BETTER, INCONCLUSIVE, SAME, WORSE, Speedup, compare
 from specbench.compare.build import verdict
 from specbench.errors import NotComparable, ResultsError, UsageError
-from specbench.report import words
+from specbench.report import columns
 from specbench.schema.result import BASELINE, METHOD, MethodInfo
 from specbench.stats import Interval
 from tests.unit.compare.factory import (
@@ -63,7 +63,7 @@ class TestOneFile:
         assert [r.label for r in comparison.rows] == ["ar", "token_sd"]
         assert comparison.rows[0].is_baseline
         assert comparison.rows[0].speedup_e2e is None
-        assert comparison.rows[0].quantities.mal == 1.0
+        assert comparison.rows[0].quantities["mal"] == 1.0
 
     def test_order_of_rows_does_not_matter(self, tmp_path):
         rows = job_rows()
@@ -71,7 +71,7 @@ class TestOneFile:
         backward = compare([result_set(tmp_path, rows[::-1], metadata(), "a")])
         one, other = only(forward), only(backward)
         assert one.speedup_e2e.value == pytest.approx(other.speedup_e2e.value)
-        assert one.quantities.mal == other.quantities.mal
+        assert one.quantities["mal"] == other.quantities["mal"]
 
     def test_failed_measurements_leave_both_arms_and_are_counted(self, tmp_path):
         rows = [
@@ -98,7 +98,7 @@ class TestOneFile:
         rows = [failed_row(arm, "a", 0) for arm in (BASELINE, METHOD)]
         method = only(compare([result_set(tmp_path, rows, metadata())]))
         assert (method.samples, method.failed, method.speedup_e2e) == (0, 1, None)
-        assert method.quantities.mal is None
+        assert method.quantities["mal"] is None
 
     def test_a_measurement_without_a_partner_is_left_out_and_told(self, tmp_path):
         comparison = compare([result_set(tmp_path, simple_rows()[:-1], metadata())])
@@ -115,7 +115,7 @@ class TestOneFile:
         comparison = compare([result_set(tmp_path, rows, metadata(baseline=None))])
         method = only(comparison)
         assert method.speedup_e2e is method.predicted_speedup is None
-        assert method.quantities.tokens_per_second > 0
+        assert method.quantities["tokens_per_second"] > 0
         assert any("without a baseline" in warning for warning in comparison.warnings)
 
     def test_one_repeat_has_no_floor_and_no_verdict(self, tmp_path):
@@ -216,7 +216,7 @@ class TestImported:
         for exactness, explained in (("unknown", True), ("exact", False)):
             about = metadata(MethodInfo("rest", exactness=exactness), source=self.SOURCE)
             comparison = compare([result_set(tmp_path, simple_rows(), about)])
-            legend = words.legend(["method", "class"], comparison.rows)
+            legend = columns.legend(columns.COLUMNS[:2], comparison.rows)
             assert ("unknown: its source does not state the class." in legend) == explained
 
     def test_no_advice_to_measure_again_what_was_published(self, tmp_path):

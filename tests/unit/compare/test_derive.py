@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from specbench.compare import derive
-from specbench.compare.derive import Measurements
+from specbench.compare.measurements import Measurements
+from specbench.compare.metric import ARM
+from specbench.compare.registry import METRICS, PUBLISHED
 from specbench.compare.table import Table
 from specbench.errors import ResultsError
 from specbench.schema.result import METHOD
@@ -28,6 +30,14 @@ def measured(folder, *rows) -> Measurements:
     return Measurements(Table.of(result.rows), result.ledger.drafts)
 
 
+def value(metric: str, arm: Measurements):
+    return METRICS[metric].value(arm)
+
+
+def summary_of(arm: Measurements) -> dict[str, object]:
+    return {metric.id: metric.value(arm) for metric in PUBLISHED if metric.place == ARM}
+
+
 @pytest.fixture
 def ledger(tmp_path) -> Measurements:
     """Two requests; the second has two turns. Draft length 4.
@@ -46,7 +56,7 @@ def test_emitted_sums_to_the_new_tokens(ledger):
 
 
 def test_mean_acceptance_length_leaves_out_each_turns_prefill(ledger):
-    assert derive.mal(ledger) == pytest.approx((5 + 1 + 3 + 1) / 4)
+    assert value("mal", ledger) == pytest.approx((5 + 1 + 3 + 1) / 4)
 
 
 def test_pooled_and_per_request_lengths_are_different_numbers(tmp_path):
@@ -55,29 +65,29 @@ def test_pooled_and_per_request_lengths_are_different_numbers(tmp_path):
         row(METHOD, "a", 0, draft_rounds([4])),
         row(METHOD, "b", 0, draft_rounds([0, 0, 0])),
     )
-    assert derive.mal(uneven) == pytest.approx((5 + 1 + 1 + 1) / 4)
-    assert derive.mal_request(uneven) == pytest.approx((5 + 1) / 2)
+    assert value("mal", uneven) == pytest.approx((5 + 1 + 1 + 1) / 4)
+    assert value("mal_request", uneven) == pytest.approx((5 + 1) / 2)
 
 
 def test_accepted_per_round_leaves_out_the_bonus_and_the_cut(ledger):
-    assert derive.accepted_per_round(ledger) == pytest.approx((4 + 0 + 2 + 1) / 4)
+    assert value("accepted_per_round", ledger) == pytest.approx((4 + 0 + 2 + 1) / 4)
 
 
 def test_acceptance_by_position_is_conditional_on_the_earlier_ones(ledger):
     """Accepted 4, 0, 2, 1 of 4: position 1 in 3 of 4, position 2 in 2 of those 3, and so on."""
-    assert derive.acceptance_by_position(ledger) == pytest.approx((3 / 4, 2 / 3, 1 / 2, 1 / 1))
+    assert value("acceptance_by_position", ledger) == pytest.approx((3 / 4, 2 / 3, 1 / 2, 1 / 1))
 
 
 def test_a_position_that_was_not_proposed_is_not_tested(tmp_path):
     rounds = [a_round(1), a_round(2, 1, 1), a_round(1), a_round(3, 3, 2)]
     short = measured(tmp_path, row(METHOD, "a", 0, rounds))
-    assert derive.acceptance_by_position(short) == pytest.approx((1.0, 1.0, 0.0))
-    assert derive.acceptance_rate(short) == pytest.approx(3 / 4)
+    assert value("acceptance_by_position", short) == pytest.approx((1.0, 1.0, 0.0))
+    assert value("acceptance_rate", short) == pytest.approx(3 / 4)
 
 
 def test_the_acceptance_rate_pools_the_tested_positions(ledger):
     """Tested: 4, 1, 3, 2 tokens; accepted 7 of 10."""
-    assert derive.acceptance_rate(ledger) == pytest.approx(7 / 10)
+    assert value("acceptance_rate", ledger) == pytest.approx(7 / 10)
 
 
 def test_the_acceptance_rate_recovers_independent_acceptance(tmp_path):
@@ -87,36 +97,36 @@ def test_the_acceptance_rate_recovers_independent_acceptance(tmp_path):
     generator = np.random.default_rng(0)
     accepted = [int((generator.random(4) < 0.7).cumprod().sum()) for _ in range(4000)]
     many = measured(tmp_path, row(METHOD, "a", 0, draft_rounds(accepted)))
-    assert derive.acceptance_rate(many) == pytest.approx(0.7, abs=0.013)
+    assert value("acceptance_rate", many) == pytest.approx(0.7, abs=0.013)
     expected = (1 - 0.7**5) / (1 - 0.7)
-    assert derive.mal(many) == pytest.approx(expected, abs=0.08)
+    assert value("mal", many) == pytest.approx(expected, abs=0.08)
 
 
 def test_the_histogram_counts_rounds(ledger):
-    assert derive.acceptance_histogram(ledger) == (1, 1, 1, 0, 1)
+    assert value("acceptance_histogram", ledger) == (1, 1, 1, 0, 1)
 
 
 def test_draft_efficiency_counts_every_node_of_a_tree(tmp_path):
     tree = [a_round(1), a_round(3, 4, 2, nodes=20)]
-    assert derive.draft_efficiency(measured(tmp_path, row(METHOD, "a", 0, tree))) == 2 / 20
+    assert value("draft_efficiency", measured(tmp_path, row(METHOD, "a", 0, tree))) == 2 / 20
 
 
 def test_forwards_per_sample_and_tokens_per_forward(ledger):
-    assert derive.nfe(ledger) == pytest.approx(7 / 2)
-    assert derive.step_compression(ledger) == pytest.approx(13 / 7)
+    assert value("nfe", ledger) == pytest.approx(7 / 2)
+    assert value("step_compression", ledger) == pytest.approx(13 / 7)
 
 
 def test_rates_and_times(tmp_path):
     rounds = draft_rounds([4, 0])
     one = measured(tmp_path, slowed(row(METHOD, "a", 0, rounds), 2))
-    assert derive.tokens_per_second(one) == pytest.approx(7 / 0.034)
-    assert derive.tokens_per_second_decode(one) == pytest.approx(6 / 0.024)
-    assert derive.ttft_ms(one) == pytest.approx(10.0)
-    assert derive.round_time(one)[:3] == pytest.approx((1.0, 4.0, 1.0))
-    assert derive.round_time(one).sampling is None
-    assert derive.host_share(one) == pytest.approx(3 / 34)
-    assert derive.peak_memory_bytes(one) == 500 * 2**20
-    assert derive.mean_new_tokens(one) == 7
+    assert value("tokens_per_second", one) == pytest.approx(7 / 0.034)
+    assert value("tokens_per_second_decode", one) == pytest.approx(6 / 0.024)
+    assert value("ttft_ms", one) == pytest.approx(10.0)
+    assert value("round_time", one)[:3] == pytest.approx((1.0, 4.0, 1.0))
+    assert value("round_time", one).sampling is None
+    assert value("host_share", one) == pytest.approx(3 / 34)
+    assert value("peak_memory_bytes", one) == 500 * 2**20
+    assert value("mean_new_tokens", one) == 7
 
 
 def test_sampling_on_a_device_is_a_time_of_its_own(tmp_path):
@@ -125,36 +135,36 @@ def test_sampling_on_a_device_is_a_time_of_its_own(tmp_path):
     fast = [a_round(1), a_round(4, 3, 3, sampling_ns=5 * MILLISECOND)]
     baseline = measured(tmp_path / "plain", row(METHOD, "a", 0, plain))
     method = measured(tmp_path / "fast", row(METHOD, "a", 0, fast))
-    assert derive.round_time(method) == pytest.approx((1.0, 4.0, 1.0, 5.0))
-    assert derive.host_share(baseline) == pytest.approx(1 / 6)
+    assert value("round_time", method) == pytest.approx((1.0, 4.0, 1.0, 5.0))
+    assert value("host_share", baseline) == pytest.approx(1 / 6)
     assert derive.predicted_speedup(method, baseline) == pytest.approx((4 + 1) / ((1 + 4 + 5) / 4))
 
 
 def test_device_memory_goes_before_resident_memory(tmp_path):
     values = row(METHOD, "a", 0, plain_rounds(2), peak_device_bytes=7)
-    assert derive.peak_memory_bytes(measured(tmp_path, values)) == 7
+    assert value("peak_memory_bytes", measured(tmp_path, values)) == 7
 
 
 def test_plain_decoding_emits_one_token_a_round(tmp_path):
     plain = measured(tmp_path, row(METHOD, "a", 0, plain_rounds(9)))
-    summary = derive.summarise(plain)
-    assert (summary.mal, summary.step_compression, summary.nfe) == (1.0, 1.0, 9.0)
-    assert summary.acceptance_rate is None
-    assert summary.draft_efficiency is None
-    assert summary.acceptance_by_position == ()
+    summary = summary_of(plain)
+    assert (summary["mal"], summary["step_compression"], summary["nfe"]) == (1.0, 1.0, 9.0)
+    assert summary["acceptance_rate"] is None
+    assert summary["draft_efficiency"] is None
+    assert summary["acceptance_by_position"] == ()
 
 
 def test_a_single_token_has_no_verification_round(tmp_path):
-    summary = derive.summarise(measured(tmp_path, row(METHOD, "a", 0, [a_round(1)])))
-    assert summary.mal is summary.mal_request is summary.round_time is None
-    assert summary.tokens_per_second_decode is None
-    assert summary.tokens_per_second == pytest.approx(200)
+    summary = summary_of(measured(tmp_path, row(METHOD, "a", 0, [a_round(1)])))
+    assert summary["mal"] is summary["mal_request"] is summary["round_time"] is None
+    assert summary["tokens_per_second_decode"] is None
+    assert summary["tokens_per_second"] == pytest.approx(200)
 
 
 def test_nothing_measured_derives_nothing(tmp_path):
     empty = measured(tmp_path, row(METHOD, "a", 0, [a_round(1)])).take(pd.Index([], dtype=int))
-    summary = derive.summarise(empty)
-    assert summary.mal is summary.nfe is summary.ttft_ms is summary.fidelity is None
+    summary = summary_of(empty)
+    assert summary["mal"] is summary["nfe"] is summary["ttft_ms"] is summary["fidelity"] is None
 
 
 def test_prediction_from_acceptance_and_cost(tmp_path):
@@ -171,7 +181,8 @@ def test_a_sample_counts_with_its_worst_fidelity(tmp_path):
     def judged(sample, repeat, fidelity):
         return row(METHOD, sample, repeat, plain_rounds(2), fidelity=fidelity)
 
-    counts = derive.fidelity_counts(
+    counts = value(
+        "fidelity",
         measured(
             tmp_path,
             judged("a", 0, "identical"),
@@ -182,7 +193,7 @@ def test_a_sample_counts_with_its_worst_fidelity(tmp_path):
             judged("c", 1, "tie"),
             judged("d", 0, "wrong"),
             judged("e", 0, None),
-        )
+        ),
     )
     assert counts == (1, 1, 1, 1)
     assert counts.total == 4
@@ -193,20 +204,20 @@ def test_what_follows_the_first_token_is_undefined_where_tokens_settle_at_the_en
     early = [a_round(1, target_forwards=1), a_round(29, target_forwards=30)]
     for rounds, defined in ((late, False), (early, True)):
         found = measured(tmp_path, row(METHOD, "s0", 0, rounds))
-        values = (derive.mal(found), derive.mal_request(found), derive.round_time(found))
-        assert (derive.tokens_per_second_decode(found) is not None) is defined
+        values = (value("mal", found), value("mal_request", found), value("round_time", found))
+        assert (value("tokens_per_second_decode", found) is not None) is defined
         assert values[0] is values[1] is None  # 29 tokens for 30 forwards are no length of 29
-        assert derive.tokens_per_second(found) is not None and values[2] is not None
+        assert value("tokens_per_second", found) is not None and values[2] is not None
 
     def test_rounds_of_many_forwards_without_drafts_have_no_acceptance_length(self, tmp_path):
         """Beam search emits what its beams agree on: each of those tokens cost a forward."""
         beams = [a_round(1), *(a_round(n, target_forwards=n) for n in (1, 6, 2))]
-        found = derive.summarise(measured(tmp_path, row(METHOD, "a", 0, beams)))
-        assert found.mal is found.mal_request is None
-        assert found.step_compression == pytest.approx(1.0)
+        found = summary_of(measured(tmp_path, row(METHOD, "a", 0, beams)))
+        assert found["mal"] is found["mal_request"] is None
+        assert found["step_compression"] == pytest.approx(1.0)
         windows = [a_round(1), *(a_round(n) for n in (1, 6, 2))]  # parallel: a forward a round
-        found = derive.summarise(measured(tmp_path, row(METHOD, "a", 0, windows)))
-        assert found.mal == pytest.approx(3.0)
+        found = summary_of(measured(tmp_path, row(METHOD, "a", 0, windows)))
+        assert found["mal"] == pytest.approx(3.0)
 
 
 class TestWhatIsNotRecorded:
@@ -218,30 +229,30 @@ class TestWhatIsNotRecorded:
         return measured(folder, {**row(METHOD, "a", 0, rounds), "rounds": kept})
 
     def test_without_proposals(self, tmp_path):
-        found = derive.summarise(self.lacking(tmp_path, "proposed", "nodes"))
-        assert (found.mal, found.accepted_per_round) == (2.0, 1.0)
-        assert found.acceptance_histogram == (1, 0, 1)
-        assert found.acceptance_rate is found.draft_efficiency is None
-        assert found.acceptance_by_position == ()
+        found = summary_of(self.lacking(tmp_path, "proposed", "nodes"))
+        assert (found["mal"], found["accepted_per_round"]) == (2.0, 1.0)
+        assert found["acceptance_histogram"] == (1, 0, 1)
+        assert found["acceptance_rate"] is found["draft_efficiency"] is None
+        assert found["acceptance_by_position"] == ()
 
     def test_without_times(self, tmp_path):
-        found = derive.summarise(self.lacking(tmp_path, "draft_ns"))
-        assert found.round_time is None
-        assert found.acceptance_rate == pytest.approx(2 / 4)
+        found = summary_of(self.lacking(tmp_path, "draft_ns"))
+        assert found["round_time"] is None
+        assert found["acceptance_rate"] == pytest.approx(2 / 4)
 
     def test_without_forwards_nothing_is_said_to_settle_late(self, tmp_path):
         found = self.lacking(tmp_path, "target_forwards", "draft_forwards")
         assert not found.settles_late
-        assert derive.mal(found) == 2.0
+        assert value("mal", found) == 2.0
 
     def test_without_rounds(self, tmp_path):
         values = {**row(METHOD, "a", 0, plain_rounds(3)), "rounds": None, "host_ns": None}
         lacking = measured(tmp_path, values)
         assert lacking.rows["verification_rounds"].isna().all()
-        found = derive.summarise(lacking)
-        assert found.mal is found.mal_request is found.host_share is None
-        assert found.acceptance_histogram == ()
-        assert found.tokens_per_second == pytest.approx(200)
+        found = summary_of(lacking)
+        assert found["mal"] is found["mal_request"] is found["host_share"] is None
+        assert found["acceptance_histogram"] == ()
+        assert found["tokens_per_second"] == pytest.approx(200)
 
     def test_one_unknown_round_makes_the_measurement_unknown_and_not_the_others(self, tmp_path):
         known, unknown = draft_rounds([4, 0]), draft_rounds([1, 1])
@@ -251,8 +262,8 @@ class TestWhatIsNotRecorded:
             row(METHOD, "a", 0, known),
             {**row(METHOD, "b", 0, draft_rounds([1, 1])), "rounds": unknown},
         )
-        assert derive.accepted_per_round(found) == pytest.approx(2.0)
-        assert derive.mal(found) == pytest.approx((5 + 1 + 2 + 2) / 4)
+        assert value("accepted_per_round", found) == pytest.approx(2.0)
+        assert value("mal", found) == pytest.approx((5 + 1 + 2 + 2) / 4)
 
 
 def test_counts_are_those_of_the_chosen_measurements(tmp_path):
@@ -263,8 +274,8 @@ def test_counts_are_those_of_the_chosen_measurements(tmp_path):
         row(METHOD, "c", 0, draft_rounds([1])),
     )
     some = found.take(pd.Index([2, 0]))
-    assert derive.acceptance_histogram(some) == (1, 1, 0, 0, 1)
-    assert derive.acceptance_by_position(some) == pytest.approx((2 / 3, 1 / 2, 1.0, 1.0))
+    assert value("acceptance_histogram", some) == (1, 1, 0, 0, 1)
+    assert value("acceptance_by_position", some) == pytest.approx((2 / 3, 1 / 2, 1.0, 1.0))
 
 
 @pytest.mark.parametrize("field", ["accepted", "emitted", "target_ns"])

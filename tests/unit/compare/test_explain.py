@@ -13,6 +13,7 @@ from rich.console import Console
 
 from specbench.compare import compare
 from specbench.compare.explain import TOPICS, explain
+from specbench.compare.registry import METRICS
 from specbench.errors import NotComparable, ResultsError, UsageError
 from specbench.report import explain as report
 from specbench.schema.result import BASELINE, METHOD
@@ -90,9 +91,9 @@ def test_speedups(result):
 def test_specbenchs_own_numbers_are_those_of_the_comparison(result):
     method = compare([result]).rows[1]
     lengths, speedups = values(result, "mal"), values(result, "speedup")
-    assert lengths["mal"] == method.quantities.mal
-    assert lengths["mal_request"] == method.quantities.mal_request
-    assert lengths["step_compression"] == method.quantities.step_compression
+    assert lengths["mal"] == method.quantities["mal"]
+    assert lengths["mal_request"] == method.quantities["mal_request"]
+    assert lengths["step_compression"] == method.quantities["step_compression"]
     assert speedups["speedup_e2e"] == pytest.approx(method.speedup_e2e.value)
     assert speedups["speedup_mean_rate"] == method.speedup_mean_rate.value
     assert speedups["predicted_speedup"] == method.predicted_speedup
@@ -170,9 +171,11 @@ def test_json(explanations):
 
 
 def test_every_definition_says_who_uses_it():
-    for entries in TOPICS.values():
-        definitions = [definition for definition, _ in entries]
-        assert len({d.name for d in definitions}) == len({d.title for d in definitions})
+    found = [metric.explained for metric in METRICS.values() if metric.explained]
+    for topic in TOPICS:
+        definitions = sorted((d for d in found if d.topic == topic), key=lambda d: d.place)
+        assert [d.place for d in definitions] == list(range(1, len(definitions) + 1))
+        assert len({d.title for d in definitions}) == len(definitions)
         assert all(d.formula and d.users.endswith(".") for d in definitions)
 
 

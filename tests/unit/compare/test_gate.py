@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from specbench.compare import compare, derive
+from specbench.compare.cells import Figure
 from specbench.compare.change import change
-from specbench.compare.figure import Figure, figure
+from specbench.compare.figure import figure
 from specbench.compare.floor import speedup_floor
 from specbench.compare.gate import FAIL, PASS, UNSURE, Check, _judged, gate, judge
 from specbench.compare.gate_rules import Rule, parse_rules
 from specbench.compare.matching import subjects_of
-from specbench.compare.quantities import QUANTITIES
+from specbench.compare.metric import ARM
+from specbench.compare.registry import PUBLISHED
 from specbench.errors import NotComparable, UsageError
 from specbench.schema.result import BASELINE, METHOD, MethodInfo
 from specbench.stats import Interval
@@ -118,9 +120,9 @@ def test_every_quantity_is_the_published_one(tmp_path: Path) -> None:
     published = next(row for row in compare(results).rows if not row.is_baseline)
     measured = subject._pairs.method
     expected = {
-        name: getattr(derive, quantity.derived)(measured)
-        for name, quantity in QUANTITIES.items()
-        if quantity.derived
+        metric.id: published.quantities[metric.id]
+        for metric in PUBLISHED
+        if metric.place == ARM and metric.gated
     }
     counts = derive.fidelity_counts(measured)
     assert counts is not None and published.score_difference is not None
@@ -138,7 +140,7 @@ def test_every_quantity_is_the_published_one(tmp_path: Path) -> None:
         "fidelity": (counts.identical + counts.tie) / counts.total,
         "round_time": sum(part or 0.0 for part in times),
     }
-    assert set(expected) == set(QUANTITIES) - {"identical"}
+    assert set(expected) == {metric.id for metric in PUBLISHED if metric.gated}
     for name, value in expected.items():
         found = figure(subject, name, subject.samples)
         assert found is not None and found.value == pytest.approx(value), name

@@ -16,7 +16,7 @@ def lengths(folder, first, later):
     recorded = [{**rounds[0], "emitted": first}, *({**r, "emitted": later} for r in rounds[1:])]
     rows = [{**entry, "rounds": recorded} for entry in rows]
     found = compare([result_set(folder, rows, metadata(baseline=None))])
-    return found.rows[0].quantities.mal
+    return found.rows[0].quantities["mal"]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_sglangs_chat_completions_have_rounds_and_no_times(tmp_path: Path) -> No
     assert any("Times are not recorded" in sentence for sentence in source.unknown)
     planned = plan([tmp_path / "log.jsonl"], Stated(temperature=0.0))
     (row,) = compare([read_parquet(write(planned, tmp_path / "out")[0].path)]).rows
-    assert row.quantities.mal == pytest.approx(10 / 6)
+    assert row.quantities["mal"] == pytest.approx(10 / 6)
     assert row.speedup_e2e is None
 
 
@@ -162,4 +162,4 @@ def imported(shared_data: Path, tmp_path: Path, name: str) -> Any:
 def test_acceptance_lengths_of_servers(
     shared_data: Path, tmp_path: Path, name: str, mal: float
 ) -> None:
-    assert imported(shared_data, tmp_path, name).quantities.mal == pytest.approx(mal, abs=1e-4)
+    assert imported(shared_data, tmp_path, name).quantities["mal"] == pytest.approx(mal, abs=1e-4)

@@ -12,11 +12,11 @@ import pytest
 
 from specbench.errors import NotComparable, ResultsError
 from specbench.report import figures, latex, plots
+from specbench.report.drawing import MARKERS, PAGE, style
 from specbench.report.files import check_writable, write_bytes
 from specbench.report.html import gather, outputs, render, rows, svg
-from specbench.report.html.bars import speedup_chart, time_chart
+from specbench.report.html.charts import speedup_chart, time_chart, trade_chart
 from specbench.report.html.content import Content
-from specbench.report.html.scatter import trade_chart
 from specbench.schema.result import MethodInfo
 from specbench.store import read_parquet
 from specbench.store.png import save_png
@@ -224,7 +224,7 @@ class TestContent:
         assert known.revisions == ("abc123 (with uncommitted changes)",)
         assert known.commands == ("specbench run --multirun 'method=a b'",)
         digest = hashlib.sha256(results[0].path.read_bytes()).hexdigest()
-        assert known.files.lines[0].cells[-1].title == digest
+        assert known.files.lines[0].cells[-1].more == digest
 
     def test_imported_files_say_what_they_lack(self, tmp_path):
         about = metadata(
@@ -248,6 +248,7 @@ class TestContent:
         assert "Fastest method of unknown class: other" in page
         assert '<input type="checkbox" value="unknown" checked>' in page
         assert 'class="shape unknown' in page
+        assert 'class="mark" data-label="other" data-class="unknown"' in page
         assert '<div class="panel" data-label="other"' in page
         assert "speedup.svg" in plots.draw(found.overall)
         assert "other & unknown &" in latex.render(found.overall)
@@ -414,40 +415,59 @@ class TestOutputs:
         assert outputs.picture_uri(tmp_path / "a.png") == ""
 
 
+@pytest.fixture
+def look():
+    """The look of the page, in which the tests of charts draw."""
+    with style(PAGE):
+        yield PAGE
+
+
+def ticks_of(drawn: str) -> list[float]:
+    return [float(value) for value in re.findall(r">([0-9.e+-]+)x</text>", drawn)]
+
+
 class TestCharts:
-    def test_scale_and_ticks(self):
-        scale = svg.log_scale([0.5, 2.0], 0.0, 100.0)
-        assert scale(1.0) == pytest.approx(50.0)
-        assert scale(scale.low) == 0.0
-        assert {0.5, 1, 2} <= set(svg.ticks(scale, 8))
-        linear = svg.Scale(0.0, 10.0, 100.0, 0.0)
-        assert (linear(2.5), linear(99.0)) == (75.0, 0.0)
-        assert svg.ticks(linear, 5) == [0, 2, 4, 6, 8, 10]
+    @pytest.mark.parametrize("value", [1.0, 1e-6, 1e6, 1.0001])
+    def test_ticks_of_odd_ranges_are_few(self, content, look, value):
+        mark = figures.speedups(content.rows)[0]._replace(value=value, low=value, high=value)
+        assert 1 <= len(ticks_of(speedup_chart([mark]).panels[0].drawing)) <= 14
 
-    @pytest.mark.parametrize("values", [[1.0], [1e-6, 1e6], [1.0001], [3.0, 3.0]])
-    def test_ticks_of_odd_ranges_are_few_and_inside(self, values):
-        for scale in (svg.log_scale(values, 0, 100), svg.linear_scale(values, 0, 100)):
-            found = svg.ticks(scale, 8)
-            assert len(found) <= 14
-            assert all(scale.low <= tick <= scale.high for tick in found)
-
-    def test_one_endless_interval_does_not_hide_the_others(self, content):
+    def test_one_endless_interval_does_not_hide_the_others(self, content, look):
         marks = figures.speedups(content.rows)
         vast = [marks[0]._replace(low=1e-9, high=1e9), *marks[1:]]
-        ticks = re.findall(r'class="tick">([0-9.]+)x<', speedup_chart(vast).panels[0].drawing)
+        ticks = ticks_of(speedup_chart(vast).panels[0].drawing)
         assert len(ticks) > 4
-        assert max(map(float, ticks)) <= 10
+        assert max(ticks) <= 10
 
     def test_elements_escape_text_and_attributes(self):
         drawn = svg.element("text", "<b>&", class_='x" onload="y', data_label=None)
         assert drawn == '<text class="x&#34; onload=&#34;y">&lt;b&gt;&amp;</text>'
 
-    def test_classes_differ_by_shape(self):
-        drawn = [svg.marker(0, 0, name) for name in figures.EXACTNESS]
-        assert [shape[1:5] for shape in drawn] == ["circ", "rect", "poly", "poly"]
-        assert [shape.count(",") for shape in drawn[2:]] == [3, 4]
+    def test_classes_differ_by_shape(self, content, look):
+        mark = figures.speedups(content.rows)[0]
+        shapes = set()
+        for name in figures.EXACTNESS:
+            drawn = speedup_chart([mark._replace(exactness=name)]).panels[0].drawing
+            shapes.add(re.findall(r'<path d="([^"]*)" transform', drawn)[-1])
+        assert len(shapes) == len(set(MARKERS.values())) == 4
 
-    def test_frontier(self):
+    def test_the_marks_of_a_method_are_one_group_with_its_name_and_tip(self, content, look):
+        marks = figures.speedups(content.rows)
+        drawn = speedup_chart(marks).panels[0].drawing
+        groups = re.findall(r'<g class="mark" data-label="([^"]*)" data-class="(\w+)">', drawn)
+        assert sorted(groups) == sorted((mark.label, mark.exactness) for mark in marks)
+        assert drawn.count("<title>") == len(marks)
+        assert f"<title>{marks[0].label} ({marks[0].exactness})\n" in drawn
+
+    def test_every_colour_is_one_of_the_style_sheet(self, page):
+        """So that a chart is readable in the dark and on paper."""
+        drawings = "".join(re.findall(r"<svg viewBox.*?</svg>", page, flags=re.DOTALL))
+        assert set(re.findall(r'(?:fill|stroke)="([^"]*)"', drawings)) >= {"var(--exact)"}
+        assert "#" not in "".join(re.findall(r'(?:fill|stroke)="([^"]*)"', drawings))
+        sheet = page[page.index("<style>") : page.index("</style>")]
+        assert all(f"--{name}:" in sheet for name in re.findall(r"var\(--(\w+)\)", drawings))
+
+    def test_frontier(self, look):
         points = [("a", 1.0, 0.0), ("b", 2.0, -0.1), ("c", 1.5, -0.2), ("d", 2.0, -0.1)]
         known = [
             figures.TradePoint(n, "exact", False, s, q, None, None, False) for n, s, q in points
@@ -464,12 +484,12 @@ class TestCharts:
         expected = [part / 3.25 for part in (1.0, 4.0, 1.0, 0.0)]
         assert splits["token_sd (draft_length=4)"][2:] == pytest.approx(expected)
 
-    def test_sampling_is_drawn_where_a_device_was_timed(self, content):
+    def test_sampling_is_drawn_where_a_device_was_timed(self, content, look):
         plain = figures.time_splits(content.rows)
-        assert "sampling" not in str(time_chart(plain))
+        assert "sampling" not in str(time_chart(plain).keys)
         drawn = time_chart([*plain, figures.TimeSplit("gpu", "exact", 0.0, 4.0, 0.5, 0.25)])
-        assert drawn is not None and "part-sampling" in drawn.panels[0].drawing
-        assert drawn.table.lines[-1].cells[-1].sort == 4.75
+        assert drawn is not None and "var(--sampling)" in drawn.panels[0].drawing
+        assert drawn.table.lines[-1].cells[-1].value == 4.75
         assert [column.title for column in drawn.table.columns[1:-1]] == list(
             figures.work_of([*plain, figures.TimeSplit("gpu", "exact", 0.0, 4.0, 0.5, 0.25)])
         )

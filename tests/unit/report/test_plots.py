@@ -11,7 +11,7 @@ from PIL import Image
 
 from specbench.compare import compare
 from specbench.errors import ResultsError
-from specbench.report import plots
+from specbench.report import drawing, plots
 from tests.unit.compare.factory import job_rows, metadata, result_set
 from tests.unit.report.pages import picture_results, text_results
 
@@ -41,7 +41,7 @@ def test_every_plot_in_both_formats(drawn):
 def test_one_column_wide_at_print_resolution(drawn):
     for name in ("speedup.png", "time_split.png"):
         width, _ = Image.open(io.BytesIO(drawn[name])).size
-        assert width == round(300 * plots.SINGLE)
+        assert width == round(300 * drawing.SINGLE)
 
 
 def test_vector_plots_are_whole_and_hold_no_fonts_and_no_dates(drawn):

@@ -213,7 +213,7 @@ class TestCsv:
         assert len(lines) == len(comparison.rows)
         for line, row in zip(lines, comparison.rows, strict=True):
             assert line["label"] == row.label
-            assert float(line["quantities_mal"]) == row.quantities.mal
+            assert float(line["quantities_mal"]) == row.quantities["mal"]
             expected = "" if row.speedup_e2e is None else str(row.speedup_e2e.value)
             assert line["speedup_e2e_value"] == expected
 
