@@ -9,7 +9,6 @@ spread of the samples' differences and, for times, what moves whole passes of ei
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -18,8 +17,6 @@ import numpy as np
 from specbench.compare.cells import Figure
 from specbench.stats import CONFIDENCE, POWER, FloatArray, Interval, student_quantile
 from specbench.stats.variance import Components, components, two_sided_p_value
-
-_quantile = lru_cache(maxsize=4096)(student_quantile)
 
 _ROUNDING = 1e-9
 """Relative difference below which two counted values are one."""
@@ -75,13 +72,13 @@ class _Spread(NamedTuple):
         """
         squares = 0.0
         if self.sample_count > 1:
-            squares = _quantile(probability, self.sample_count - 1) ** 2 * self.samples
+            squares = student_quantile(probability, self.sample_count - 1) ** 2 * self.samples
         sets = [part for part in self.sets if part.pass_count > 1]
         passes = sum(part.passes for part in sets)
         if passes <= 0:
             return math.sqrt(squares)
         degrees = passes**2 / sum(part.passes**2 / (part.pass_count - 1) for part in sets)
-        quantile = _quantile(probability, round(degrees, 1)) ** 2
+        quantile = student_quantile(probability, round(degrees, 1)) ** 2
         drift = sum(part.drift for part in sets)
         return math.sqrt(max(squares + quantile * drift, quantile * passes))
 

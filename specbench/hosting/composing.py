@@ -22,10 +22,12 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from specbench.compare.registry import METRICS
 from specbench.errors import ConfigError, UsageError
 from specbench.paths import conf_dir
 from specbench.schema import catalog
 from specbench.schema.config import RunConfig
+from specbench.schema.metric import derived
 from specbench.schema.reading import unknown_key
 
 CONFIG_NAME = "config"
@@ -167,6 +169,8 @@ def explain(error: Exception, request: HostRequest) -> ConfigError:
     """Say in three short parts what Hydra says in a page."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "metric" and name in METRICS:
+            return derived(name)
         if group in _GROUPS:
             return catalog.unknown_entry(group, name, _entries(group, request))
     if isinstance(error, OverrideParseException):

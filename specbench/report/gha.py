@@ -55,7 +55,7 @@ def _entries(row: ComparisonRow) -> list[_Entry]:
         if value is None or not metric.charted:
             continue
         whole = isinstance(value, (Speedup, Estimate))
-        number, interval = (value.value, value.interval) if whole else (value, None)
+        number, interval = (value.value, value.interval) if whole else (float(value), None)
         found.append(_Entry(metric.id, number, interval, metric.better, metric.unit))
     for name, quality in row.quality.items():
         mean = quality.value

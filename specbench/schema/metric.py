@@ -64,11 +64,7 @@ class MetricConfig:
                 derived and measures nothing itself.
         """
         if isinstance(values, Mapping) and "metric" not in values:
-            raise ConfigError(
-                f"The metric '{values.get('name')}' measures no pictures",
-                "it is derived from every run and stands in every comparison already",
-                "Leave it out. 'specbench list metrics' says which measure pictures.",
-            )
+            raise derived(str(values.get("name")))
         documentation = values.get("parameters") if isinstance(values, Mapping) else None
         names = tuple(documentation) if isinstance(documentation, Mapping) else ()
         reader = Reader(values, path, (*_METRIC_KEYS, *names))
@@ -90,3 +86,12 @@ class MetricConfig:
             average=reader.choice("average", AVERAGES, "pictures"),
             parameters={name: reader.get(name) for name in names},
         )
+
+
+def derived(name: str) -> ConfigError:
+    """Return the error for a metric that nobody can choose, since every run has it."""
+    return ConfigError(
+        f"The metric '{name}' measures no pictures",
+        "it is derived from every run and stands in every comparison already",
+        "Leave it out. 'specbench list metrics' says which measure pictures.",
+    )

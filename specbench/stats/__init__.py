@@ -1,4 +1,4 @@
-"""Intervals, noise floors and corrections for timings and scores (numpy only).
+"""Intervals, noise floors and corrections for timings and scores (numpy, and scipy for one law).
 
 Timings of one run drift: a fresh process, a warm machine or a busy neighbour moves every
 sample of a pass together, and an interval over samples alone calls that movement a speedup.
