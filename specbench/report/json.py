@@ -1,6 +1,6 @@
 """The comparison as JSON: every value at full precision, under keys that stay.
 
-Keys are the field names of `Comparison`, `ComparisonRow`, `Speedup`, `Estimate` and `ArmSummary`;
+Keys are the field names of `Comparison`, `ComparisonRow`, `Speedup` and `Estimate`, and ids of metrics;
 their docstrings define them. An absent value is null, never NaN. `format` counts changes of the
 keys: a new key does not change it, a removed or redefined one does.
 """

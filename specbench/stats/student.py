@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from statistics import NormalDist
 
-from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtr, stdtrit
 
 _NORMAL = 200
 """Intervals of many samples have always had the normal quantile, which is 0.7% narrower here."""
