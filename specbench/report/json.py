@@ -1,8 +1,8 @@
 """The comparison as JSON: every value at full precision, under keys that stay.
 
-Keys are the field names of `Comparison`, `ComparisonRow`, `Speedup` and `Estimate`, and ids of metrics;
-their docstrings define them. An absent value is null, never NaN. `format` counts changes of the
-keys: a new key does not change it, a removed or redefined one does.
+Keys are ids of metrics and the field names of `Comparison`, `ComparisonRow`, `Speedup` and
+`Estimate`, whose docstrings define them. An absent value is null, never NaN. `format` counts
+changes of the keys: a new one does not change it, a removed or redefined one does.
 """
 
 from __future__ import annotations
