@@ -10,16 +10,11 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from specbench.audit.sampled import FALSE_ALARM, Evidence
 from specbench.audit.verdict import Check, CheckOutcome, Kind
-from specbench.clock import Clock
-from specbench.decoding.base import Decoder, Tally, room
-from specbench.decoding.ledger import Count, Generation
-from specbench.decoding.request import Request
-from specbench.law import History, draw
-from specbench.models.pair import ModelPair
+from specbench.decoding.base import Decoder
+from specbench.decoding.session import Rounds, Session
+from specbench.law import draw
 from specbench.rng import Purpose
 
 SHARE = 0.3
@@ -51,37 +46,25 @@ class Mixed(Decoder):
         """The wrong law in words."""
         return DRAFT if self._drafts else STALE
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt, wrongly."""
-        capacity = room(models, request)
-        clock.start()
-        cache = models.target_cache(capacity)
-        draft_cache = models.draft_cache(capacity) if self._drafts else None
-        fed = torch.tensor([request.prompt], device=models.target.device)
-        history = History(request.law, fed, models.target.vocab_size)
-        tally = Tally(request, clock)
-        stale = None
-        while tally.cut is None:
-            position = len(request.prompt) + len(tally.tokens)
-            seen = history.now()
-            logits = models.target.forward(fed, cache, last=1)[:, -1]
-            law = request.law.probabilities(logits, seen)
-            wrong = stale if tally.tokens else None
-            if draft_cache is not None and models.draft is not None:
-                drafted = models.draft.forward(fed, draft_cache, last=1)[:, -1]
-                wrong = request.law.probabilities(drafted, seen) if tally.tokens else None
-            stale = law
-            if wrong is not None:
+    def rounds(self, session: Session) -> Rounds:
+        """Emit one token a round, wrongly."""
+        target, draft = session.target, session.draft() if self._drafts else None
+        streams, fed, wrong = session.request.streams, session.prompt, None
+        while True:
+            seen, position = target.history.now(), len(session.committed)
+            law = own = target.law.probabilities(session.feed(fed, last=1)[:, -1], seen)
+            if draft is not None:
+                wrong = target.law.probabilities(draft.feed(fed, last=1)[:, -1], seen)
+            if wrong is not None and session.emitted:
                 wrong = wrong * (law > 0)
-                if request.streams.uniform(position, Purpose.ACCEPT) < self._share * (
-                    float(wrong.sum()) > 0
-                ):
+                share = self._share * (float(wrong.sum()) > 0)
+                if streams.uniform(position, Purpose.ACCEPT) < share:
                     law = wrong
-            token = draw(law, request.streams.uniform(position, Purpose.SAMPLE))
-            history.commit(token[:, None])
-            tally.add([int(token)], Count(0, 0, 1, 0, 1, fed.shape[1]))
+            token = draw(law, streams.uniform(position, Purpose.SAMPLE))
+            session.commit(token.tolist())
+            yield session.close()
+            wrong = own
             fed = token[:, None]
-        return tally.finish()
 
 
 def control_check(evidence: Evidence, control: Mixed, name: str, samples: int) -> Check:

@@ -1,20 +1,20 @@
-"""The Decoder contract, and what every loop does the same way: begin, cut, and account."""
+"""The Decoder contract: open a session, decode a round, and the driver that does it to the end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from specbench.cache import Cache
 from specbench.clock import Clock
-from specbench.decoding.ledger import Count, Generation, StopReason, join
-from specbench.decoding.request import Cut, Request
-from specbench.errors import SpecbenchError
+from specbench.decoding.ledger import Generation
+from specbench.decoding.request import Request
+from specbench.decoding.session import Rounds, Session
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 
 
 class Decoder:
     """Continues prompts. Stateless between requests unless it declares carried state.
+
+    A decoder says what its rounds are (`rounds`), one after the other in one generator: what it
+    must remember from round to round is in that generator's variables and belongs to the session.
 
     Attributes:
         carries_state: Whether it remembers anything from one request to the next.
@@ -44,108 +44,40 @@ class Decoder:
     def reset(self) -> None:
         """Forget carried state."""
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
+    def slots(self, models: ModelPair, request: Request) -> int:
+        """Return the cache slots that it needs behind prompt and answer."""
+        return 0
+
+    def rounds(self, session: Session) -> Rounds:
+        """Decode round after round; the first reads the prompt and yields the first token.
+
+        It is not resumed once the session is done, so that a round may be followed by another
+        without asking.
+        """
         raise NotImplementedError
 
+    def open(self, models: ModelPair, request: Request, clock: Clock) -> Session:
+        """Begin a request: read its prompt and decode the first token.
 
-class PromptTooLong(SpecbenchError):
-    """A prompt leaves no room for its answer in the model's context."""
-
-
-def room(models: ModelPair, request: Request, extra: int = 0) -> int:
-    """Return the cache slots that a request needs.
-
-    Args:
-        models: The pair that decodes it.
-        request: The request.
-        extra: Slots for draft tokens beyond the last emitted one.
-
-    Raises:
-        PromptTooLong: If prompt and answer exceed the model's context. All arms are refused
-            alike, so that no arm is measured on a shorter answer.
-    """
-    total = len(request.prompt) + request.max_new_tokens
-    if total > models.context:
-        raise PromptTooLong(
-            f"{len(request.prompt)} prompt tokens and {request.max_new_tokens} new tokens "
-            f"exceed the context of {models.context}",
-            f"'{models.name}' cannot attend to more tokens",
-            "Lower max_new_tokens or leave the sample out.",
-        )
-    return total + extra
-
-
-class Tally:
-    """The emitted tokens and the ledger of one generation.
-
-    Cuts at the first stop token and at exactly max_new_tokens before anything is counted, in
-    one place for every loop.
-
-    Args:
-        request: What was asked.
-        clock: The generation's clock.
-    """
-
-    def __init__(self, request: Request, clock: Clock) -> None:
-        self._request = request
-        self._clock = clock
-        self._counts: list[Count] = []
-        self.tokens: list[int] = []
-        self.cut: Cut | None = None
-
-    def add(self, tokens: Sequence[int], count: Count) -> list[int]:
-        """Record a round that produced `tokens`, and close it.
-
-        What was accepted behind the last kept token was neither proposed nor accepted: no answer
-        could have held it.
-
-        Args:
-            tokens: Ids from the verifier, accepted path and next token.
-            count: The round's counts; its `emitted` is replaced by what is kept.
-
-        Returns:
-            The kept tokens. `cut` is set where the generation ends.
+        Raises:
+            PromptTooLong: If prompt and answer exceed the models' context.
         """
-        before = len(self.tokens)
-        self.tokens.extend(tokens)
-        limit = self._request.max_new_tokens
-        cut = self._request.stop.find(self.tokens, before)
-        if len(self.tokens) >= limit and (cut is None or cut.length > limit):
-            cut = Cut(limit, StopReason.LENGTH)
-        if cut is not None:
-            del self.tokens[cut.length :]
-            self.cut = cut
-        kept = self.tokens[before:]
-        count = count._replace(emitted=len(kept))
-        if len(kept) <= count.accepted:
-            count = count._replace(proposed=len(kept), accepted=len(kept))
-        self._counts.append(count)
-        self._clock.mark()
-        return kept
+        session = Session(models, request, clock, self.slots(models, request))
+        session.rounds = self.rounds(session)
+        self.step(session)
+        return session
 
-    def charge(self, forwards: int, tokens: int) -> None:
-        """Count further target work in the last round: work whose result nobody needed."""
-        last = self._counts[-1]
-        self._counts[-1] = last._replace(
-            target_forwards=last.target_forwards + forwards,
-            target_tokens=last.target_tokens + tokens,
-        )
+    def step(self, session: Session) -> list[int]:
+        """Decode one round of a session that is not done; return the tokens that it kept."""
+        try:
+            return next(session.rounds)
+        except BaseException:
+            session.release()
+            raise
 
-    def finish(self) -> Generation:
-        """Stop the clock and return the generation."""
-        assert self.cut is not None
-        self._clock.stop()
-        return Generation(
-            tokens=tuple(self.tokens),
-            rounds=join(self._counts, self._clock.rounds),
-            stop_reason=self.cut.reason,
-            total_ns=self._clock.total_ns,
-            prefill_ns=self._clock.ends_ns[0],
-            device_ns=self._clock.device_ns,
-        )
-
-
-def check_cache(cache: Cache, committed: Sequence[int]) -> None:
-    """Assert the loop invariant: everything but the newest token is cached."""
-    assert cache.lengths[0] == len(committed) - 1, (cache.lengths, len(committed))
+    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
+        """Continue one prompt to its end."""
+        session = self.open(models, request, clock)
+        while not session.done:
+            self.step(session)
+        return session.finish()

@@ -13,19 +13,15 @@ from typing import Protocol
 
 import torch
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, check_cache, room
-from specbench.decoding.drafters.base import Drafter, Plan
-from specbench.decoding.ledger import Count, Generation
+from specbench.clock import Segment
+from specbench.decoding.base import Decoder
+from specbench.decoding.drafters.base import Drafter, Outcome, Plan, Prefill
 from specbench.decoding.lengths.base import LengthPolicy
-from specbench.decoding.loops.autoregressive import next_token
-from specbench.decoding.reading import read
 from specbench.decoding.request import Request
-from specbench.decoding.state import Outcome, Prefill, State
+from specbench.decoding.session import Rounds, Session
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
-from specbench.law import History
 from specbench.models.base import Taps
 from specbench.models.pair import ModelPair
 from specbench.transfer import to_device
@@ -81,77 +77,52 @@ class DraftVerify(Decoder):
         """Forget the drafter's carried state."""
         self.drafter.reset()
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        target = models.target
-        reserve = max(NODE_RESERVE, self.topology.nodes + self.drafter.nodes) + 1
-        capacity = room(models, request, reserve)
-        clock.start()
-        cache = models.target_cache(capacity)
-        prompt = to_device([request.prompt], target.device)
-        history = History(request.law, prompt, target.vocab_size)
-        tally = Tally(request, clock)
-        self.length.reset()
+    def slots(self, models: ModelPair, request: Request) -> int:
+        """Return the cache slots that its trees need."""
+        return max(NODE_RESERVE, self.topology.nodes + self.drafter.nodes) + 1
 
+    def rounds(self, session: Session) -> Rounds:
+        """Read the prompt with both models; then propose, score, verify, commit."""
+        request, clock, target = session.request, session.clock, session.target
+        law, history, cache, device = target.law, target.history, target.cache, target.model.device
         taps = Taps(self.drafter.taps) if self.drafter.taps else None
         wanted = 0 if self.drafter.prompt_logits else 1
-        logits = target.forward(prompt, cache, last=wanted, taps=taps)
-        clock.lap(Segment.TARGET)
-        committed = list(request.prompt)
-        if self.verifier.greedy_start:
-            token = request.law.argmax(logits[:, -1], history.now())
-        else:
-            token = next_token(logits[:, -1], request, history, len(committed))
-        history.commit(token[:, None])
-        committed += read(token, clock)
-        prefill = Prefill(logits, tuple(taps.states) if taps else ())
-        state = State(models, request, committed, clock, capacity, cache, prefill)
-        self.drafter.begin(state)
-        count = Count(0, 0, 1, 0, 1, prompt.shape[1], *state.work.take())
-        tally.add(committed[-1:], count)
+        length = self.length.begin()
 
-        while tally.cut is None:
-            plan = Plan(self.topology, self.length, state.budget)
-            tree = self.drafter.propose(state, plan)
+        logits = session.feed(session.prompt, last=wanted, taps=taps)
+        if self.verifier.greedy_start:
+            token = law.argmax(logits[:, -1], history.now())
+        else:
+            token = session.next_token(logits[:, -1])
+        session.commit(session.read(token))
+        prefill = Prefill(logits, tuple(taps.states) if taps else ())
+        drafting = self.drafter.begin(session, prefill)
+        yield session.close()
+
+        while True:
+            plan = Plan(self.topology, length, session.budget)
+            tree = drafting.propose(session, plan)
             clock.lap(Segment.DRAFT)
-            root = to_device([committed[-1:]], target.device)
+            root = to_device([session.committed[-1:]], device)
             tree = tree if tree is not None else DraftTree.chain(root[:, :0])
             assert tree.depth <= max(plan.depth, 0), "a draft deeper than the request has room for"
             mask = tree.mask()
             base = cache.lengths[0]
             fed = torch.cat([root, tree.tokens], 1)
             clock.launch()
-            logits = target.forward(fed, cache, mask=mask, taps=taps)
-            clock.lap(Segment.TARGET)
+            logits = session.feed(fed, mask, taps=taps)
 
             seen = history.along(tree.tokens, mask.ancestors if mask else None)
-            position = len(committed)
-            streams = (request.streams,)
-            scored = Scored(
-                tree, logits, request.law, seen, streams, (position,), clock, state.stops
-            )
+            position, streams = len(session.committed), (request.streams,)
+            scored = Scored(tree, logits, law, seen, streams, (position,), clock, session.stops)
             verdict = self.verifier.verify(scored)[0]
-            if request.law.needs_history:
-                history.commit(to_device([verdict.tokens], target.device))
             cache.keep([base], [[0, *(node + 1 for node in verdict.path)]])
-            committed.extend(verdict.tokens)
-            check_cache(cache, committed)
+            session.commit(verdict.tokens)
+            session.check_cache()
             hidden = tuple(taps.states) if taps else ()
-            self.drafter.observe(state, Outcome(tree, verdict, scored, hidden))
-            proposed = tree.reach(verdict.drafted, state.stops)
-            self.length.update(proposed, len(verdict.path))
+            drafting.observe(session, Outcome(tree, verdict, scored, hidden))
+            proposed, accepted = tree.reach(verdict.drafted, session.stops), len(verdict.path)
+            length.update(proposed, accepted)
             if self.probe is not None:
                 self.probe(scored, verdict)
-            tally.add(
-                verdict.tokens,
-                Count(
-                    proposed,
-                    len(verdict.path),
-                    len(verdict.tokens),
-                    tree.size,
-                    1,
-                    tree.size + 1,
-                    *state.work.take(),
-                ),
-            )
-        return tally.finish()
+            yield session.close(proposed=proposed, accepted=accepted, nodes=tree.size)

@@ -10,50 +10,27 @@ Shapes: n nodes of one call, V vocabulary. Node ids count from 0; the root is -1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from specbench.cache import Cache
 from specbench.decoding.assembly import Assembly, Places, Raw
 from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.request import among
-from specbench.decoding.state import State
+from specbench.decoding.session import Role, Session
 from specbench.decoding.tree import DraftTree, DrawKind, Draws, TreeMask
-from specbench.law import History, Law, draw, draw_distinct
-from specbench.models.base import LayerSkip, Model
+from specbench.law import draw, draw_distinct
 from specbench.rng import Purpose
 from specbench.transfer import read, to_device
 
 _WITH_LAW = (DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT, DrawKind.HYBRID)
 
 
-@dataclass
-class Source:
-    """The model that drafts, and its memory of the request.
-
-    Attributes:
-        model: The model that is fed.
-        cache: Its cache; everything committed before the root, or less, is in it.
-        law: The draft's law.
-        history: The committed tokens, as far as the law needs them.
-        skip: Sublayers that the drafting model leaves out.
-    """
-
-    model: Model
-    cache: Cache
-    law: Law
-    history: History
-    skip: LayerSkip | None = None
-
-
 class Growth:
     """One tree that grows below the newest committed token.
 
     Args:
-        source: What drafts.
-        state: The request.
+        role: The model that drafts; everything committed before the root, or less, is in its cache.
+        session: The request.
         length: When to stop.
         depth: Deepest level that may be drafted; at least 1.
         nodes: Most nodes that will be added.
@@ -70,8 +47,8 @@ class Growth:
 
     def __init__(
         self,
-        source: Source,
-        state: State,
+        role: Role,
+        session: Session,
         length: LengthPolicy,
         depth: int,
         nodes: int,
@@ -79,11 +56,11 @@ class Growth:
     ) -> None:
         self.depth = depth
         self.length = length
-        self.greedy = source.law.greedy
-        self.device = source.model.device
+        self.greedy = role.law.greedy
+        self.device = role.model.device
         self.root_logits: Tensor | None = None
-        self._source = source
-        self._state = state
+        self._role = role
+        self._session = session
         self.taken = taken
         self._path: list[Tensor] = []
         self._size = 0
@@ -97,25 +74,21 @@ class Growth:
 
     def feed_root(self) -> Tensor:
         """Feed what the model has not seen of the committed text; return the logits, [1, V]."""
-        source, committed = self._source, self._state.committed
-        fed = to_device([committed[source.cache.lengths[0] :]], self.device)
-        self._state.clock.launch()
-        logits = source.model.forward(fed, source.cache, last=1, skip=source.skip)[:, -1]
-        self._count(fed.shape[1])
-        self._base = source.cache.lengths[0] - 1
+        role, session = self._role, self._session
+        fed = to_device([session.committed[role.cache.lengths[0] :]], self.device)
+        session.clock.launch()
+        logits = role.feed(fed, last=1)[:, -1]
+        self._base = role.cache.lengths[0] - 1
         self._fed = 1
         self.root_logits = logits
         return logits
 
     def feed_next(self, token: Tensor) -> Tensor:
         """Feed the next token of a chain, [1]; return the logits after it, [1, V]."""
-        source = self._source
         self._path.append(token)
         self._slots.append(self._fed)
-        logits = source.model.forward(token[:, None], source.cache, last=1, skip=source.skip)
-        self._count(1)
         self._fed += 1
-        return logits[:, -1]
+        return self._role.feed(token[:, None], last=1)[:, -1]
 
     def law(self, logits: Tensor) -> Tensor:
         """Return the draft's law after the last token of a chain, [1, V]."""
@@ -123,9 +96,9 @@ class Growth:
 
     def softmax(self, logits: Tensor, law: Tensor) -> Tensor:
         """Return the draft's softmax at temperature 1 there, [1, V]: `law` where it is that."""
-        if self.greedy or self._source.law.plain:
+        if self.greedy or self._role.law.plain:
             return law
-        return self._source.law.softmax(logits, self._chain_seen())
+        return self._role.law.softmax(logits, self._chain_seen())
 
     def watched(self, logits: Tensor, law: Tensor | None) -> Tensor | None:
         """Return the law that the length policy judges, [1, V]; None where it does not watch."""
@@ -151,7 +124,7 @@ class Growth:
             judged: What the policy judges, see `watched`.
             more: Further numbers to read, without dimensions.
         """
-        stops, length = self._state.stops, self.length
+        stops, length = self._session.stops, self.length
         asked = judged is not None and length.keep_last
         if not (asked or more or (stops and self.device.type == "cpu")):
             return False, []
@@ -163,12 +136,12 @@ class Growth:
     def token(self, logits: Tensor, law: Tensor | None, uniform: float) -> Tensor:
         """Draw the next token of a chain, or take the argmax of a greedy draft, [1]."""
         if self.greedy or law is None:
-            return self._source.law.argmax(logits, self._chain_seen())
+            return self._role.law.argmax(logits, self._chain_seen())
         return draw(law, uniform)
 
     def uniforms(self) -> list[float]:
         """Return one uniform number for each position of a chain."""
-        position, streams = len(self._state.committed), self._state.request.streams
+        position, streams = len(self._session.committed), self._session.request.streams
         if not self.taken:
             return streams.uniforms(position, self.depth, Purpose.DRAFT)
         # Another growth of this round has used the positions' numbers.
@@ -180,13 +153,13 @@ class Growth:
 
     def expand_root(self) -> Tensor:
         """Return the draft's law after the newest committed token, [1, V]."""
-        law = self._warp(self._plant(), self._source.history.now())
+        law = self._warp(self._plant(), self._role.history.now())
         self._laws.append(law)
         return law
 
     def rank_root(self) -> Tensor:
         """Return the draft's softmax at temperature 1 there, [1, V]: to choose by, not to draw."""
-        return self._source.law.softmax(self._plant(), self._source.history.now())
+        return self._role.law.softmax(self._plant(), self._role.history.now())
 
     def _plant(self) -> Tensor:
         logits = self.feed_root()
@@ -199,7 +172,7 @@ class Growth:
         self._slot_depths = torch.zeros_like(self._parents)
         self._visible = torch.zeros(size, size, dtype=torch.bool, device=self.device)
         self._visible[0, 0] = True
-        seen = self._source.history.now()
+        seen = self._role.history.now()
         self._seen = None if seen is None else seen.repeat(size, 1)
         return logits
 
@@ -239,13 +212,13 @@ class Growth:
 
     def rank(self, ids: Tensor) -> Tensor:
         """Feed nodes, and return the draft's softmax at temperature 1 after each, [n, V]."""
-        return self._source.law.softmax(self._feed(ids), self._seen_by(ids))
+        return self._role.law.softmax(self._feed(ids), self._seen_by(ids))
 
     def _seen_by(self, ids: Tensor) -> Tensor | None:
         return None if self._seen is None else self._seen[ids + 1]
 
     def _feed(self, ids: Tensor) -> Tensor:
-        source, count, fed = self._source, ids.shape[0], self._fed
+        count, fed = ids.shape[0], self._fed
         width = fed + count
         entries = ids + 1
         rows = self._visible[self._slot[self._parents[entries] + 1], :width]
@@ -253,9 +226,7 @@ class Growth:
         self._visible[fed:width, :width] = rows
         self._slot_depths[fed:width] = self._depths[entries]
         mask = TreeMask(self._slot_depths[:width], rows)
-        tokens = self._tokens[entries][None]
-        logits = source.model.forward(tokens, source.cache, mask=mask, skip=source.skip)[0]
-        self._count(count)
+        logits = self._role.feed(self._tokens[entries][None], mask)[0]
         order = torch.arange(fed, width, device=self.device)
         self._slot[entries] = order
         self._fed = width
@@ -263,9 +234,9 @@ class Growth:
 
     def ended(self, ids: Tensor) -> Tensor | None:
         """Say which nodes, [n], are stop tokens, behind which nothing is emitted; None: none."""
-        if not self._state.stops:
+        if not self._session.stops:
             return None
-        return (ids >= 0) & among(self._tokens[ids + 1], self._state.stops)
+        return (ids >= 0) & among(self._tokens[ids + 1], self._session.stops)
 
     def depths(self, ids: Tensor) -> Tensor:
         """Return the depth of nodes, [n]; children of the root have depth 1."""
@@ -273,16 +244,16 @@ class Growth:
 
     def numbers(self, count: int) -> Tensor:
         """Return [count] fresh uniform numbers in float64."""
-        numbers = self._state.request.streams.numbers(
-            len(self._state.committed), count, Purpose.DRAFT, self.taken
+        numbers = self._session.request.streams.numbers(
+            len(self._session.committed), count, Purpose.DRAFT, self.taken
         )
         self.taken += count
         return to_device(numbers, self.device, torch.float64)
 
     def noise(self, shape: tuple[int, ...]) -> Tensor:
         """Return uniform noise in float64 for as many numbers as a vocabulary has."""
-        seed = self._state.request.streams.noise_seed(
-            len(self._state.committed), Purpose.DRAFT, self.taken
+        seed = self._session.request.streams.noise_seed(
+            len(self._session.committed), Purpose.DRAFT, self.taken
         )
         self.taken += 1
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -382,18 +353,14 @@ class Growth:
             if slot < 0:
                 break
             kept.append(slot)
-        self._source.cache.keep([self._base], [kept])
+        self._role.cache.keep([self._base], [kept])
 
     def _warp(self, logits: Tensor, seen: Tensor | None) -> Tensor:
-        law = self._source.law
+        law = self._role.law
         return law.softmax(logits, seen) if law.greedy else law.probabilities(logits, seen)
 
     def _chain_seen(self) -> Tensor | None:
-        seen = self._source.history.now()
+        seen = self._role.history.now()
         if seen is not None and self._path:
             seen = seen.scatter(1, torch.stack(self._path, dim=1), True)
         return seen
-
-    def _count(self, tokens: int) -> None:
-        self._state.work.forwards += 1
-        self._state.work.tokens += tokens

@@ -32,7 +32,7 @@ class Cut(NamedTuple):
     """Where a generation must end.
 
     Attributes:
-        length: Number of tokens to keep.
+        length: Number of tokens to keep of the text that was looked at.
         reason: Why.
     """
 
@@ -47,12 +47,13 @@ class StopRule(Protocol):
     def ids(self) -> frozenset[int]:
         """Tokens that end every sequence."""
 
-    def find(self, tokens: Sequence[int], start: int) -> Cut | None:
+    def find(self, tokens: Sequence[int], start: int, first: int = 0) -> Cut | None:
         """Return the first cut at or after index `start`, or None.
 
         Args:
-            tokens: All emitted tokens.
+            tokens: A text that ends with the emitted tokens.
             start: Index of the first token that has not been looked at.
+            first: Index of the first emitted token.
         """
 
 
@@ -66,7 +67,7 @@ class StopTokens:
 
     ids: frozenset[int]
 
-    def find(self, tokens: Sequence[int], start: int) -> Cut | None:
+    def find(self, tokens: Sequence[int], start: int, first: int = 0) -> Cut | None:
         """Return the cut after the first stop token from `start` on."""
         for index in range(start, len(tokens)):
             if tokens[index] in self.ids:
@@ -91,13 +92,13 @@ class StopStrings:
     strings: tuple[str, ...]
     decode: Callable[[Sequence[int]], str]
 
-    def find(self, tokens: Sequence[int], start: int) -> Cut | None:
+    def find(self, tokens: Sequence[int], start: int, first: int = 0) -> Cut | None:
         """Return the first cut from `start` on, looking at one token after another."""
         reach = max(len(string) for string in self.strings) + 8
         for index in range(start, len(tokens)):
             if tokens[index] in self.ids:
                 return Cut(index + 1, StopReason.STOP_TOKEN)
-            text = self.decode(tokens[max(0, index + 1 - reach) : index + 1])
+            text = self.decode(tokens[max(first, index + 1 - reach) : index + 1])
             if any(string in text for string in self.strings):
                 return Cut(index + 1, StopReason.STOP_STRING)
         return None

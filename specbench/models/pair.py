@@ -60,7 +60,7 @@ class ModelPair:
     image: ImageSide | None = None
     numbering: Numbering | None = None
     about: About = About()
-    _caches: dict[str, Cache] = field(default_factory=dict, repr=False)
+    _caches: dict[str, list[Cache]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Let every draft speak of the target's ids."""
@@ -121,35 +121,52 @@ class ModelPair:
         models = (self.target, *self.drafts)
         if all(getattr(model, "settle", None) is None for model in models):
             return
+        room = tokens + _RESERVE
         for role, model in self._roles():
-            cache = self._caches.get(role)
-            if cache is not None and cache.capacity < tokens + _RESERVE:
-                self._caches[role] = grown(model, cache, self._room(model, tokens + _RESERVE))
+            self._caches[role] = [
+                cache
+                if cache.capacity >= room
+                else grown(model, cache, slots_for(room, least_capacity(model)))
+                for cache in self._caches.get(role, ())
+            ]
         for model in models:
             settle(model)
 
     def target_cache(self, capacity: int) -> Cache:
-        """Return the target's cache, empty, with room for `capacity` tokens."""
-        return self._cache("target", self.target, capacity)
+        """Return a cache of the target for a look between requests; the next one takes it over."""
+        return self._glance("target", self.target, capacity)
 
     def draft_cache(self, capacity: int, index: int = 0) -> Cache:
-        """Return the cache of one of `drafts`, empty, with room for `capacity` tokens."""
-        return self._cache(f"draft {index}", self.drafts[index], capacity)
+        """Return a cache of one of `drafts` for a look between requests."""
+        return self._glance(f"draft {index}", self.drafts[index], capacity)
 
-    def _cache(self, role: str, model: Model, capacity: int) -> Cache:
-        """Reuse one buffer for all requests, so that no generation pays for allocation."""
-        cache = self._caches.get(role)
+    def lend(self, role: str, model: Model, capacity: int) -> Cache:
+        """Return an empty cache that nobody else has, until it is given back.
+
+        One that was given back is used again, so that no generation pays for allocation.
+
+        Args:
+            role: For what, as the idle ones are kept: "target", "draft 0".
+            model: Whose cache.
+            capacity: Tokens that it must hold.
+        """
+        idle = self._caches.setdefault(role, [])
+        cache = idle.pop() if idle else None
         if cache is None or cache.capacity < capacity:
-            cache = grown(model, cache, self._room(model, capacity))
-            self._caches[role] = cache
+            cache = grown(model, cache, slots_for(capacity, least_capacity(model)))
         cache.truncate([0] * len(cache.lengths))
         return cache
 
+    def give_back(self, role: str, cache: Cache) -> None:
+        """Take back a cache that was lent."""
+        self._caches.setdefault(role, []).append(cache)
+
+    def _glance(self, role: str, model: Model, capacity: int) -> Cache:
+        cache = self.lend(role, model, capacity)
+        self.give_back(role, cache)
+        return cache
+
     def _roles(self) -> list[tuple[str, Model]]:
-        """Return what `_caches` calls the cache of each model."""
+        """Return what the idle caches of each model are kept under."""
         drafts = [(f"draft {index}", model) for index, model in enumerate(self.drafts)]
         return [("target", self.target), *drafts]
-
-    def _room(self, model: Model, capacity: int) -> int:
-        """Return the slots of a cache that need not grow soon."""
-        return slots_for(capacity, least_capacity(model))

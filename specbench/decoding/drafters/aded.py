@@ -26,7 +26,7 @@ from specbench.datastore.trigrams import Trigrams, count_trigrams
 from specbench.decoding.drafters.base import Drafter, Plan
 from specbench.decoding.ranges import check_number, check_whole
 from specbench.decoding.search.puct import Row, Search
-from specbench.decoding.state import State
+from specbench.decoding.session import Session
 from specbench.decoding.tree import DraftTree
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
@@ -157,22 +157,22 @@ class Aded(Drafter):
         """Forget what was raised."""
         self._table.forget()
 
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Raise the newest tri-grams, search, and return the paths as one tree."""
-        text = state.committed
+        text = session.committed
         length = min(self._depth + 1, plan.length.limit(), plan.depth)
         if self._step and self._window:
             self._table.learn(text[-self._window :], self._step, self._most)
         if length < 1 or len(text) < 2:
             return None
-        seed = state.request.streams.noise_seed(len(text), Purpose.DRAFT)
+        seed = session.request.streams.noise_seed(len(text), Purpose.DRAFT)
         search = Search(self._table.row, text[-2], text[-1], self._depth)
         search.run(self._simulations, random.Random(seed).random)
         paths = cut_to_choices(search.sentences(self._sentences), self._choices)
         tokens, parents = merged(paths, length, self.nodes)
         if not tokens:
             return None
-        return DraftTree(to_device([tokens], state.models.target.device), parents)
+        return DraftTree(to_device([tokens], session.models.target.device), parents)
 
 
 def cut_to_choices(paths: list[list[int]], choices: int) -> list[list[int]]:

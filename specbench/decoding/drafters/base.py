@@ -1,17 +1,47 @@
-"""What a drafter is asked for."""
+"""What a drafter is asked for, and what it is told."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+from torch import Tensor
 
 from specbench.decoding.lengths.base import LengthPolicy
-from specbench.decoding.state import Outcome, State
+from specbench.decoding.session import Session
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree
+from specbench.decoding.verifiers.base import Scored, Verdict
+from specbench.models.pair import ModelPair
 
-if TYPE_CHECKING:
-    from specbench.models.pair import ModelPair
+
+class Prefill(NamedTuple):
+    """What the target said of the prompt.
+
+    Attributes:
+        logits: [1, T, V] where the drafter wants the prompt's logits, else [1, 1, V] of the
+            last token.
+        hidden: The hidden states that the drafter taps, each [1, T or 1, C].
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...] = ()
+
+
+class Outcome(NamedTuple):
+    """What a round decided, for drafters that learn from it.
+
+    Attributes:
+        tree: What was proposed.
+        verdict: What was accepted.
+        scored: The target's logits at the root and at every node.
+        hidden: The hidden states that the drafter taps, each [1, N + 1, C].
+    """
+
+    tree: DraftTree
+    verdict: Verdict
+    scored: Scored
+    hidden: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,8 +59,22 @@ class Plan:
     depth: int
 
 
-class Drafter:
-    """Proposes a tree, then learns what became of it.
+class Drafting:
+    """What drafts for one request: proposes a tree, then learns what became of it."""
+
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
+        """Return a draft that follows `session.committed`, or None for a plain step."""
+        raise NotImplementedError
+
+    def observe(self, session: Session, outcome: Outcome) -> None:
+        """Learn what was accepted, after `session.committed` has grown."""
+
+
+class Drafter(Drafting):
+    """Drafts for many requests, also for several that take turns.
+
+    What it remembers of a request is in the `Drafting` that `begin` returns. One that remembers
+    nothing of it drafts itself.
 
     Attributes:
         needs: Capabilities of the model pair, such as "draft".
@@ -57,12 +101,6 @@ class Drafter:
     def reset(self) -> None:
         """Forget everything, carried state included."""
 
-    def begin(self, state: State) -> None:
+    def begin(self, session: Session, prefill: Prefill) -> Drafting:
         """Take in a new request after the target has read its prompt. Counts as prefill."""
-
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
-        """Return a draft that follows `state.committed`, or None for a plain step."""
-        raise NotImplementedError
-
-    def observe(self, state: State, outcome: Outcome) -> None:
-        """Learn what was accepted, after `state.committed` has grown."""
+        return self

@@ -19,10 +19,10 @@ from specbench.datastore.dense import DenseDatastore
 from specbench.datastore.format import END_OF_DOCUMENT
 from specbench.datastore.location import Folder, Location, check_model
 from specbench.datastore.prefix_tree import frequent_prefixes, sorted_rows
-from specbench.decoding.drafters.base import Drafter, Plan
+from specbench.decoding.drafters.base import Drafter, Drafting, Outcome, Plan, Prefill
 from specbench.decoding.drafters.rest import retrieved_tree
 from specbench.decoding.ranges import check_whole
-from specbench.decoding.state import Outcome, State
+from specbench.decoding.session import Session
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
 from specbench.models.pair import ModelPair
@@ -63,7 +63,6 @@ class DenseRetrieval(Drafter):
         self._continuation = continuation
         self._exact = exact
         self._store: DenseDatastore | None = None
-        self._query: Tensor | None = None
         self.nodes = drafts * continuation
 
     def prepare(self, models: ModelPair) -> None:
@@ -83,32 +82,47 @@ class DenseRetrieval(Drafter):
         """Return the digest of the datastore."""
         return {"dense datastore": self._store.metadata.digest()} if self._store else {}
 
-    def reset(self) -> None:
-        """Forget the query."""
-        self._query = None
-
-    def begin(self, state: State) -> None:
+    def begin(self, session: Session, prefill: Prefill) -> Drafting:
         """Take the state that chose the first token."""
-        self._query = state.prefill.hidden[0][0, -1]
-        if self._store is not None and self._query.shape[-1] != self._store.width:
+        query = prefill.hidden[0][0, -1]
+        if self._store is not None and query.shape[-1] != self._store.width:
             raise ConfigError(
                 f"The datastore holds states of width {self._store.width}",
-                f"'{state.models.name}' has states of width {self._query.shape[-1]}",
+                f"'{session.models.name}' has states of width {query.shape[-1]}",
                 "Build one: specbench datastore build FILES... -o DIR --model MODEL --kind dense.",
             )
+        return _Following(query, self)
 
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
-        """Return the tree of the continuations, or None where no neighbour agrees."""
+    def after(self, query: Tensor, session: Session, plan: Plan) -> DraftTree | None:
+        """Return the tree of the continuations, or None where no neighbour agrees.
+
+        Args:
+            query: [C] the state that chose the newest token.
+            session: The request.
+            plan: How long they may be.
+        """
         length = min(self._continuation, plan.length.limit(), plan.depth)
-        if length < 1 or self._store is None or self._query is None:
+        if length < 1 or self._store is None:
             return None
-        query = Pending(self._query.float()).arrived().numpy()
-        rows = self._store.after(query, state.committed[-1], self._neighbours, length)
+        state = Pending(query.float()).arrived().numpy()
+        rows = self._store.after(state, session.committed[-1], self._neighbours, length)
         nearest = sorted_rows(rows[: self._drafts])
-        prefixes = frequent_prefixes(nearest, END_OF_DOCUMENT, stops=state.stops)
-        return retrieved_tree(prefixes, state.models.target.device)
+        prefixes = frequent_prefixes(nearest, END_OF_DOCUMENT, stops=session.stops)
+        return retrieved_tree(prefixes, session.models.target.device)
 
-    def observe(self, state: State, outcome: Outcome) -> None:
+
+class _Following(Drafting):
+    """One request's drafts: the state that chose its newest token, and what follows such states."""
+
+    def __init__(self, query: Tensor, part: DenseRetrieval) -> None:
+        self._query = query
+        self._part = part
+
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
+        """Return the tree of the continuations, or None where no neighbour agrees."""
+        return self._part.after(self._query, session, plan)
+
+    def observe(self, session: Session, outcome: Outcome) -> None:
         """Take the state at the last accepted node, which chose the newest token."""
         path = outcome.verdict.path
         self._query = outcome.hidden[0][0, path[-1] + 1 if path else 0]

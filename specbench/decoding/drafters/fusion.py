@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import torch
 
-from specbench.decoding.drafters.base import Drafter, Plan
+from specbench.decoding.drafters.base import Drafter, Drafting, Outcome, Plan, Prefill
 from specbench.decoding.growth import Growth
 from specbench.decoding.ranges import check_whole
-from specbench.decoding.state import Outcome, State
+from specbench.decoding.session import Session
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree
 from specbench.models.pair import ModelPair
@@ -78,16 +78,41 @@ class Fusion(Drafter):
         self._first.reset()
         self._second.reset()
 
-    def begin(self, state: State) -> None:
+    def begin(self, session: Session, prefill: Prefill) -> Drafting:
         """Take in a new request."""
+        parts = []
         for drafter in (self._first, self._second):
-            drafter.begin(self._view(state, drafter))
+            taps = tuple(self.taps.index(layer) for layer in drafter.taps)
+            own = prefill._replace(hidden=tuple(prefill.hidden[tap] for tap in taps))
+            parts.append(_Part(drafter.begin(session, own), taps))
+        return _FusionDrafting(parts[0], parts[1], self._prune_top)
 
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
+
+class _Part(NamedTuple):
+    """One of the two drafters at work for a request.
+
+    Attributes:
+        drafting: It.
+        taps: Which of the handed-out hidden states it asked for.
+    """
+
+    drafting: Drafting
+    taps: tuple[int, ...]
+
+
+class _FusionDrafting(Drafting):
+    """One request's drafts by two drafters."""
+
+    def __init__(self, first: _Part, second: _Part, prune_top: int) -> None:
+        self._first = first
+        self._second = second
+        self._prune_top = prune_top
+
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return the merged tree, or None where neither drafter proposes anything."""
         watch = _Watch(plan.topology)
-        one = self._first.propose(self._view(state, self._first), replace(plan, topology=watch))
-        two = self._second.propose(self._view(state, self._second), plan)
+        one = self._first.drafting.propose(session, replace(plan, topology=watch))
+        two = self._second.drafting.propose(session, plan)
         self._trees = (one, two)
         self._places: tuple[int, ...] = ()
         if one is None or two is None:
@@ -98,51 +123,43 @@ class Fusion(Drafter):
         self._places = merged.second
         return merged.tree
 
-    def observe(self, state: State, outcome: Outcome) -> None:
+    def observe(self, session: Session, outcome: Outcome) -> None:
         """Tell each drafter what became of its own nodes."""
         one, two = self._trees
         places = tuple(range(one.size)) if one is not None else ()
-        for drafter, tree, own in ((self._first, one, places), (self._second, two, self._places)):
-            if type(drafter).observe is not Drafter.observe:
-                view = self._view(state, drafter)
-                drafter.observe(view, self._restrict(outcome, drafter, tree, own))
+        for part, tree, own in ((self._first, one, places), (self._second, two, self._places)):
+            if type(part.drafting).observe is not Drafting.observe:
+                part.drafting.observe(session, _restricted(outcome, part.taps, tree, own))
 
-    def _restrict(
-        self, outcome: Outcome, drafter: Drafter, tree: DraftTree | None, places: tuple[int, ...]
-    ) -> Outcome:
-        """Return the outcome as if only one drafter's tree had been proposed.
 
-        The path is the part of the accepted path that lies in its tree; the emitted tokens are
-        all of them. Scores of pruned nodes do not exist, so a pruned tree is shown without them.
-        """
-        kept = [node for node, place in enumerate(places) if place >= 0]
-        new_id = {node: index for index, node in enumerate(kept)}
-        device = outcome.tree.tokens.device
-        if tree is None:
-            tree = DraftTree.chain(outcome.tree.tokens[:, :0])
-        elif len(kept) < tree.size:
-            parents = tuple(new_id.get(tree.parents[node], -1) for node in kept)
-            index = to_device(kept, device, torch.int64)
-            tree = DraftTree(tree.tokens[:, index], parents)
-        number = {places[node]: index for node, index in new_id.items()}
-        path = tuple(number[node] for node in outcome.verdict.path if node in number)
-        rows = to_device([0, *(places[node] + 1 for node in kept)], device, torch.int64)
-        scored = outcome.scored
-        seen = None if scored.seen is None else scored.seen[:, rows]
-        hidden = tuple(outcome.hidden[self.taps.index(layer)][:, rows] for layer in drafter.taps)
-        return Outcome(
-            tree,
-            outcome.verdict._replace(path=path, drafted=()),
-            replace(scored, tree=tree, logits=scored.logits[:, rows], seen=seen),
-            hidden,
-        )
+def _restricted(
+    outcome: Outcome, taps: tuple[int, ...], tree: DraftTree | None, places: tuple[int, ...]
+) -> Outcome:
+    """Return the outcome as if only one drafter's tree had been proposed.
 
-    def _view(self, state: State, drafter: Drafter) -> State:
-        """Return the state with the hidden states that one drafter asked for."""
-        if drafter.taps == self.taps:
-            return state
-        hidden = tuple(state.prefill.hidden[self.taps.index(layer)] for layer in drafter.taps)
-        return replace(state, prefill=state.prefill._replace(hidden=hidden))
+    The path is the part of the accepted path that lies in its tree; the emitted tokens are
+    all of them. Scores of pruned nodes do not exist, so a pruned tree is shown without them.
+    """
+    kept = [node for node, place in enumerate(places) if place >= 0]
+    new_id = {node: index for index, node in enumerate(kept)}
+    device = outcome.tree.tokens.device
+    if tree is None:
+        tree = DraftTree.chain(outcome.tree.tokens[:, :0])
+    elif len(kept) < tree.size:
+        parents = tuple(new_id.get(tree.parents[node], -1) for node in kept)
+        index = to_device(kept, device, torch.int64)
+        tree = DraftTree(tree.tokens[:, index], parents)
+    number = {places[node]: index for node, index in new_id.items()}
+    path = tuple(number[node] for node in outcome.verdict.path if node in number)
+    rows = to_device([0, *(places[node] + 1 for node in kept)], device, torch.int64)
+    scored = outcome.scored
+    seen = None if scored.seen is None else scored.seen[:, rows]
+    return Outcome(
+        tree,
+        outcome.verdict._replace(path=path, drafted=()),
+        replace(scored, tree=tree, logits=scored.logits[:, rows], seen=seen),
+        tuple(outcome.hidden[tap][:, rows] for tap in taps),
+    )
 
 
 def merge(one: DraftTree, two: DraftTree, roots: frozenset[int] | None = None) -> Merged:

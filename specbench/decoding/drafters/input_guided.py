@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from specbench.clock import Segment
-from specbench.decoding.drafters.base import Drafter, Plan
+from specbench.decoding.drafters.base import Drafter, Drafting, Plan, Prefill
 from specbench.decoding.ranges import check_number
 from specbench.decoding.request import before_stop
-from specbench.decoding.state import State
+from specbench.decoding.session import Session
 from specbench.decoding.tree import DraftTree
 from specbench.transfer import to_device
 
@@ -42,36 +44,44 @@ class InputGuided(Drafter):
         check_number("ngram_min", ngram_min, 1)
         check_number("ngram_max", ngram_max, ngram_min)
         self._sizes = range(ngram_min, ngram_max + 1)
-        self.reset()
 
-    def reset(self) -> None:
-        """Forget the source."""
-        self._source: list[int] = []
-        self._after: dict[tuple[int, ...], int] = {}
-
-    def begin(self, state: State) -> None:
+    def begin(self, session: Session, prefill: Prefill) -> Drafting:
         """Index the prompt's n-grams."""
-        self.reset()
-        self._source = list(state.request.prompt)
-        for size in self._sizes:
-            shifted = (self._source[offset:] for offset in range(size))
+        drafting = Alignment(session.request.prompt, self._sizes)
+        session.clock.lap(Segment.DRAFT)
+        return drafting
+
+
+class Alignment(Drafting):
+    """Where the text of one request stands in its source; see `InputGuided`.
+
+    Args:
+        source: What is copied.
+        sizes: Lengths of the n-grams that are looked for, the shortest first.
+    """
+
+    def __init__(self, source: Sequence[int], sizes: range) -> None:
+        self._source = source
+        self._sizes = sizes
+        self._after: dict[tuple[int, ...], int] = {}
+        for size in sizes:
+            shifted = (source[offset:] for offset in range(size))
             for end, ngram in enumerate(zip(*shifted, strict=False), size):
                 self._after[ngram] = _REPEATED if ngram in self._after else end
-        state.clock.lap(Segment.DRAFT)
 
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return the rest of the source as a chain, or None where the text is not aligned.
 
         The copy ends before a stop token: the target's own next token says as much.
         """
-        start = self.alignment(state.committed)
+        start = self.find(session.committed)
         end = start + min(plan.length.limit(), plan.depth)
-        copied = before_stop(state.drawable(self._source[start:end]), state.stops)
+        copied = before_stop(session.drawable(self._source[start:end]), session.stops)
         if start == _REPEATED or not copied:
             return None
-        return DraftTree.chain(to_device([copied], state.models.target.device))
+        return DraftTree.chain(to_device([copied], session.models.target.device))
 
-    def alignment(self, text: list[int]) -> int:
+    def find(self, text: list[int]) -> int:
         """Return the index in the source behind its only match of the text's end, or -1."""
         for size in self._sizes:
             start = self._after.get(tuple(text[-size:]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from specbench.clock import Segment
-from specbench.decoding.drafters.base import Drafter, Plan
+from specbench.decoding.drafters.base import Drafter, Drafting, Plan, Prefill
 from specbench.decoding.request import before_stop
-from specbench.decoding.state import State
+from specbench.decoding.session import Session
 from specbench.decoding.tree import DraftTree
 from specbench.transfer import to_device
 
@@ -46,37 +46,44 @@ class PromptLookup(Drafter):
         self._draft_length = draft_length
         self._first = match == "first"
         self._lag = 1 if allow_short else draft_length
-        self.reset()
 
-    def reset(self) -> None:
-        """Forget the indexed text."""
+    def begin(self, session: Session, prefill: Prefill) -> Drafting:
+        """Index the prompt."""
+        drafting = _Copies(self._sizes, self._draft_length, self._first, self._lag)
+        drafting.index(session.committed)
+        session.clock.lap(Segment.DRAFT)
+        return drafting
+
+
+class _Copies(Drafting):
+    """The n-grams of one request and what followed them; see `PromptLookup`."""
+
+    def __init__(self, sizes: range, draft_length: int, first: bool, lag: int) -> None:
+        self._sizes = sizes
+        self._draft_length = draft_length
+        self._first = first
+        self._lag = lag
         self._after: dict[tuple[int, ...], int] = {}
         self._indexed = 0
 
-    def begin(self, state: State) -> None:
-        """Index the prompt."""
-        self.reset()
-        self._index(state.committed)
-        state.clock.lap(Segment.DRAFT)
-
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return the copied chain, or None where nothing matches."""
         count = min(self._draft_length, plan.length.limit(), plan.depth)
         if count < 1:
             return None
-        text = state.committed
-        self._index(text)
+        text = session.committed
+        self.index(text)
         for size in self._sizes:
             start = self._after.get(tuple(text[-size:])) if size < len(text) else None
             if start is not None:
-                copied = state.drawable(text[start : start + count])
+                copied = session.drawable(text[start : start + count])
                 if copied:
-                    copied = before_stop(copied, state.stops)
-                    device = state.models.target.device
+                    copied = before_stop(copied, session.stops)
+                    device = session.models.target.device
                     return DraftTree.chain(to_device([copied], device)) if copied else None
         return None
 
-    def _index(self, text: list[int]) -> None:
+    def index(self, text: list[int]) -> None:
         """Index every n-gram that has at least `lag` tokens after it."""
         for end in range(self._indexed + 1, len(text) - self._lag + 1):
             for size in self._sizes:

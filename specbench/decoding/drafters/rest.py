@@ -30,7 +30,7 @@ from specbench.datastore.prefix_tree import PrefixTree, frequent_prefixes, trim_
 from specbench.datastore.suffix import SuffixDatastore
 from specbench.decoding.drafters.base import Drafter, Plan
 from specbench.decoding.ranges import check_whole
-from specbench.decoding.state import State
+from specbench.decoding.session import Session
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
 from specbench.models.pair import ModelPair
@@ -102,19 +102,19 @@ class SuffixRetrieval(Drafter):
         """Return the digest of the datastore."""
         return {"suffix datastore": self._store.metadata.digest()} if self._store else {}
 
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return the tree of the most frequent continuations, or None where nothing matches."""
         length = min(self._continuation, plan.length.limit(), plan.depth)
         if length < 1 or self._store is None:
             return None
-        match = self._store.longest_match(state.committed[-self._sizes[1] :], *self._sizes)
+        match = self._store.longest_match(session.committed[-self._sizes[1] :], *self._sizes)
         if match is None:
             return None
         rows = self._store.continuations(match, self._matches, length)
-        prefixes = frequent_prefixes(rows, END_OF_DOCUMENT, self.nodes, state.stops)
+        prefixes = frequent_prefixes(rows, END_OF_DOCUMENT, self.nodes, session.stops)
         if self._trim == "released":
             prefixes = trim_to_path_tokens(prefixes, self.nodes)
-        return retrieved_tree(prefixes, state.models.target.device)
+        return retrieved_tree(prefixes, session.models.target.device)
 
 
 def retrieved_tree(prefixes: PrefixTree, device: torch.device) -> DraftTree | None:

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from specbench.decoding.drafters.base import Drafter, Plan
-from specbench.decoding.growth import Growth, Source
+from specbench.decoding.drafters.base import Drafter, Drafting, Plan, Prefill
+from specbench.decoding.growth import Growth
 from specbench.decoding.search.sublayers import alternating
-from specbench.decoding.state import Outcome, State
+from specbench.decoding.session import Session
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
-from specbench.law import History
 from specbench.models.base import LayerSkip
 from specbench.models.pair import ModelPair
-from specbench.transfer import to_device
 
 
 class SelfSkip(Drafter):
@@ -47,56 +45,54 @@ class SelfSkip(Drafter):
         feed_forward: Sequence[int] | None = None,
     ) -> None:
         self._given = given_skip(attention, feed_forward)
-        self._skip = self._given or LayerSkip()
-
-    @property
-    def skip(self) -> LayerSkip:
-        """The sublayers that the next draft leaves out."""
-        return self._skip
 
     def prepare(self, models: ModelPair) -> None:
-        """Settle the set of skipped sublayers for the loaded target.
+        """Refuse, before anything is timed, blocks that the loaded target does not have.
 
         Raises:
             ConfigError: If the target has no block of some index.
         """
-        self._settle(models)
+        self.skip_for(models)
 
-    def begin(self, state: State) -> None:
-        """Note the law to draft under; the target has read the prompt already."""
-        target = state.models.target
-        self._settle(state.models)
-        law = state.request.draft_law or state.request.law
-        committed = to_device([state.committed], target.device)
-        history = History(law, committed, target.vocab_size)
-        self._source = Source(target, state.cache, law, history)
+    def begin(self, session: Session, prefill: Prefill) -> Drafting:
+        """Draft with the target, which has read the prompt already."""
+        return SkipDrafting(session, self.skip_for(session.models))
 
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
+    def skip_for(self, models: ModelPair) -> LayerSkip:
+        """Return the sublayers that drafts of a pair leave out.
+
+        Raises:
+            ConfigError: If the target has no block of some index.
+        """
+        if self._given is None:
+            return alternating(models.target.layers)
+        check_blocks(self._given, models.target.layers, models.name)
+        return self._given
+
+
+class SkipDrafting(Drafting):
+    """One request's drafts by the target without some sublayers.
+
+    Args:
+        session: The request.
+        skip: What is left out.
+    """
+
+    def __init__(self, session: Session, skip: LayerSkip) -> None:
+        self._role = session.drafting(session.target.model, session.target.cache)
+        self._role.skip = skip
+
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return a tree grown from the laws of the skipped target."""
         depth = min(plan.length.limit(), plan.depth)
         if depth < 1:
             return None
-        self._source.skip = self._skip
-        start = state.cache.lengths[0]
-        growth = Growth(self._source, state, plan.length, depth, plan.topology.nodes)
+        cache = session.target.cache
+        start = cache.lengths[0]
+        growth = Growth(self._role, session, plan.length, depth, plan.topology.nodes)
         tree = plan.topology.grow(growth)
-        state.cache.truncate([start])
+        cache.truncate([start])
         return tree
-
-    def observe(self, state: State, outcome: Outcome) -> None:
-        """Keep the draft's history in step with the committed tokens."""
-        if self._source.law.needs_history:
-            emitted = len(outcome.verdict.tokens)
-            new = to_device([state.committed[-emitted:]], self._source.model.device)
-            self._source.history.commit(new)
-
-    def _settle(self, models: ModelPair) -> None:
-        layers = models.target.layers
-        if self._given is None:
-            self._skip = alternating(layers)
-            return
-        self._skip = self._given
-        check_blocks(self._skip, layers, models.name)
 
 
 def given_skip(

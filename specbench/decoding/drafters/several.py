@@ -16,15 +16,15 @@ from itertools import accumulate
 import torch
 
 from specbench.clock import Segment
-from specbench.decoding.drafters.base import Drafter, Plan
-from specbench.decoding.growth import Growth, Source
-from specbench.decoding.state import Outcome, State
+from specbench.decoding.drafters.base import Drafter, Drafting, Outcome, Plan, Prefill
+from specbench.decoding.drafters.model import read_prompt, roll_back
+from specbench.decoding.growth import Growth
+from specbench.decoding.session import Role, Session
 from specbench.decoding.topologies.specinfer import merge
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
-from specbench.law import History
 from specbench.models.pair import ModelPair
-from specbench.transfer import read, to_device
+from specbench.transfer import read
 
 NODES_OF_A_MODEL = 256
 """Cache slots that are kept free for the tree of each draft model."""
@@ -38,38 +38,33 @@ class Several(Drafter):
 
     needs = frozenset({"draft"})
 
-    def __init__(self) -> None:
-        self._sources: list[Source] = []
-        self._growths: list[Growth] = []
-        self._origins: tuple[tuple[int, ...], ...] = ()
-
     def prepare(self, models: ModelPair) -> None:
         """Ask for room for the trees of all models."""
         self.nodes = NODES_OF_A_MODEL * len(models.drafts)
 
-    def begin(self, state: State) -> None:
+    def begin(self, session: Session, prefill: Prefill) -> Drafting:
         """Feed the prompt to every draft model."""
-        law = state.request.draft_law or state.request.law
-        self._sources = []
-        for index, draft in enumerate(state.models.drafts):
-            prompt = to_device([state.request.prompt], draft.device)
-            committed = to_device([state.committed], draft.device)
-            history = History(law, committed, draft.vocab_size)
-            cache = state.models.draft_cache(state.capacity, index)
-            self._sources.append(Source(draft, cache, law, history))
-            draft.forward(prompt, cache, last=1)
-            state.work.forwards += 1
-            state.work.tokens += prompt.shape[1]
-        state.clock.lap(Segment.DRAFT)
+        roles = [read_prompt(session, index) for index in range(len(session.models.drafts))]
+        session.clock.lap(Segment.DRAFT)
+        return _SeveralDrafting(roles)
 
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
+
+class _SeveralDrafting(Drafting):
+    """One request's drafts by several models."""
+
+    def __init__(self, roles: list[Role]) -> None:
+        self._roles = roles
+        self._growths: list[Growth] = []
+        self._origins: tuple[tuple[int, ...], ...] = ()
+
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return the union of the trees that the topology grew from each model."""
         depth = min(plan.length.limit(), plan.depth)
         self._growths = []
         self._origins = ()
         if depth < 1:
             return None
-        count, nodes = len(self._sources), plan.topology.nodes
+        count, nodes = len(self._roles), plan.topology.nodes
         if count > 1 and nodes > NODES_OF_A_MODEL:
             raise ConfigError(
                 f"A tree of {nodes} nodes from each of {count} draft models is too large",
@@ -78,8 +73,8 @@ class Several(Drafter):
             )
         taken = 0
         trees = []
-        for source in self._sources:
-            growth = Growth(source, state, plan.length, depth, nodes, taken)
+        for role in self._roles:
+            growth = Growth(role, session, plan.length, depth, nodes, taken)
             self._growths.append(growth)
             trees.append(plan.topology.grow(growth))
             taken = max(growth.taken, 1)
@@ -96,17 +91,12 @@ class Several(Drafter):
         self._origins = tuple(() if tree is None else next(following) for tree in trees)
         return merged.tree
 
-    def observe(self, state: State, outcome: Outcome) -> None:
+    def observe(self, session: Session, outcome: Outcome) -> None:
         """Roll every model's cache back to the committed tokens."""
-        emitted = len(outcome.verdict.tokens)
-        for source in self._sources:
-            if source.law.needs_history:
-                new = to_device([state.committed[-emitted:]], source.model.device)
-                source.history.commit(new)
         for growth, origins in zip(self._growths, self._origins, strict=False):
             growth.commit(_own_path(outcome.verdict.path, origins))
-        for source in self._sources:
-            source.cache.truncate([min(source.cache.lengths[0], len(state.committed) - 1)])
+        for role in self._roles:
+            roll_back(role, session)
 
 
 def _own_path(path: tuple[int, ...], origins: tuple[int, ...]) -> tuple[int, ...]:

@@ -27,15 +27,14 @@ from functools import lru_cache
 
 import torch
 
-from specbench.cache import Cache
-from specbench.decoding.drafters.base import Plan
-from specbench.decoding.drafters.self_skip import SelfSkip
+from specbench.decoding.drafters.base import Drafting, Plan, Prefill
+from specbench.decoding.drafters.self_skip import SelfSkip, SkipDrafting
 from specbench.decoding.search.bayesian import BayesianSearch
 from specbench.decoding.search.sublayers import Sublayers
-from specbench.decoding.state import State
+from specbench.decoding.session import Role, Session
 from specbench.decoding.tree import DraftTree, TreeMask
 from specbench.errors import ConfigError
-from specbench.models.base import LayerSkip, Model
+from specbench.models.base import LayerSkip
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import read, to_device
@@ -171,7 +170,7 @@ class Swift(SelfSkip):
         max_tries: Candidates after which it ends.
 
     Attributes:
-        search: The search of this request, or of all requests where state is carried.
+        search: Carried from request to request, unless `reset` begins it anew.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -231,36 +230,41 @@ class Swift(SelfSkip):
         """Begin a new search with the next request."""
         self.search = None
 
-    def begin(self, state: State) -> None:
+    def begin(self, session: Session, prefill: Prefill) -> Drafting:
         """Take up the search of earlier requests, or begin one."""
-        super().begin(state)
+        first = self.skip_for(session.models)
+        if not self._online:
+            return SkipDrafting(session, first)
+        if self.search is None:
+            self.search = SkipSearch(session.models.target.layers, self._plan, first)
+        return _SearchDrafting(session, self.search, self._plan)
+
+
+class _SearchDrafting(SkipDrafting):
+    """One request's drafts while the set of skipped sublayers is searched."""
+
+    def __init__(self, session: Session, search: SkipSearch, plan: SearchPlan) -> None:
+        super().__init__(session, search.best)
+        self._search = search
+        self._plan = plan
         self._steps = 0
-        if self._online:
-            if self.search is None:
-                self.search = SkipSearch(state.models.target.layers, self._plan, self._skip)
-            self._skip = self.search.best
 
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Try a candidate set where one is due, then draft with the best one."""
-        search = self.search
-        if search is not None and search.active and state.emitted > self._plan.window:
+        if self._search.active and session.emitted > self._plan.window:
             if self._steps % self._plan.interval == 0:
-                self._try(state, search)
+                self._try(session)
             self._steps += 1
-        return super().propose(state, plan)
+        return super().propose(session, plan)
 
-    def _try(self, state: State, search: SkipSearch) -> None:
-        window = self._plan.window
-        position = len(state.committed)
-        candidate = search.candidate(state.request.streams.noise_seed(position, Purpose.INITIAL))
-        recent = state.committed[-window - 1 :]
-        search.report(agreement(state.models.target, state.cache, recent, candidate))
-        state.work.forwards += 1
-        state.work.tokens += window
-        self._skip = search.best
+    def _try(self, session: Session) -> None:
+        search, text = self._search, session.committed
+        candidate = search.candidate(session.request.streams.noise_seed(len(text), Purpose.INITIAL))
+        search.report(agreement(self._role, text[-self._plan.window - 1 :], candidate))
+        self._role.skip = search.best
 
 
-def agreement(model: Model, cache: Cache, recent: Sequence[int], skip: LayerSkip) -> float:
+def agreement(role: Role, recent: Sequence[int], skip: LayerSkip) -> float:
     """Return the share of recent tokens that a skipped model would have said itself.
 
     The tokens are read once more behind the cache, at their old positions and under a mask that
@@ -268,16 +272,15 @@ def agreement(model: Model, cache: Cache, recent: Sequence[int], skip: LayerSkip
     and nothing is copied.
 
     Args:
-        model: The target.
-        cache: Its cache, which holds all of `recent` but the last.
+        role: The target as its own draft; its cache holds all of `recent` but the last.
         recent: The last tokens, one more than are scored; each is the answer to the one before.
         skip: The candidate.
     """
-    fed = to_device([recent], model.device)
-    length = cache.lengths[0]
-    mask = _again(len(recent) - 1, model.device)
-    logits = model.forward(fed[:, :-1], cache, mask=mask, skip=skip)
-    cache.truncate([length])
+    device, length = role.model.device, role.cache.lengths[0]
+    fed = to_device([recent], device)
+    role.skip = skip
+    logits = role.feed(fed[:, :-1], mask=_again(len(recent) - 1, device))
+    role.cache.truncate([length])
     share: float = read((logits.argmax(-1) == fed[:, 1:]).float().mean())
     return share
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.decoding.drafters.base import Drafter, Plan
+from specbench.decoding.drafters.base import Drafter, Drafting, Outcome, Plan, Prefill
 from specbench.decoding.ranges import check_number
-from specbench.decoding.state import Outcome, State
+from specbench.decoding.session import Session
 from specbench.decoding.topologies.static_tree import StaticTree, TreeShape
 from specbench.decoding.tree import DraftTree
 from specbench.errors import ConfigError
@@ -72,22 +72,23 @@ class TokenRecycling(Drafter):
         if self._matrix is not None:
             self._matrix.zero_()
 
-    def begin(self, state: State) -> None:
+    def begin(self, session: Session, prefill: Prefill) -> Drafting:
         """Make the matrix where there is none for this vocabulary; learn from the prompt."""
-        target = state.models.target
+        target = session.models.target
         shape = (target.vocab_size, self._candidates)
         matrix = self._matrix
         if matrix is None or matrix.shape != shape or matrix.device != target.device:
             self._matrix = torch.zeros(shape, dtype=torch.int64, device=target.device)
             self._shape = None
         if self.prompt_logits:
-            prompt = state.request.prompt
+            prompt = session.request.prompt
             kept = [index for index, token in enumerate(prompt) if token < target.vocab_size]
             if kept:
                 own = to_device([prompt[index] for index in kept], target.device)
-                self._learn(own, state.prefill.logits[0, to_device(kept, target.device)])
+                self._learn(own, prefill.logits[0, to_device(kept, target.device)])
+        return self
 
-    def propose(self, state: State, plan: Plan) -> DraftTree | None:
+    def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return the template below the newest token, as deep as the request has room for."""
         matrix, topology = self._matrix, plan.topology
         assert matrix is not None and isinstance(topology, StaticTree)
@@ -96,18 +97,18 @@ class TokenRecycling(Drafter):
         depth = min(len(self._levels), plan.depth, plan.length.limit())
         if depth < 1:
             return None
-        above = to_device(state.committed[-1:], matrix.device)
+        above = to_device(session.committed[-1:], matrix.device)
         drafted: list[Tensor] = []
         for level in self._levels[:depth]:
             above = matrix[above[level.parents], level.ranks]
             drafted.append(above)
         return DraftTree(torch.cat(drafted)[None], topology.shape.parents[: self._sizes[depth - 1]])
 
-    def observe(self, state: State, outcome: Outcome) -> None:
+    def observe(self, session: Session, outcome: Outcome) -> None:
         """Overwrite the rows of the root and of every node."""
         tree, emitted = outcome.tree, len(outcome.verdict.tokens)
         root = to_device(
-            state.committed[-emitted - 1 : len(state.committed) - emitted], tree.tokens.device
+            session.committed[-emitted - 1 : len(session.committed) - emitted], tree.tokens.device
         )
         self._learn(torch.cat([root, tree.tokens[0]]), outcome.scored.logits[0])
 

@@ -10,16 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.clock import Clock
 from specbench.decoding.jacobi.acceptance import Acceptance
 from specbench.decoding.jacobi.couplings import Coupling
 from specbench.decoding.jacobi.initial import Blanks, Initial
 from specbench.decoding.jacobi.trial import Trial
-from specbench.decoding.loops.autoregressive import next_token
-from specbench.decoding.reading import read
-from specbench.decoding.request import Request
-from specbench.law import History
-from specbench.models.pair import ModelPair
+from specbench.decoding.session import Session
 from specbench.rng import Purpose
 from specbench.transfer import to_device
 
@@ -43,8 +38,7 @@ class Window:
     no draft stands there, and the residual of zero is the target's law.
 
     Args:
-        models: The pair that decodes.
-        request: Whose law and random streams apply.
+        session: The request.
         columns: L, tokens that a round feeds at most.
         coupling: The coupling of this request.
         initial: Fills empty columns.
@@ -53,15 +47,14 @@ class Window:
 
     def __init__(
         self,
-        models: ModelPair,
-        request: Request,
+        session: Session,
         columns: int,
         coupling: Coupling,
         initial: Initial,
         acceptance: Acceptance,
     ) -> None:
-        self._models = models
-        self._request = request
+        models, request = session.models, session.request
+        self._session = session
         self._coupling = coupling
         self._initial = initial
         self._acceptance = acceptance
@@ -75,23 +68,24 @@ class Window:
             size = (columns, models.target.vocab_size)
             self._table = torch.empty(size, dtype=wide, device=device)
 
-    def fill(self, committed: list[int], count: int) -> Tensor:
+    def fill(self, count: int) -> Tensor:
         """Return what the next round feeds, [1, M + 1]: the newest token and M drafts.
 
         The drafts that are left from the last round come first. The laws of all of them are
         written into the table.
 
         Args:
-            committed: Prompt and committed tokens.
             count: M.
         """
+        session = self._session
+        committed, request = session.committed, session.request
         drafts = self._drafts[:count]
         held = len(drafts)
         blanks = Blanks(
             known=committed + drafts,
-            prompt=len(self._request.prompt),
-            numbers=self._request.streams.numbers(len(committed), count - held, Purpose.INITIAL),
-            image=self._models.image,
+            prompt=len(request.prompt),
+            numbers=request.streams.numbers(len(committed), count - held, Purpose.INITIAL),
+            image=session.models.image,
             law=self._laws[-1] if self._laws is not None else None,
             like=self._table,
         )
@@ -126,47 +120,36 @@ class Window:
             point = table.new_zeros(len(points), table.shape[1]).scatter_(1, forced, 1.0)
             table.index_copy_(0, rows, point)
 
-    def step(
-        self,
-        logits: Tensor,
-        fed: Tensor,
-        history: History,
-        position: int,
-        clock: Clock | None = None,
-    ) -> Outcome:
+    def step(self, logits: Tensor, fed: Tensor) -> Outcome:
         """Judge the drafts, draw what follows them, and keep the rest for the next round.
 
         Args:
             logits: [1, M + 1, V] after the newest committed token and after every draft.
             fed: [1, M + 1] that token and the drafts.
-            history: The committed tokens.
-            position: Absolute position of the first draft.
-            clock: Where the round's time is charged, if it is.
         """
+        session, law = self._session, self._session.request.law
         if fed.shape[1] == 1:
             self._drafts = []
-            token = next_token(logits[:, -1], self._request, history, position)
-            return Outcome(0, read(token, clock))
-        seen = history.along(fed[:, 1:], None)
-        if self._request.law.greedy:
-            answers = read(self._request.law.argmax(logits, seen)[0], clock)
+            return Outcome(0, session.read(session.next_token(logits[:, -1])))
+        seen = session.target.history.along(fed[:, 1:], None)
+        if law.greedy:
+            answers = session.read(law.argmax(logits, seen)[0])
             matches = (a == b for a, b in zip(self._drafts, answers, strict=False))
             accepted = next((i for i, match in enumerate(matches) if not match), len(self._drafts))
             self._drafts = answers[accepted + 1 :]
             return Outcome(accepted, answers[: accepted + 1])
-        laws = self._request.law.probabilities(logits, seen)[0]
-        accepted, tokens, answers = self._judge(laws, fed[0, 1:], position, clock)
+        laws = law.probabilities(logits, seen)[0]
+        accepted, tokens, answers = self._judge(laws, fed[0, 1:])
         emitted = [*self._drafts[:accepted], answers[accepted]]
         self._drafts = tokens[accepted + 1 :]
         self._laws = laws[accepted + 1 :] if self._drafts else laws[-1:]
         return Outcome(accepted, emitted)
 
-    def _judge(
-        self, laws: Tensor, tokens: Tensor, position: int, clock: Clock | None
-    ) -> tuple[int, list[int], list[int]]:
+    def _judge(self, laws: Tensor, tokens: Tensor) -> tuple[int, list[int], list[int]]:
         """Return how many drafts are accepted, the redrawn tokens and the tokens to emit."""
         assert self._table is not None
-        streams = self._request.streams
+        session = self._session
+        streams, position = session.request.streams, len(session.committed)
         count = len(tokens)
         numbers = streams.numbers(position, count, Purpose.ACCEPT)
         numbers += streams.numbers(position, count + 1, Purpose.RESIDUAL)
@@ -175,8 +158,8 @@ class Window:
         drafted = tokens[:, None]
         ratio = laws[:-1].gather(1, drafted) / old[:-1].gather(1, drafted)
         trial = Trial(
-            models=self._models,
-            request=self._request,
+            models=session.models,
+            request=session.request,
             position=position,
             tokens=tokens,
             laws=laws,
@@ -193,5 +176,5 @@ class Window:
         parts = [trial.first, self._coupling.redraw(trial)]
         if verdict.answers is not None:
             parts.append(verdict.answers)
-        accepted, *drawn = read(torch.cat(parts), clock)
+        accepted, *drawn = session.read(torch.cat(parts))
         return accepted, drawn[: count + 1], drawn[-count - 1 :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -52,16 +53,16 @@ class Assisted(ConfidenceStop):
     ) -> None:
         super().__init__(threshold, max_length)
         self._schedule = Heuristic(draft_length, increase, decrease, max_length)
-        self._first = threshold
         self._refit = refit and threshold > 0
-        self.reset()
-
-    def reset(self) -> None:
-        """Return to the first threshold and length, and forget all tokens."""
-        self._schedule.reset()
-        self._threshold = self._first
         self._probabilities: list[float] = []
         self._accepted: list[bool] = []
+
+    def begin(self) -> Self:
+        """Return a copy with tokens of its own."""
+        own = super().begin()
+        own._schedule = self._schedule.begin()
+        own._probabilities, own._accepted = [], []
+        return own
 
     def limit(self) -> int:
         """Return the present length."""

@@ -10,7 +10,8 @@ leaving tokens out for what they are would change the law of the ones that remai
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import TYPE_CHECKING, Self
 
 from torch import Tensor
 
@@ -37,8 +38,9 @@ class LengthPolicy:
     def prepare(self, models: ModelPair) -> None:
         """Look at the loaded models once, before anything is timed."""
 
-    def reset(self) -> None:
-        """Begin a new request."""
+    def begin(self) -> Self:
+        """Return a copy that follows one request and may learn from it."""
+        return copy(self)
 
     def limit(self) -> int:
         """Return the most tokens to draft in this round."""

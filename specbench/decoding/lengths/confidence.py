@@ -119,16 +119,10 @@ class AdaptiveConfidence(ConfidenceStop):
                     f"Choose a number from {least} to {most}.",
                 )
         self.watches = True
-        self._first = threshold
         self._target_acceptance = target_acceptance
         self._step = step
         self._memory = memory
         self._inertia = inertia
-        self._acceptance = 0.0
-
-    def reset(self) -> None:
-        """Return to the first threshold."""
-        self._threshold = self._first
         self._acceptance = 0.0
 
     def update(self, proposed: int, accepted: int) -> None:

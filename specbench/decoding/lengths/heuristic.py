@@ -43,15 +43,10 @@ class Heuristic(LengthPolicy):
                 "A draft length grows by 'increase' and shrinks by 'decrease'",
                 "Choose 0 or more for both.",
             )
-        self._first = draft_length
         self._increase = increase
         self._decrease = decrease
         self._max_length = max_length
         self._length = draft_length
-
-    def reset(self) -> None:
-        """Return to the first length."""
-        self._length = self._first
 
     def limit(self) -> int:
         """Return the present length."""

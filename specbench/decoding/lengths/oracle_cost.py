@@ -82,8 +82,8 @@ class OracleCost(LengthPolicy):
         self._given = cost_ratio
         self._cost_ratio = _UNMEASURED if cost_ratio is None else cost_ratio
         self._fading = fading
-        self._first = (first_acceptance * first_weight, first_weight)
-        self.reset()
+        self._accepted, self._reached = first_acceptance * first_weight, first_weight
+        self._choose()
 
     @property
     def cost_ratio(self) -> float:
@@ -94,11 +94,9 @@ class OracleCost(LengthPolicy):
         """Measure the cost ratio where it is not given and the pair has a draft model."""
         if self._given is None and models.draft is not None:
             self._cost_ratio = measured_cost_ratio(models.draft, models.target)
-            self.reset()
+            self._choose()
 
-    def reset(self) -> None:
-        """Return to the first estimate."""
-        self._accepted, self._reached = self._first
+    def _choose(self) -> None:
         self._length = best_length(self.acceptance, self._cost_ratio, self._max_length)
 
     @property
@@ -116,7 +114,7 @@ class OracleCost(LengthPolicy):
             return
         self._accepted = self._fading * self._accepted + accepted
         self._reached = self._fading * self._reached + min(accepted + 1, proposed)
-        self._length = best_length(self.acceptance, self._cost_ratio, self._max_length)
+        self._choose()
 
 
 def expected_speedup(acceptance: float, length: int, cost_ratio: float) -> float:

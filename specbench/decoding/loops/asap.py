@@ -8,15 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Tally, room
+from specbench.clock import Segment
 from specbench.decoding.constraints.base import Constraint, Grammar, Matcher
-from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.constrained import Constrained, masked, refuse_greedy
 from specbench.decoding.ranges import check_whole
-from specbench.decoding.request import Request
+from specbench.decoding.session import Rounds, Session
 from specbench.law import History, Law, draw
-from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import read, to_device
 
@@ -110,48 +107,34 @@ class ASAp(Constrained):
         """
         refuse_greedy(law, "ASAp")
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        self.prepare(models)
+    def rounds(self, session: Session) -> Rounds:
+        """Draw the samples that are not emitted, then emit the last one token by token."""
         if self._constraint is None:
-            return super().generate(models, request, clock)
-        capacity = room(models, request)
-        clock.start()
-        sampler = _Sampler(models, request, self._constraint, clock, capacity)
+            yield from super().rounds(session)
+            return
+        sampler = _Sampler(session, self._constraint)
         for index in range(1, self._iterations):
             sampler.discarded(index)
-        return sampler.emitted()
+        walk = sampler.walk()
+        while True:
+            number = session.request.streams.uniform(len(session.committed), Purpose.SAMPLE)
+            session.committed.append(sampler.sample(walk, number))
+            yield session.close()
 
 
 class _Sampler:
     """The samples of one request, over one cached prompt and one trie.
 
     Args:
-        models: The pair.
-        request: What was asked.
+        session: The request.
         constraint: What answers must obey.
-        clock: The generation's clock, running.
-        capacity: Cache slots.
     """
 
-    def __init__(
-        self,
-        models: ModelPair,
-        request: Request,
-        constraint: Constraint,
-        clock: Clock,
-        capacity: int,
-    ) -> None:
-        self._models = models
-        self._request = request
+    def __init__(self, session: Session, constraint: Constraint) -> None:
+        self._session = session
         self._constraint = constraint
-        self._clock = clock
-        self._cache = models.target_cache(capacity)
-        self._prompt = to_device([request.prompt], models.target.device)
-        self._first = models.target.forward(self._prompt, self._cache, last=1)[:, -1]
-        clock.lap(Segment.TARGET)
+        self._first = session.feed(session.prompt, last=1)[:, -1]
         self._root = Node()
-        self._forwards, self._fed = 1, len(request.prompt)
 
     def discarded(self, index: int) -> None:
         """Draw a sample for what the trie learns of it.
@@ -159,44 +142,31 @@ class _Sampler:
         Args:
             index: Which sample, from 1.
         """
-        walk, tokens = self._walk(), list[int]()
-        streams, limit = self._request.streams, self._request.max_new_tokens
+        walk, tokens, request = self.walk(), list[int](), self._session.request
         while True:
-            position = len(self._request.prompt) + len(tokens)
-            uniform = streams.uniform(position, Purpose.DRAFT, index)
-            tokens.append(self._sample(walk, uniform))
-            if self._request.stop.find(tokens, len(tokens) - 1) or len(tokens) == limit:
+            position = len(request.prompt) + len(tokens)
+            uniform = request.streams.uniform(position, Purpose.DRAFT, index)
+            tokens.append(self.sample(walk, uniform))
+            ended = request.stop.find(tokens, len(tokens) - 1)
+            if ended or len(tokens) == request.max_new_tokens:
                 break
         self._learn(walk)
 
-    def emitted(self) -> Generation:
-        """Draw the last sample and return it."""
-        walk, tally = self._walk(), Tally(self._request, self._clock)
-        while tally.cut is None:
-            position = len(self._request.prompt) + len(tally.tokens)
-            uniform = self._request.streams.uniform(position, Purpose.SAMPLE)
-            token = self._sample(walk, uniform)
-            tally.add([token], Count(0, 0, 1, 0, self._forwards, self._fed))
-            self._forwards = self._fed = 0
-        return tally.finish()
-
-    def _walk(self) -> _Walk:
+    def walk(self) -> _Walk:
         """Return to the end of the prompt."""
-        self._cache.truncate([len(self._request.prompt)])
-        history = History(self._request.law, self._prompt, self._models.target.vocab_size)
+        session = self._session
+        session.target.cache.truncate([len(session.request.prompt)])
+        history = History(session.request.law, session.prompt, session.models.target.vocab_size)
         return _Walk([self._root], [], self._constraint.start(), history)
 
-    def _sample(self, walk: _Walk, uniform: float) -> int:
+    def sample(self, walk: _Walk, uniform: float) -> int:
         """Feed the last token of a sample, draw the next one, and return it."""
         logits = self._first
         if walk.steps:
             last = to_device([[walk.steps[-1].token]], logits.device)
             walk.history.commit(last)
-            self._clock.lap(Segment.SAMPLING)
-            logits = self._models.target.forward(last, self._cache, last=1)[:, -1]
-            self._clock.lap(Segment.TARGET)
-            self._forwards += 1
-            self._fed += 1
+            self._session.clock.lap(Segment.SAMPLING)
+            logits = self._session.feed(last, last=1)[:, -1]
             walk.matcher.advance(walk.steps[-1].token)
         step = self._draw(walk, logits, uniform)
         walk.steps.append(step)
@@ -205,7 +175,7 @@ class _Sampler:
 
     def _draw(self, walk: _Walk, logits: Tensor, uniform: float) -> _Step:
         """Draw a token in proportion to its probability times its bound."""
-        law, seen, node = self._request.law, walk.history.now(), walk.path[-1]
+        law, seen, node = self._session.request.law, walk.history.now(), walk.path[-1]
         probabilities = law.probabilities(logits, seen)
         weights = probabilities.double() * walk.matcher.allowed()
         known = {token: child for token, child in node.children.items() if child.expected < 1}

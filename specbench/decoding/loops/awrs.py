@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Tally, room
-from specbench.decoding.constraints.base import Constraint, DeadEnd, Grammar, Matcher
+from specbench.clock import Segment
+from specbench.decoding.constraints.base import DeadEnd, Grammar, Matcher
 from specbench.decoding.constraints.rejection import (
     Estimate,
     Numbers,
@@ -20,13 +19,12 @@ from specbench.decoding.constraints.rejection import (
     needed_orders,
     orders,
 )
-from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.branches import Branches
 from specbench.decoding.loops.constrained import Constrained, refuse_greedy
-from specbench.decoding.loops.scoring import emit
 from specbench.decoding.ranges import check_number, check_whole
 from specbench.decoding.request import Request
-from specbench.law import History, Law, draw
+from specbench.decoding.session import Rounds, Session
+from specbench.law import Law, draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import read, to_device
@@ -115,38 +113,24 @@ class AdaptiveRejection(Constrained):
         """
         refuse_greedy(law, "Adaptive weighted rejection sampling")
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt.
+    def slots(self, models: ModelPair, request: Request) -> int:
+        """Return the cache slots of all particles but one."""
+        return 0 if self._grammar is None else (self._particles - 1) * request.max_new_tokens
+
+    def rounds(self, session: Session) -> Rounds:
+        """Let the particles grow until all are finished, and draw one.
 
         Raises:
             DeadEnd: If no particle can go on.
         """
-        self.prepare(models)
         if self._constraint is None:
-            return super().generate(models, request, clock)
-        capacity = room(models, request, (self._particles - 1) * request.max_new_tokens)
-        clock.start()
-        return self._search(models, request, clock, self._constraint, capacity)
-
-    def _search(
-        self,
-        models: ModelPair,
-        request: Request,
-        clock: Clock,
-        constraint: Constraint,
-        capacity: int,
-    ) -> Generation:
-        """Let the particles grow until all are finished, and draw one."""
-        target = models.target
-        cache = models.target_cache(capacity)
-        prompt = to_device([request.prompt], target.device)
-        seen = History(request.law, prompt, target.vocab_size).now()
-        tally = Tally(request, clock)
-        logits = target.forward(prompt, cache, last=1)[0]
-        clock.lap(Segment.TARGET)
-        particles = [Particle(constraint.start()) for _ in range(self._particles)]
-        branches = Branches(1, target.device)
-        forwards, fed = 1, prompt.shape[1]
+            yield from super().rounds(session)
+            return
+        request, device = session.request, session.prompt.device
+        seen = session.target.history.now()
+        logits = session.feed(session.prompt, last=1)[0]
+        particles = [Particle(self._constraint.start()) for _ in range(self._particles)]
+        branches = Branches(1, device)
         for position in itertools.count(len(request.prompt)):
             laws = request.law.probabilities(logits, seen)
             self._step(particles, laws, request, position)
@@ -155,29 +139,26 @@ class AdaptiveRejection(Constrained):
             growing = [particle for particle in alive if not particle.finished]
             if not growing:
                 break
-            new = _settled(alive, len(tally.tokens))
+            new = _settled(alive, session.emitted)
             if new:
-                emit(tally, new, Count(0, 0, len(new), 0, forwards, fed))
-                forwards = fed = 0
+                session.committed += new
+                yield session.close()
             prefixes = dict.fromkeys((each.branch, each.tokens[-1]) for each in growing)
             places = {prefix: place for place, prefix in enumerate(prefixes)}
             for particle in growing:
                 particle.branch = places[particle.branch, particle.tokens[-1]]
             origins = [branch for branch, _ in prefixes]
-            tokens = to_device([token for _, token in prefixes], target.device)
+            tokens = to_device([token for _, token in prefixes], device)
             if seen is not None:
-                seen = seen[to_device(origins, seen.device)].scatter(1, tokens[:, None], True)
+                seen = seen[to_device(origins, device)].scatter(1, tokens[:, None], True)
             branches.fork(origins)
             mask = branches.grow(range(len(origins)))
-            clock.lap(Segment.SAMPLING)
-            logits = target.forward(tokens[None], cache, mask=mask)[0]
-            clock.lap(Segment.TARGET)
-            forwards, fed = forwards + 1, fed + len(origins)
+            session.clock.lap(Segment.SAMPLING)
+            logits = session.feed(tokens[None], mask)[0]
         uniform = request.streams.uniform(len(request.prompt), Purpose.INITIAL)
         chosen = alive[int(draw(_weights(alive), uniform))]
-        rest = chosen.tokens[len(tally.tokens) :]
-        emit(tally, rest, Count(0, 0, len(rest), 0, forwards, fed))
-        return tally.finish()
+        session.committed += chosen.tokens[session.emitted :]
+        yield session.close()
 
     def _step(
         self, particles: Sequence[Particle], laws: Tensor, request: Request, position: int

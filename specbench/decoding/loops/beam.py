@@ -9,15 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, room
-from specbench.decoding.ledger import Count, Generation
+from specbench.clock import Segment
+from specbench.decoding.base import Decoder
 from specbench.decoding.loops.branches import Branches
-from specbench.decoding.loops.scoring import emit, ranked, refuse_sampling, widened
+from specbench.decoding.loops.scoring import ranked, refuse_sampling, widened
 from specbench.decoding.ranges import check_whole
-from specbench.decoding.reading import read
 from specbench.decoding.request import Request
-from specbench.law import History, Law
+from specbench.decoding.session import Rounds, Session
+from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.transfer import to_device
 
@@ -105,53 +104,47 @@ class BeamSearch(Decoder):
         """
         refuse_sampling(law, "Beam search")
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        target = models.target
-        capacity = room(models, request, (self._width - 1) * request.max_new_tokens)
-        clock.start()
-        cache = models.target_cache(capacity)
-        prompt = to_device([request.prompt], target.device)
-        seen = History(request.law, prompt, target.vocab_size).now()
-        tally = Tally(request, clock)
-        logits = target.forward(prompt, cache, last=1)[0]
-        clock.lap(Segment.TARGET)
-        beams, branches = _Beams(), Branches(1, target.device)
-        forwards, fed = 1, prompt.shape[1]
-        while tally.cut is None:
-            candidates = self._extensions(request.law.penalise(widened(logits), seen), beams, clock)
-            origins = self._advance(request, beams, candidates)
+    def slots(self, models: ModelPair, request: Request) -> int:
+        """Return the cache slots of all beams but one."""
+        return (self._width - 1) * request.max_new_tokens
+
+    def rounds(self, session: Session) -> Rounds:
+        """Emit, in a round, what all beams have come to agree on."""
+        law, device = session.request.law, session.prompt.device
+        seen = session.target.history.now()
+        logits = session.feed(session.prompt, last=1)[0]
+        beams, branches = _Beams(), Branches(1, device)
+        while True:
+            candidates = self._extensions(session, law.penalise(widened(logits), seen), beams)
+            origins = self._advance(session.request, beams, candidates)
+            known = session.emitted
             if not origins or len(beams.finished) >= self._width:
-                rest = beams.best()[len(tally.tokens) :]
-                emit(tally, rest, Count(0, 0, len(rest), 0, forwards, fed))
-                break
-            known = len(tally.tokens)
+                session.committed += beams.best()[known:]
+                yield session.close()
+                return
             new = beams.running[0][known : beams.settled(known)]
             if new:
-                emit(tally, new, Count(0, 0, len(new), 0, forwards, fed))
-                forwards = fed = 0
+                session.committed += new
+                yield session.close()
             branches.fork(origins)
-            tokens = to_device([path[-1] for path in beams.running], target.device)
+            tokens = to_device([path[-1] for path in beams.running], device)
             if seen is not None:
-                seen = seen[to_device(origins, seen.device)].scatter(1, tokens[:, None], True)
+                seen = seen[to_device(origins, device)].scatter(1, tokens[:, None], True)
             mask = branches.grow(range(len(origins)))
-            clock.lap(Segment.SAMPLING)
-            logits = target.forward(tokens[None], cache, mask=mask)[0]
-            clock.lap(Segment.TARGET)
-            forwards, fed = forwards + 1, fed + len(origins)
-        return tally.finish()
+            session.clock.lap(Segment.SAMPLING)
+            logits = session.feed(tokens[None], mask)[0]
 
-    def _extensions(self, logits: Tensor, beams: _Beams, clock: Clock) -> list[_Candidate]:
+    def _extensions(self, session: Session, logits: Tensor, beams: _Beams) -> list[_Candidate]:
         """Return the 2 `width` best extensions of all beams, best first.
 
         Args:
+            session: The request.
             logits: [beams, V].
             beams: The running beams.
-            clock: The generation's clock.
         """
         ids = ranked(logits, 2 * self._width)
         logs = logits.gather(-1, ids) - logits.logsumexp(-1, keepdim=True)
-        gains, tokens = read(torch.stack((logs.double(), ids.double())), clock)
+        gains, tokens = session.read(torch.stack((logs.double(), ids.double())))
         candidates = [
             _Candidate(beams.scores[beam] + gain, beam, int(token))
             for beam in range(len(gains))

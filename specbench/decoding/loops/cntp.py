@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from specbench.cache import Cache
 from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, check_cache, room
-from specbench.decoding.ledger import Count, Generation
+from specbench.decoding.base import Decoder
 from specbench.decoding.loops.branches import Branches
-from specbench.decoding.loops.scoring import emit, entropy
+from specbench.decoding.loops.scoring import entropy
 from specbench.decoding.ranges import check_number, check_whole
-from specbench.decoding.reading import read
 from specbench.decoding.request import Request
+from specbench.decoding.session import Rounds, Session
 from specbench.errors import ConfigError
-from specbench.law import History, draw
+from specbench.law import draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import to_device
 
 MARKS = ".,\n?!:;)]}"
 """The punctuation at which a trial ends, as in the release."""
-
-
-@dataclass
-class _Search:
-    """One request while it is being decoded."""
-
-    models: ModelPair
-    request: Request
-    clock: Clock
-    cache: Cache
-    history: History
-    tally: Tally
 
 
 class CNTP(Decoder):
@@ -103,71 +88,60 @@ class CNTP(Decoder):
         share = (nats - self._low) / (self._high - self._low)
         return int(1 + (self._trials - 1) * min(max(share, 0.0), 1.0))
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        self.prepare(models)
-        target = models.target
-        capacity = room(models, request, (self._trials - 1) * request.max_new_tokens)
-        clock.start()
-        cache = models.target_cache(capacity)
-        fed = to_device([request.prompt], target.device)
-        history = History(request.law, fed, target.vocab_size)
-        search = _Search(models, request, clock, cache, history, Tally(request, clock))
-        tally = search.tally
-        while tally.cut is None:
-            logits = target.forward(fed, cache, last=1)[:, -1]
-            clock.lap(Segment.TARGET)
-            work = (1, fed.shape[1])
-            position = len(request.prompt) + len(tally.tokens)
-            law = request.law.probabilities(logits, history.now())
-            first = draw(law, request.streams.uniform(position, Purpose.SAMPLE))
-            token, nats = read(torch.cat((first.double(), entropy(law).double())), clock)
-            tokens = [int(token)]
-            trials = self.count(nats)
-            if trials > 1:
-                tokens, forwards, count = self._explore(search, law, first, trials)
-                work = (1 + forwards, fed.shape[1] + count)
-            new = to_device([tokens], target.device)
-            history.commit(new)
-            fed = new[:, -1:]
-            check_cache(cache, [*request.prompt, *tally.tokens, *tokens])
-            emit(tally, tokens, Count(0, 0, len(tokens), 0, *work))
-        return tally.finish()
+    def slots(self, models: ModelPair, request: Request) -> int:
+        """Return the cache slots of all trials but one."""
+        return (self._trials - 1) * request.max_new_tokens
 
-    def _explore(
-        self, search: _Search, law: Tensor, first: Tensor, trials: int
-    ) -> tuple[list[int], int, int]:
-        """Draw trials and keep the one of lowest perplexity in the cache.
+    def open(self, models: ModelPair, request: Request, clock: Clock) -> Session:
+        """Begin a request, with the marks of its tokenizer looked up."""
+        self.prepare(models)
+        return super().open(models, request, clock)
+
+    def rounds(self, session: Session) -> Rounds:
+        """Emit one token, or the best of several trials, a round."""
+        request, fed = session.request, session.prompt
+        while True:
+            logits = session.feed(fed, last=1)[:, -1]
+            law = request.law.probabilities(logits, session.target.history.now())
+            number = request.streams.uniform(len(session.committed), Purpose.SAMPLE)
+            first = draw(law, number)
+            token, nats = session.read(torch.cat((first.double(), entropy(law).double())))
+            trials = self.count(nats)
+            tokens = self._explore(session, law, first, trials) if trials > 1 else [int(token)]
+            fed = to_device([tokens[-1:]], session.prompt.device)
+            session.commit(tokens)
+            session.check_cache()
+            yield session.close()
+
+    def _explore(self, session: Session, law: Tensor, first: Tensor, trials: int) -> list[int]:
+        """Draw trials, keep the one of lowest perplexity in the cache, and return its tokens.
 
         Args:
-            search: The request.
+            session: The request.
             law: [1, V] law of the next token.
             first: [1] first token of the first trial.
             trials: How many.
-
-        Returns:
-            The chosen trial's tokens, the target forwards, and the tokens that were fed.
         """
-        request, cache = search.request, search.cache
+        request, cache = session.request, session.target.cache
         streams, start = request.streams, cache.lengths[0]
         uniforms = streams.numbers(start, trials - 1, Purpose.INITIAL)
         others = draw(law.expand(trials - 1, -1), _column(uniforms, law))
         tokens = torch.cat((first, others))
         chances = law[0, tokens]
-        seen = search.history.now()
+        seen = session.target.history.now()
         paths = None if seen is None else seen.repeat(trials, 1)
         branches = Branches(trials, law.device)
         drawn: list[list[int]] = [[] for _ in range(trials)]
         surprise = [0.0] * trials
         active = list(range(trials))
-        forwards = fed = 0
+        steps = 0
         while True:
             going = []
-            ids, likely = read(torch.stack((tokens.double(), chances.double())), search.clock)
+            ids, likely = session.read(torch.stack((tokens.double(), chances.double())))
             for row, trial in enumerate(active):
                 drawn[trial].append(int(ids[row]))
                 surprise[trial] -= math.log(likely[row])
-                if not self._ends(search, drawn[trial]):
+                if not self._ends(session, drawn[trial]):
                     going.append(row)
             if not going:
                 break
@@ -177,28 +151,27 @@ class CNTP(Decoder):
             if paths is not None:
                 paths = paths[rows].scatter(1, tokens[:, None], True)
             mask = branches.grow(active)
-            search.clock.lap(Segment.SAMPLING)
-            logits = search.models.target.forward(tokens[None], cache, mask=mask)[0]
-            search.clock.lap(Segment.TARGET)
-            forwards, fed = forwards + 1, fed + len(active)
+            session.clock.lap(Segment.SAMPLING)
+            logits = session.feed(tokens[None], mask)[0]
+            steps += 1
             laws = request.law.probabilities(logits, paths)
-            offset = forwards * self._trials
+            offset = steps * self._trials
             uniforms = streams.numbers(start, len(active), Purpose.INITIAL, offset)
             tokens = draw(laws, _column(uniforms, laws))
             chances = laws.gather(-1, tokens[:, None])[:, 0]
         mean = [total / len(path) for total, path in zip(surprise, drawn, strict=True)]
         best = mean.index(min(mean))
         cache.keep([start], [branches.slots(best)])
-        return drawn[best], forwards, fed
+        return drawn[best]
 
-    def _ends(self, search: _Search, trial: list[int]) -> bool:
+    def _ends(self, session: Session, trial: list[int]) -> bool:
         """Say whether a trial is complete."""
         if trial[-1] in self._marks[1]:
             return True
-        whole = search.tally.tokens + trial
-        if len(whole) >= search.request.max_new_tokens:
+        whole = session.answer + trial
+        if len(whole) >= session.request.max_new_tokens:
             return True
-        return search.request.stop.find(whole, len(whole) - 1) is not None
+        return session.request.stop.find(whole, len(whole) - 1) is not None
 
 
 def _column(uniforms: list[float], law: Tensor) -> Tensor:

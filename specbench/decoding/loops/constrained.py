@@ -5,18 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, room
+from specbench.clock import Clock
+from specbench.decoding.base import Decoder
 from specbench.decoding.constraints.base import Constraint, Grammar, Matcher
 from specbench.decoding.constraints.grammar import read_grammar
-from specbench.decoding.ledger import Count, Generation
-from specbench.decoding.loops.autoregressive import next_token
-from specbench.decoding.reading import read
 from specbench.decoding.request import Request
+from specbench.decoding.session import Rounds, Session
 from specbench.errors import ConfigError
-from specbench.law import History, Law
+from specbench.law import Law
 from specbench.models.pair import ModelPair
-from specbench.transfer import to_device
 
 
 class Constrained(Decoder):
@@ -63,32 +60,26 @@ class Constrained(Decoder):
         """Return the digest of the grammar."""
         return {"grammar": self._grammar.digest()} if self._grammar is not None else {}
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
+    def open(self, models: ModelPair, request: Request, clock: Clock) -> Session:
+        """Begin a request, with the grammar bound to its models."""
         self.prepare(models)
-        target = models.target
-        capacity = room(models, request)
-        clock.start()
-        cache = models.target_cache(capacity)
-        fed = to_device([request.prompt], target.device)
-        history = History(request.law, fed, target.vocab_size)
+        return super().open(models, request, clock)
+
+    def rounds(self, session: Session) -> Rounds:
+        """Emit one allowed token a round."""
         matcher = self._constraint.start() if self._constraint else None
-        tally = Tally(request, clock)
-        while tally.cut is None:
-            logits = target.forward(fed, cache, last=1)[:, -1]
-            clock.lap(Segment.TARGET)
+        fed = session.prompt
+        while True:
+            logits = session.feed(fed, last=1)[:, -1]
             if matcher is not None:
                 logits = masked(logits, matcher)
-            position = len(request.prompt) + len(tally.tokens)
-            token = next_token(logits, request, history, position)
-            history.commit(token[:, None])
-            count = Count(0, 0, 1, 0, 1, fed.shape[1])
-            chosen = read(token, clock)[0]
-            tally.add([chosen], count)
-            if matcher is not None and tally.cut is None:
+            token = session.next_token(logits)
+            (chosen,) = session.read(token)
+            session.commit([chosen])
+            yield session.close()
+            if matcher is not None:
                 matcher.advance(chosen)
             fed = token[:, None]
-        return tally.finish()
 
 
 def masked(logits: Tensor, matcher: Matcher) -> Tensor:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, room
-from specbench.decoding.ledger import Count, Generation
+from specbench.clock import Segment
+from specbench.decoding.base import Decoder
 from specbench.decoding.loops.branches import parallel_chains
 from specbench.decoding.loops.scoring import ranked, refuse_sampling, widened
 from specbench.decoding.ranges import check_number, check_whole
-from specbench.decoding.reading import read
 from specbench.decoding.request import Request
-from specbench.law import History, Law
+from specbench.decoding.session import Rounds, Session
+from specbench.law import Law
 from specbench.models.base import Taps
 from specbench.models.pair import ModelPair
-from specbench.transfer import to_device
 
 
 class Contrastive(Decoder):
@@ -56,40 +54,34 @@ class Contrastive(Decoder):
         """
         refuse_sampling(law, "Contrastive search")
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        target = models.target
-        capacity = room(models, request, self._candidates)
-        clock.start()
-        cache = models.target_cache(capacity)
-        prompt = to_device([request.prompt], target.device)
-        history = History(request.law, prompt, target.vocab_size)
-        count = min(self._candidates, target.vocab_size)
-        (mask,) = parallel_chains(count, 1, target.device)
+    def slots(self, models: ModelPair, request: Request) -> int:
+        """Return the cache slots of the candidates."""
+        return self._candidates
+
+    def rounds(self, session: Session) -> Rounds:
+        """Emit the best of some candidates a round."""
+        target = session.target
+        cache, vocabulary, device = target.cache, target.model.vocab_size, target.model.device
+        count = min(self._candidates, vocabulary)
+        (mask,) = parallel_chains(count, 1, device)
         taps = Taps(every=True)
-        logits = target.forward(prompt, cache, last=1, taps=taps)[:, -1]
-        clock.lap(Segment.TARGET)
+        logits = session.feed(session.prompt, last=1, taps=taps)[:, -1]
         states = F.normalize(widened(taps.states[0][0]), dim=-1)
-        context = states.new_empty(capacity, states.shape[-1])
+        context = states.new_empty(session.capacity, states.shape[-1])
         context[: len(states)] = states
-        tally = Tally(request, clock)
-        work = (2, len(request.prompt) + count)
-        while tally.cut is None:
+        while True:
             base = cache.lengths[0]
-            logits = request.law.penalise(widened(logits), history.now())
+            logits = target.law.penalise(widened(logits), target.history.now())
             ids = ranked(logits, count)
             law = logits.softmax(-1).gather(-1, ids)[0]
-            clock.lap(Segment.SAMPLING)
-            scored = target.forward(ids, cache, mask=mask, taps=taps)
-            clock.lap(Segment.TARGET)
+            session.clock.lap(Segment.SAMPLING)
+            scored = session.feed(ids, mask, taps=taps)
             states = F.normalize(widened(taps.states[0][0]), dim=-1)
             likeness = (states @ context[:base].T).amax(-1)
             choice = ((1 - self._alpha) * law - self._alpha * likeness).argmax(0, keepdim=True)
-            place, token = read(torch.cat((choice, ids[0].gather(0, choice))), clock)
+            place, token = session.read(torch.cat((choice, ids[0].gather(0, choice))))
             cache.keep([base], [[place]])
             context[base] = states[place]
             logits = scored[:, place]
-            history.commit(ids[:, place : place + 1])
-            tally.add([token], Count(0, 0, 1, 0, *work))
-            work = (1, count)
-        return tally.finish()
+            session.commit([token])
+            yield session.close()

@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, replace
 
 import torch
 
-from specbench.cache import Cache
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, check_cache, room
-from specbench.decoding.ledger import Count, Generation
-from specbench.decoding.loops.autoregressive import next_token
+from specbench.clock import Segment
+from specbench.decoding.base import Decoder
 from specbench.decoding.loops.scoring import entropy, widened
 from specbench.decoding.ranges import check_number, check_whole
-from specbench.decoding.reading import read
-from specbench.decoding.request import Request
-from specbench.law import History
-from specbench.models.base import Model
-from specbench.models.pair import ModelPair
+from specbench.decoding.session import Rounds, Session
 from specbench.transfer import to_device
-
-
-@dataclass
-class _Route:
-    """One of the two models with its own cache, law and history."""
-
-    model: Model
-    cache: Cache
-    request: Request
-    history: History
-    segment: Segment
 
 
 class EntropyRouting(Decoder):
@@ -68,30 +49,22 @@ class EntropyRouting(Decoder):
         self._window = window
         self._dwell = dwell
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        capacity = room(models, request)
-        clock.start()
-        large, small = self._routes(models, request, capacity)
-        committed = list(request.prompt)
+    def rounds(self, session: Session) -> Rounds:
+        """Emit one token a round, from the model whose turn it is."""
+        large, small = session.target, session.draft()
         recent: deque[float] = deque(maxlen=self._window)
         route = small if math.isinf(self._tau) else large
         stay = 0
-        tally = Tally(request, clock)
-        while tally.cut is None:
-            missed = committed[route.cache.lengths[0] :]
-            fed = to_device([missed], route.model.device)
-            logits = route.model.forward(fed, route.cache, last=1)[:, -1]
-            clock.lap(route.segment)
-            token = next_token(logits, route.request, route.history, len(committed))
-            large.history.commit(token[:, None])
-            small.history.commit(token[:, None])
+        while True:
+            fed = to_device([session.committed[route.cache.lengths[0] :]], route.model.device)
+            logits = route.feed(fed, last=1)[:, -1]
+            session.clock.lap(Segment.TARGET if route is large else Segment.DRAFT)
+            token = route.next_token(logits, len(session.committed))
             uncertainty = entropy(widened(logits).softmax(-1)) / math.log(2)
-            chosen, bits = read(torch.cat((token.double(), uncertainty.double())), clock)
-            committed.append(int(chosen))
-            check_cache(route.cache, committed)
-            work = (1, len(missed), 0, 0) if route is large else (0, 0, 1, len(missed))
-            tally.add([int(chosen)], Count(0, 0, 1, 0, *work))
+            chosen, bits = session.read(torch.cat((token.double(), uncertainty.double())))
+            session.commit([int(chosen)])
+            session.check_cache(route.cache)
+            yield session.close()
 
             recent.append(bits)
             stay += 1
@@ -99,29 +72,6 @@ class EntropyRouting(Decoder):
             if wanted is not route and stay >= self._dwell:
                 route, stay = wanted, 0
                 recent.clear()
-        return tally.finish()
 
     def _uncertain(self, recent: deque[float]) -> bool:
         return self._tau == 0 or sum(recent) / len(recent) > self._tau
-
-    def _routes(self, models: ModelPair, request: Request, capacity: int) -> tuple[_Route, _Route]:
-        assert models.draft is not None
-        large, small = models.target, models.draft
-        own = replace(request, law=request.draft_law or request.law)
-        prompt = to_device([request.prompt], large.device)
-        return (
-            _Route(
-                large,
-                models.target_cache(capacity),
-                request,
-                History(request.law, prompt, large.vocab_size),
-                Segment.TARGET,
-            ),
-            _Route(
-                small,
-                models.draft_cache(capacity),
-                own,
-                History(own.law, prompt, small.vocab_size),
-                Segment.DRAFT,
-            ),
-        )

@@ -27,17 +27,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, check_cache, room
+from specbench.clock import Segment
+from specbench.decoding.base import Decoder
 from specbench.decoding.jacobi.initial import Blanks, CopyLeft, Random
-from specbench.decoding.ledger import Count, Generation
-from specbench.decoding.loops.autoregressive import next_token
 from specbench.decoding.ranges import check_number
-from specbench.decoding.reading import read
-from specbench.decoding.request import Request
+from specbench.decoding.session import Rounds, Session
 from specbench.errors import ConfigError, did_you_mean
-from specbench.law import History, draw
-from specbench.models.pair import ModelPair
+from specbench.law import draw
 from specbench.rng import Purpose
 from specbench.transfer import to_device
 
@@ -73,62 +69,38 @@ class Jacobi(Decoder):
         self._slide = slide
         self._initial = initial
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        target = models.target
-        capacity = room(models, request)
-        clock.start()
-        cache = models.target_cache(capacity)
-        prompt = to_device([request.prompt], target.device)
-        history = History(request.law, prompt, target.vocab_size)
-        tally = Tally(request, clock)
-        logits = target.forward(prompt, cache, last=1)[:, -1]
-        clock.lap(Segment.TARGET)
-        committed = list(request.prompt)
-        token = next_token(logits, request, history, len(committed))
-        history.commit(token[:, None])
-        committed += read(token, clock)
-        tally.add(committed[-1:], Count(0, 0, 1, 0, 1, prompt.shape[1]))
+    def rounds(self, session: Session) -> Rounds:
+        """Read the prompt; then guess a window, and commit as far as the target says the same."""
+        clock, cache = session.clock, session.target.cache
+        logits = session.feed(session.prompt, last=1)[:, -1]
+        session.commit(session.read(session.next_token(logits)))
+        yield session.close()
 
         guesses: list[int] = []
-        while tally.cut is None:
-            left = request.max_new_tokens - len(tally.tokens) - 1
+        while True:
+            left = session.budget
             if self._slide or not guesses:
                 missing = min(self._guesses, left) - len(guesses)
-                guesses = guesses + self._guess(
-                    models, request, committed, max(missing, 0), guesses
-                )
+                guesses = guesses + self._guess(session, max(missing, 0), guesses)
             guesses = guesses[:left]
             base = cache.lengths[0]
             clock.launch()
-            fed = to_device([[committed[-1], *guesses]], target.device)
+            fed = to_device([[session.committed[-1], *guesses]], session.prompt.device)
             clock.lap(Segment.DRAFT)
-            logits = target.forward(fed, cache)
-            clock.lap(Segment.TARGET)
-            answers = _answers(logits, fed, request, history, len(committed), clock)
+            answers = _answers(session, session.feed(fed), fed)
             accepted = 0
             while accepted < len(guesses) and guesses[accepted] == answers[accepted]:
                 accepted += 1
-            emitted = answers[: accepted + 1]
             cache.truncate([base + accepted + 1])
-            if request.law.needs_history:
-                history.commit(to_device([emitted], target.device))
-            committed += emitted
-            check_cache(cache, committed)
+            session.commit(answers[: accepted + 1])
+            session.check_cache()
             count = len(guesses)
-            tally.add(emitted, Count(count, accepted, accepted + 1, count, 1, count + 1))
+            yield session.close(proposed=count, accepted=accepted, nodes=count)
             guesses = answers[accepted + 1 : None if self._slide else count]
-        return tally.finish()
 
-    def _guess(
-        self,
-        models: ModelPair,
-        request: Request,
-        committed: list[int],
-        count: int,
-        guesses: Sequence[int] = (),
-    ) -> list[int]:
+    def _guess(self, session: Session, count: int, guesses: Sequence[int]) -> list[int]:
         """Return `count` tokens for positions that no iteration has seen, behind `guesses`."""
+        models, request, committed = session.models, session.request, session.committed
         if models.image is not None:
             numbers = request.streams.numbers(len(committed), count, Purpose.INITIAL)
             known = [*committed, *guesses]
@@ -144,31 +116,21 @@ class Jacobi(Decoder):
         return [committed[int(number * len(committed))] for number in numbers]
 
 
-def _answers(
-    logits: Tensor,
-    fed: Tensor,
-    request: Request,
-    history: History,
-    position: int,
-    clock: Clock,
-) -> list[int]:
+def _answers(session: Session, logits: Tensor, fed: Tensor) -> list[int]:
     """Return the target's token after each fed one, as plain decoding would choose it.
 
     Args:
+        session: The request.
         logits: [1, T, V].
         fed: [1, T] the newest committed token and the guesses.
-        request: Whose law and random streams apply.
-        history: The committed tokens.
-        position: Absolute position of the first answer.
-        clock: The generation's clock.
     """
-    law = request.law
-    seen = history.along(fed[:, 1:], None)
+    law, position = session.request.law, len(session.committed)
+    seen = session.target.history.along(fed[:, 1:], None)
     if law.greedy:
         answers = law.argmax(logits, seen)
     else:
-        uniforms = request.streams.uniforms(position, fed.shape[1], Purpose.SAMPLE)
+        uniforms = session.request.streams.uniforms(position, fed.shape[1], Purpose.SAMPLE)
         numbers = to_device([uniforms], logits.device, torch.float64)
         answers = draw(law.probabilities(logits, seen), numbers)
-    tokens: list[int] = read(answers[0], clock)
+    tokens: list[int] = session.read(answers[0])
     return tokens

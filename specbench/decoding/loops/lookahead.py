@@ -32,16 +32,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, check_cache, room
-from specbench.decoding.ledger import Count, Generation
-from specbench.decoding.loops.autoregressive import next_token
+from specbench.clock import Segment
+from specbench.decoding.base import Decoder
 from specbench.decoding.loops.window import Pool, Window
 from specbench.decoding.ranges import check_number
-from specbench.decoding.reading import read
 from specbench.decoding.request import Request
+from specbench.decoding.session import Rounds, Session
 from specbench.decoding.tree import HOST, TreeMask
-from specbench.law import History, draw
+from specbench.law import draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import to_device
@@ -80,50 +78,44 @@ class Lookahead(Decoder):
         check_number("guesses", guesses, 1)
         self._level = level
         self._window = window
+        self._span = window + level - 3
         self._guesses = guesses
         self._from_prompt = pool_from_prompt
         self._shift_accepted = shift_accepted
         self._released = released
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        target = models.target
-        span = self._window + self._level - 3
-        most = 1 + span + (self._level - 1) * (self._window + self._guesses)
-        capacity = room(models, request, most)
-        clock.start()
-        cache = models.target_cache(capacity)
-        committed = list(request.prompt)
+    def slots(self, models: ModelPair, request: Request) -> int:
+        """Return the cache slots of the largest forward."""
+        return 1 + self._span + (self._level - 1) * (self._window + self._guesses)
+
+    def rounds(self, session: Session) -> Rounds:
+        """Read the prompt with the first row; then feed newest token, window and guesses."""
+        models, request, clock = session.models, session.request, session.clock
+        committed, cache, device = session.committed, session.target.cache, session.prompt.device
         pool = Pool(self._guesses)
         if self._from_prompt:
-            width = target.vocab_size  # an image model reads words that no picture can hold
+            width = models.target.vocab_size  # an image model reads words that no picture can hold
             pool.add_text([token for token in committed if token < width], self._level)
         window = Window(self._level, self._window, self._shift_accepted)
-        first = _random_tokens(request, committed, span)
-        if len(committed) + span > models.context:
+        first = _random_tokens(request, committed, self._span)
+        if len(committed) + self._span > models.context:
             first = []
-        prompt = to_device([committed + first], target.device)
-        history = History(request.law, prompt[:, : len(committed)], target.vocab_size)
-        tally = Tally(request, clock)
+        prompt = to_device([committed + first], device)
         clock.lap(Segment.DRAFT)
 
-        logits = target.forward(prompt, cache, last=len(first) + 1)
-        clock.lap(Segment.TARGET)
+        logits = session.feed(prompt, last=len(first) + 1)
         cache.truncate([len(committed)])
-        token = next_token(logits[:, 0], request, history, len(committed))
-        history.commit(token[:, None])
-        both = read(torch.cat([token, logits[0, 1:].argmax(-1)]), clock)
-        committed.append(both[0])
+        token = session.next_token(logits[:, 0])
+        both = session.read(torch.cat([token, logits[0, 1:].argmax(-1)]))
+        session.commit(both[:1])
         window.begin(first, both[1:])
         if self._from_prompt:
             pool.add_text(committed[-self._level :], self._level)
-        tally.add(both[:1], Count(0, 0, 1, 0, 1, prompt.shape[1]))
+        yield session.close()
 
-        while tally.cut is None:
-            left = request.max_new_tokens - len(tally.tokens) - 1
-            root = committed[-1]
-            reach = self._level + self._window - 3
-            looks = left > 0 and len(committed) + reach <= models.context
+        while True:
+            left, root = session.budget, committed[-1]
+            looks = left > 0 and len(committed) + self._span <= models.context
             rows = window.rows if looks else []
             length = min(self._level - 1, left)
             found = pool.lookup(root) if window.full and length else []
@@ -132,23 +124,20 @@ class Lookahead(Decoder):
             layout = Layout(columns, max(len(rows) - 1, 0), len(guesses), length)
             tokens = [root, *_flat(rows), *_flat(guesses)]
             clock.launch()
-            fed = to_device([tokens], target.device)
+            fed = to_device([tokens], device)
             base = cache.lengths[0]
             clock.lap(Segment.DRAFT)
-            logits = target.forward(fed, cache, mask=layout.mask(target.device))
-            clock.lap(Segment.TARGET)
+            logits = session.feed(fed, layout.mask(device))
 
-            drawn, predicted = _read(logits, fed, layout, request, history, len(committed), clock)
+            drawn, predicted = _read(session, logits, fed, layout)
             emitted, branch = follow(guesses, drawn)
             if self._released and len(emitted) == self._level:
                 emitted.pop()
             accepted = len(emitted) - 1
             start = layout.first_guess + branch * length
             cache.keep([base], [[0, *range(start, start + accepted)]])
-            if request.law.needs_history:
-                history.commit(to_device([emitted], target.device))
-            committed += emitted
-            check_cache(cache, committed)
+            session.commit(emitted)
+            session.check_cache()
             clock.lap(Segment.SAMPLING)
 
             if predicted:
@@ -163,9 +152,7 @@ class Lookahead(Decoder):
                 pool.add_text(committed[-len(emitted) - self._level + 1 :], self._level)
             clock.lap(Segment.DRAFT)
             proposed = length if guesses else 0
-            nodes = layout.guesses * length
-            tally.add(emitted, Count(proposed, accepted, accepted + 1, nodes, 1, len(tokens)))
-        return tally.finish()
+            yield session.close(proposed, accepted, layout.guesses * length)
 
 
 @dataclass(frozen=True)
@@ -225,30 +212,25 @@ def _mask(
 
 
 def _read(
-    logits: Tensor,
-    fed: Tensor,
-    layout: Layout,
-    request: Request,
-    history: History,
-    position: int,
-    clock: Clock,
+    session: Session, logits: Tensor, fed: Tensor, layout: Layout
 ) -> tuple[list[int], list[int]]:
     """Return the target's tokens at the root and the guesses, and the last row's argmaxes."""
-    law = request.law
+    law, history = session.request.law, session.target.history
     first, count = layout.first_guess, layout.guesses * layout.length
     judged = torch.cat([logits[:, :1], logits[:, first:]], 1) if count else logits[:, :1]
     seen = history.along(fed[:, first:], _branches(layout.guesses, layout.length, fed.device))
     if law.greedy:
         drawn = law.argmax(judged, seen)[0]
     else:
-        uniforms = request.streams.uniforms(position, layout.length + 1, Purpose.SAMPLE)
+        position, streams = len(session.committed), session.request.streams
+        uniforms = streams.uniforms(position, layout.length + 1, Purpose.SAMPLE)
         numbers = uniforms[:1] + uniforms[1:] * layout.guesses
         by_node = to_device([numbers], logits.device, torch.float64)
         drawn = draw(law.probabilities(judged, seen), by_node)[0]
     if not layout.rows:
-        return read(drawn, clock), []
+        return session.read(drawn), []
     last_row = logits[0, first - layout.columns : first].argmax(-1)
-    both: list[int] = read(torch.cat([drawn, last_row]), clock)
+    both: list[int] = session.read(torch.cat([drawn, last_row]))
     return both[: count + 1], both[count + 1 :]
 
 

@@ -8,15 +8,11 @@ from collections.abc import Sequence
 
 import torch
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, room
-from specbench.decoding.ledger import Count, Generation
+from specbench.decoding.base import Decoder
 from specbench.decoding.loops.scoring import ranked, refuse_sampling, widened
 from specbench.decoding.ranges import check_number, check_whole
-from specbench.decoding.reading import read
-from specbench.decoding.request import Request
-from specbench.law import History, Law
-from specbench.models.pair import ModelPair
+from specbench.decoding.session import Rounds, Session
+from specbench.law import Law
 from specbench.transfer import to_device
 
 
@@ -94,33 +90,25 @@ class Momentum(Decoder):
         """
         refuse_sampling(law, "Momentum decoding")
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        target = models.target
-        capacity = room(models, request)
-        clock.start()
-        cache = models.target_cache(capacity)
-        fed = to_device([request.prompt], target.device)
-        history = History(request.law, fed, target.vocab_size)
-        repeats = Repeats(request.prompt, self._longest)
-        tally = Tally(request, clock)
-        while tally.cut is None:
-            logits = target.forward(fed, cache, last=1)[:, -1]
-            clock.lap(Segment.TARGET)
-            logits = request.law.penalise(widened(logits), history.now())
+    def rounds(self, session: Session) -> Rounds:
+        """Emit one token a round."""
+        target, fed = session.target, session.prompt
+        repeats = Repeats(session.request.prompt, self._longest)
+        while True:
+            logits = session.feed(fed, last=1)[:, -1]
+            logits = target.law.penalise(widened(logits), target.history.now())
             ids = ranked(logits, self._candidates)
             law = logits.softmax(-1).gather(-1, ids)
-            tokens, probabilities = read(torch.cat((ids.double(), law.double())), clock)
+            tokens, probabilities = session.read(torch.cat((ids.double(), law.double())))
             scores = [
                 probability - self._resistance(repeats.length(int(token)))
                 for token, probability in zip(tokens, probabilities, strict=True)
             ]
             token = int(tokens[scores.index(max(scores))])
             repeats.add(token)
-            tally.add([token], Count(0, 0, 1, 0, 1, fed.shape[1]))
-            fed = to_device([[token]], target.device)
-            history.commit(fed)
-        return tally.finish()
+            session.commit([token])
+            yield session.close()
+            fed = to_device([[token]], fed.device)
 
     def _resistance(self, length: int) -> float:
         if self._alpha == 0:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from specbench.clock import Clock
-from specbench.decoding.ledger import Generation
 from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.decoding.ranges import check_number
 from specbench.decoding.request import Request
+from specbench.decoding.session import Session
 from specbench.models.pair import ModelPair
 
 
@@ -31,9 +31,9 @@ class Nucleus(Autoregressive):
         check_number("top_p", top_p, 1e-9, 1)
         self._top_p = top_p
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
+    def open(self, models: ModelPair, request: Request, clock: Clock) -> Session:
+        """Begin a request under the cut law."""
         law = request.law
         nucleus = min(self._top_p, 1.0 if law.top_p is None else law.top_p)
         cut = replace(request, law=replace(law, top_p=nucleus))
-        return super().generate(models, cut, clock)
+        return super().open(models, cut, clock)

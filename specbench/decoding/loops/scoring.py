@@ -1,17 +1,13 @@
-"""What the routing and quality loops share: entropies, ranked candidates, honest emission.
+"""What the routing and quality loops share: entropies and ranked candidates.
 
 Shapes: B rows, V vocabulary, K candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from specbench.decoding.base import Tally
-from specbench.decoding.ledger import Count
 from specbench.errors import ConfigError
 from specbench.finite import argmax
 from specbench.law import Law
@@ -52,25 +48,6 @@ def ranked(logits: Tensor, count: int) -> Tensor:
     order = values.gather(-1, by_id).sort(dim=-1, descending=True, stable=True).indices
     # Where more tokens tie for the first place than are asked for, top-k may lack the lowest id.
     return torch.cat((first, ids.gather(-1, order)[:, 1:]), -1)
-
-
-def emit(tally: Tally, tokens: Sequence[int], count: Count) -> None:
-    """Record a round of one or more tokens; the first round of a generation emits one.
-
-    What the first round decides beyond its first token becomes a round without work: the time
-    to the first token holds all that had to be computed before that token was known.
-
-    Args:
-        tally: The generation's tally.
-        tokens: What the round emits.
-        count: The round's work.
-    """
-    if tally.tokens or len(tokens) == 1:
-        tally.add(tokens, count)
-        return
-    tally.add(tokens[:1], count)
-    if tally.cut is None:
-        tally.add(tokens[1:], Count(0, 0, 0, 0, 0, 0))
 
 
 def refuse_sampling(law: Law, method: str) -> None:

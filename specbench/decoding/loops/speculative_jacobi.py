@@ -25,21 +25,16 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, check_cache, room
+from specbench.clock import Segment
+from specbench.decoding.base import Decoder
 from specbench.decoding.jacobi.acceptance import ACCEPTANCES, Acceptance
 from specbench.decoding.jacobi.couplings import COUPLINGS, Coupling
 from specbench.decoding.jacobi.initial import INITIALS, Initial
 from specbench.decoding.jacobi.window import Window
-from specbench.decoding.ledger import Count, Generation
-from specbench.decoding.loops.autoregressive import next_token
 from specbench.decoding.ranges import check_whole
-from specbench.decoding.reading import read
-from specbench.decoding.request import Request
+from specbench.decoding.session import Rounds, Session
 from specbench.errors import ConfigError, did_you_mean
-from specbench.law import History
 from specbench.models.pair import ModelPair
-from specbench.transfer import to_device
 
 Part = TypeVar("Part")
 
@@ -84,42 +79,26 @@ class SpeculativeJacobi(Decoder):
         """Let the acceptance rule look at the models."""
         self._acceptance.prepare(models)
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Continue one prompt."""
-        target = models.target
-        capacity = room(models, request)
-        clock.start()
-        cache = models.target_cache(capacity)
-        prompt = to_device([request.prompt], target.device)
-        history = History(request.law, prompt, target.vocab_size)
-        tally = Tally(request, clock)
-        coupling = self._coupling.begin(request)
-        window = Window(models, request, self._columns, coupling, self._initial, self._acceptance)
-        logits = target.forward(prompt, cache, last=1)[:, -1]
-        clock.lap(Segment.TARGET)
-        committed = list(request.prompt)
-        token = next_token(logits, request, history, len(committed))
-        history.commit(token[:, None])
-        committed += read(token, clock)
-        tally.add(committed[-1:], Count(0, 0, 1, 0, 1, prompt.shape[1]))
+    def rounds(self, session: Session) -> Rounds:
+        """Read the prompt; then judge a window of drafts, and draw what follows them."""
+        clock, cache = session.clock, session.target.cache
+        coupling = self._coupling.begin(session.request)
+        window = Window(session, self._columns, coupling, self._initial, self._acceptance)
+        logits = session.feed(session.prompt, last=1)[:, -1]
+        session.commit(session.read(session.next_token(logits)))
+        yield session.close()
 
-        while tally.cut is None:
-            left = request.max_new_tokens - self._tail - len(tally.tokens) - 1
-            count = min(self._columns - 1, max(left, 0))
+        while True:
+            count = min(self._columns - 1, max(session.budget - self._tail, 0))
             base = cache.lengths[0]
             clock.launch()
-            fed = window.fill(committed, count)
+            fed = window.fill(count)
             clock.lap(Segment.DRAFT)
-            logits = target.forward(fed, cache)
-            clock.lap(Segment.TARGET)
-            accepted, emitted = window.step(logits, fed, history, len(committed), clock)
+            accepted, emitted = window.step(session.feed(fed), fed)
             cache.truncate([base + accepted + 1])
-            if request.law.needs_history:
-                history.commit(to_device([emitted], target.device))
-            committed += emitted
-            check_cache(cache, committed)
-            tally.add(emitted, Count(count, accepted, accepted + 1, count, 1, count + 1))
-        return tally.finish()
+            session.commit(emitted)
+            session.check_cache()
+            yield session.close(proposed=count, accepted=accepted, nodes=count)
 
 
 def _part(kind: str, part: Part | str, known: dict[str, type[Part]]) -> Part:

@@ -14,7 +14,7 @@ something else. In float32 there should be none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -24,13 +24,18 @@ from specbench.clock import Clock, CpuClock
 from specbench.decoding.base import Decoder
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.model import ModelDrafter
-from specbench.decoding.drafters.synthetic import SyntheticDrafter
-from specbench.decoding.ledger import Generation
+from specbench.decoding.drafters.synthetic import (
+    PlannedRound,
+    SyntheticDrafter,
+    planned_rounds,
+)
 from specbench.decoding.lengths.constant import Constant
 from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.decoding.request import Cut, Request, StopRule
+from specbench.decoding.session import Session
 from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
+from specbench.errors import ConfigError
 from specbench.models.pair import ModelPair
 from specbench.transfer import read
 
@@ -39,28 +44,32 @@ _draw_for_its_cost = laws.draw
 made through the name `draw`; this one is no choice."""
 
 
+@dataclass
+class Ties:
+    """What `SyntheticAcceptance.ties` tells."""
+
+    ties: int = 0
+    emitted: int = 0
+
+
 class PlannedVerifier(Verifier):
     """Do what matching with the target's own draws costs, and accept what was planned.
 
     Args:
-        drafter: Who planned the rounds.
-
-    Attributes:
-        ties: Emitted tokens at which the target's own draw was another.
-        emitted: Emitted tokens that were looked at.
+        rounds: The planned rounds of a request.
+        ties: Where ties are counted.
     """
 
-    def __init__(self, drafter: SyntheticDrafter) -> None:
-        self._drafter = drafter
-        self.ties = 0
-        self.emitted = 0
+    def __init__(self, rounds: Mapping[int, PlannedRound], ties: Ties) -> None:
+        self._rounds = rounds
+        self._ties = ties
 
     def verify(self, scored: Scored) -> list[Verdict]:
         """Return the planned verdict of the one row that there is."""
         (drawn,) = read(_target_tokens(scored))
-        planned = self._drafter.planned(scored.positions[0])
-        self.emitted += len(planned.emitted)
-        self.ties += sum(
+        planned = self._rounds[scored.positions[0]]
+        self._ties.emitted += len(planned.emitted)
+        self._ties.ties += sum(
             own != token
             for own, token in zip(drawn[: planned.accepted + 1], planned.emitted, strict=True)
         )
@@ -81,15 +90,19 @@ class SyntheticAcceptance(Decoder):
     """
 
     def __init__(self, acceptance: float, draft_length: int, run_draft: bool = True) -> None:
-        length = Constant(draft_length)
+        if not 0 <= acceptance <= 1:
+            raise ConfigError(
+                f"An acceptance of {acceptance:g} is not possible",
+                "it is the probability that a draft token is accepted",
+                "Choose a number from 0 to 1, such as method.acceptance=0.8.",
+            )
+        self._acceptance = acceptance
+        self._length = Constant(draft_length)
         self._draft_length = draft_length
-        self._drafter = SyntheticDrafter(
-            acceptance, draft_length, ModelDrafter() if run_draft else None
-        )
-        self._verifier = PlannedVerifier(self._drafter)
-        self._loop = DraftVerify(self._drafter, Chain(), length, self._verifier)
+        self._model = ModelDrafter() if run_draft else None
         self._plain = Autoregressive()
-        self.needs = self._loop.needs
+        self.needs = ModelDrafter.needs if run_draft else frozenset()
+        self._ties = Ties()
 
     @property
     def ties(self) -> tuple[int, int]:
@@ -97,23 +110,20 @@ class SyntheticAcceptance(Decoder):
 
         Over all requests since `reset`.
         """
-        return self._verifier.ties, self._verifier.emitted
-
-    def prepare(self, models: ModelPair) -> None:
-        """Show the loaded models to both loops."""
-        self._plain.prepare(models)
-        self._loop.prepare(models)
+        return self._ties.ties, self._ties.emitted
 
     def reset(self) -> None:
         """Forget the counted ties."""
-        self._verifier.ties = self._verifier.emitted = 0
+        self._ties = Ties()
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Decode plainly outside of the clock, then with planned drafts inside of it."""
+    def open(self, models: ModelPair, request: Request, clock: Clock) -> Session:
+        """Decode plainly outside of the clock, then begin with planned drafts inside of it."""
         stop = _Behind(request.stop, self._draft_length)
-        plain = self._plain.generate(models, replace(request, stop=stop), CpuClock())
-        self._drafter.follow(request, plain.tokens, models)
-        return self._loop.generate(models, request, clock)
+        known = self._plain.generate(models, replace(request, stop=stop), CpuClock()).tokens
+        rounds = planned_rounds(self._acceptance, self._draft_length, request, known, models)
+        drafter = SyntheticDrafter(known[0], rounds, self._model)
+        verifier = PlannedVerifier(rounds, self._ties)
+        return DraftVerify(drafter, Chain(), self._length, verifier).open(models, request, clock)
 
 
 @dataclass
@@ -135,10 +145,10 @@ class _Behind:
         """No token ends the sequence by itself."""
         return frozenset()
 
-    def find(self, tokens: Sequence[int], start: int) -> Cut | None:
+    def find(self, tokens: Sequence[int], start: int, first: int = 0) -> Cut | None:
         """Return the cut, once there are enough tokens behind the other rule's."""
         if self.cut is None:
-            self.cut = self.rule.find(tokens, start)
+            self.cut = self.rule.find(tokens, start, first)
         if self.cut is None or len(tokens) < self.cut.length + self.extra:
             return None
         return Cut(self.cut.length + self.extra, self.cut.reason)

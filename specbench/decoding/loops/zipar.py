@@ -36,14 +36,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.clock import Clock, Segment
-from specbench.decoding.base import Decoder, Tally, room
+from specbench.decoding.base import Decoder
 from specbench.decoding.codebook import image_of
-from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.loops.wavefront import Plan, plan
 from specbench.decoding.ranges import check_whole
-from specbench.decoding.reading import read
 from specbench.decoding.request import Request
+from specbench.decoding.session import Rounds, Session
 from specbench.decoding.tree import TreeMask
 from specbench.errors import ConfigError
 from specbench.law import draw, seen_in
@@ -100,41 +98,41 @@ class ZipAR(Decoder):
         """
         self._wavefront(image_of(models, "ZipAR").grid, models.target.device)
 
-    def generate(self, models: ModelPair, request: Request, clock: Clock) -> Generation:
-        """Draw one picture.
+    def slots(self, models: ModelPair, request: Request) -> int:
+        """Return the cache slots that stand-ins need.
 
         Raises:
             ConfigError: If the model draws no pictures, or more tokens are asked for than a
                 picture has.
         """
-        target, law = models.target, request.law
         grid = _asked(image_of(models, "ZipAR").grid, request)
-        front = self._wavefront(grid, target.device)
-        extra = max(front.plan.slots - request.max_new_tokens, 0)
-        capacity = room(models, request, extra)
-        clock.start()
-        cache = models.target_cache(capacity)
-        prompt = to_device([request.prompt], target.device)
+        plan = self._wavefront(grid, models.target.device).plan
+        return max(plan.slots - request.max_new_tokens, 0)
+
+    def rounds(self, session: Session) -> Rounds:
+        """Draw one code of every row that is on its way, and emit what is complete."""
+        request, device, law = session.request, session.prompt.device, session.request.law
+        grid = _asked(image_of(session.models, "ZipAR").grid, request)
+        front = self._wavefront(grid, device)
         position = len(request.prompt)
         numbers = [
             request.streams.uniform(position + index, Purpose.SAMPLE)
             for index in range(grid.length)
         ]
-        uniforms = to_device(numbers, target.device, torch.float64)
+        uniforms = to_device(numbers, device, torch.float64)
         drawn = front.forced.clone()
         known = [max(token, 0) for token in grid.forced]
-        seen = _Seen(prompt, drawn, target.vocab_size) if law.needs_history else None
-        tally = Tally(request, clock)
+        width = session.models.target.vocab_size
+        seen = _Seen(session.prompt, drawn, width) if law.needs_history else None
         first = 0
         for step in front.plan.steps:
             begin, end, count = step.begin, step.end, len(step.targets)
             if begin == end:
-                fed, mask = prompt, None
+                fed, mask = session.prompt, None
             else:
                 fed = drawn[front.sources[begin:end]][None]
                 mask = None if step.ordered else _mask(front, begin, end)
-            logits = target.forward(fed, cache, mask=mask, last=count)[0]
-            clock.lap(Segment.TARGET)
+            logits = session.feed(fed, mask, last=count)[0]
             places = front.targets[first : first + count]
             first += count
             history = None if seen is None else seen.before(places)
@@ -145,13 +143,10 @@ class ZipAR(Decoder):
             drawn[places] = tokens
             if seen is not None:
                 seen.add(step.targets)
-            for place, token in zip(step.targets, read(tokens, clock), strict=True):
+            for place, token in zip(step.targets, session.read(tokens), strict=True):
                 known[place] = token
-            new = known[len(tally.tokens) : step.complete]
-            tally.add(new, Count(0, 0, len(new), 0, 1, fed.shape[1]))
-            if tally.cut is not None:
-                break
-        return tally.finish()
+            session.committed += known[session.emitted : step.complete]
+            yield session.close()
 
     def _wavefront(self, grid: Grid, device: torch.device) -> _Wavefront:
         """Return the plan of a grid with its tables, made once."""

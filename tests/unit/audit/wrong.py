@@ -9,13 +9,11 @@ from dataclasses import replace
 
 import torch
 
-from specbench.decoding import draft_verify
-from specbench.decoding.base import Tally
+from specbench.decoding import session
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.model import ModelDrafter
 from specbench.decoding.jacobi.couplings import Fresh, Maximal
 from specbench.decoding.lengths.constant import Constant
-from specbench.decoding.loops import autoregressive
 from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.decoding.request import StopTokens
@@ -161,14 +159,6 @@ class ResampledFromTheLaw(Fresh):
         return super().redraw(trial)
 
 
-class _Endless(Tally):
-    """Cuts at the limit alone."""
-
-    def add(self, tokens, count):
-        self._request = replace(self._request, stop=StopTokens(frozenset()))
-        return super().add(tokens, count)
-
-
 class RunsPastTheEnd(DraftVerify):
     """Tokens behind an end of text are kept."""
 
@@ -176,11 +166,8 @@ class RunsPastTheEnd(DraftVerify):
         super().__init__(ModelDrafter(), Chain(), Constant(2), TokenSD())
 
     def generate(self, models, request, clock):
-        original, draft_verify.Tally = draft_verify.Tally, _Endless
-        try:
-            return super().generate(models, request, clock)
-        finally:
-            draft_verify.Tally = original
+        endless = replace(request, stop=StopTokens(frozenset()))
+        return super().generate(models, endless, clock)
 
 
 class LongAnswers(Autoregressive):
@@ -221,11 +208,11 @@ class OwnGenerator(Autoregressive):
         def own(probabilities, uniform):
             return torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
 
-        original, autoregressive.draw = autoregressive.draw, own
+        original, session.draw = session.draw, own
         try:
             return super().generate(models, request, clock)
         finally:
-            autoregressive.draw = original
+            session.draw = original
 
 
 def verifier(name, draft_length=2):

@@ -7,11 +7,11 @@ import torch
 
 from specbench.clock import CpuClock
 from specbench.decoding.draft_verify import DraftVerify
-from specbench.decoding.drafters.model import ModelDrafter
-from specbench.decoding.growth import Growth, Source
+from specbench.decoding.drafters.model import ModelDrafter, read_prompt
+from specbench.decoding.growth import Growth
 from specbench.decoding.lengths.constant import Constant
 from specbench.decoding.request import Request
-from specbench.decoding.state import Prefill, State
+from specbench.decoding.session import Session
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DrawKind
 from specbench.decoding.verifiers.sample_match import SampleMatch
@@ -57,16 +57,10 @@ def tree_decoder(*widths):
 
 
 def growth_on(models, law, depth=3, nodes=40):
-    draft = models.draft
-    committed = [*PROMPT, 1]
-    cache = draft.new_cache(1, 200)
-    draft.forward(torch.tensor([PROMPT]), cache)
-    history = History(law, torch.tensor([committed]), draft.vocab_size)
     request = Request(PROMPT, 20, law, Streams(0, "growth"))
-    prefill = Prefill(torch.zeros(1, 1, draft.vocab_size))
-    state = State(models, request, committed, CpuClock(), 200, cache, prefill)
-    state.clock.start()
-    return Growth(Source(draft, cache, law, history), state, Constant(depth), depth, nodes)
+    session = Session(models, request, CpuClock(), 100)
+    session.commit([1])
+    return Growth(read_prompt(session), session, Constant(depth), depth, nodes)
 
 
 def law_after(model, law, context):

@@ -35,8 +35,9 @@ class HintedTrees(Drafter):
         self._truth = truth
         self._generator = torch.Generator().manual_seed(seed)
 
-    def begin(self, state):
-        self._start = len(state.request.prompt)
+    def begin(self, session, prefill):
+        self._start = len(session.request.prompt)
+        return self
 
     def _random(self, high):
         return int(torch.randint(0, high, (1,), generator=self._generator))

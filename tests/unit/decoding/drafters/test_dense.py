@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from specbench.decoding.draft_verify import DraftVerify
+from specbench.decoding.drafters import dense_retrieval
+from specbench.decoding.drafters.base import Prefill
 from specbench.decoding.drafters.dense_retrieval import DenseRetrieval
 from specbench.decoding.lengths.constant import Constant
-from specbench.decoding.state import Prefill
 from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.verifiers.sample_match import SampleMatch
 from specbench.errors import ConfigError
@@ -110,24 +111,23 @@ def test_the_query_is_the_state_that_chose_the_newest_token(tmp_path):
     assert all(proposals_match(decoder_of(store, models, **ALL), models, texts))
 
 
-def test_a_state_of_another_row_would_be_noticed(tmp_path):
+def test_a_state_of_another_row_would_be_noticed(tmp_path, monkeypatch):
     """Mutation: the root's state after every round, or the state of the newest token itself."""
 
-    class Stale(DenseRetrieval):
-        def observe(self, state, outcome):
-            self._query = outcome.hidden[0][0, 0]
+    def stale(self, session, outcome):
+        self._query = outcome.hidden[0][0, 0]
 
-    class Next(DenseRetrieval):
-        def observe(self, state, outcome):
-            code = torch.zeros_like(outcome.hidden[0][0, 0])
-            code[state.committed[-1]] = 1
-            self._query = code
+    def following(self, session, outcome):
+        code = torch.zeros_like(outcome.hidden[0][0, 0])
+        code[session.committed[-1]] = 1
+        self._query = code
 
     models = table_pair(vocab=4)
     texts = balanced_text()
     store = dense_store(tmp_path / "s", texts, models)
-    for broken in (Stale, Next):
-        assert not all(proposals_match(decoder_of(store, models, broken, **ALL), models, texts))
+    for broken in (stale, following):
+        monkeypatch.setattr(dense_retrieval._Following, "observe", broken)
+        assert not all(proposals_match(decoder_of(store, models, **ALL), models, texts))
 
 
 def test_only_the_nearest_drafts_are_taken(store):
@@ -143,9 +143,9 @@ def test_states_of_another_width_are_refused(store):
     models = table_pair(vocab=5)
     drafter = DenseRetrieval(store)
     drafter.prepare(models)
-    state = SimpleNamespace(prefill=Prefill(torch.zeros(1), (torch.zeros(1, 1, 7),)), models=models)
+    prefill = Prefill(torch.zeros(1), (torch.zeros(1, 1, 7),))
     with pytest.raises(ConfigError, match="width 5"):
-        drafter.begin(state)
+        drafter.begin(SimpleNamespace(models=models), prefill)
 
 
 def test_states_of_another_model_are_refused(tmp_path, store):

@@ -155,8 +155,9 @@ class Recorder(RandomTrees, Drafter):
         RandomTrees.__init__(self, seed, nodes=8, vocab=vocab)
         self.outcomes = []
 
-    def begin(self, state):
-        assert len(state.prefill.hidden) == 1
+    def begin(self, session, prefill):
+        assert len(prefill.hidden) == 1
+        return self
 
     def propose(self, state, plan):
         self._tree = RandomTrees.propose(self, state, plan)

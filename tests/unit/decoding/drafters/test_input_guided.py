@@ -9,7 +9,7 @@ import torch
 
 from specbench.clock import CpuClock
 from specbench.decoding.draft_verify import DraftVerify
-from specbench.decoding.drafters.input_guided import InputGuided
+from specbench.decoding.drafters.input_guided import Alignment, InputGuided
 from specbench.decoding.lengths.constant import Constant
 from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.verifiers.sample_match import SampleMatch
@@ -28,11 +28,10 @@ def decoder(draft_length=99, **options):
 
 
 def indexed(prompt, **options):
-    drafter = InputGuided(**options)
     clock = CpuClock()
     clock.start()
-    drafter.begin(SimpleNamespace(request=SimpleNamespace(prompt=tuple(prompt)), clock=clock))
-    return drafter
+    session = SimpleNamespace(request=SimpleNamespace(prompt=tuple(prompt)), clock=clock)
+    return InputGuided(**options).begin(session, None)
 
 
 def editor(prompt, edited, vocab):
@@ -50,20 +49,20 @@ def editor(prompt, edited, vocab):
 
 def test_the_shortest_unique_ngram_aligns():
     drafter = indexed([1, 2, 3, 4, 2, 5, 6, 2, 3, 7])
-    assert drafter.alignment([9, 4]) == 4
-    assert drafter.alignment([9, 2]) == -1, "2 occurs three times and 9 2 never"
-    assert drafter.alignment([4, 2]) == 5
-    assert drafter.alignment([2, 3]) == -1, "2 3 occurs twice"
-    assert drafter.alignment([1, 2, 3]) == 3
-    assert drafter.alignment([8]) == -1
-    assert drafter.alignment([5]) == 6
+    assert drafter.find([9, 4]) == 4
+    assert drafter.find([9, 2]) == -1, "2 occurs three times and 9 2 never"
+    assert drafter.find([4, 2]) == 5
+    assert drafter.find([2, 3]) == -1, "2 3 occurs twice"
+    assert drafter.find([1, 2, 3]) == 3
+    assert drafter.find([8]) == -1
+    assert drafter.find([5]) == 6
 
 
 def test_an_ngram_that_does_not_occur_ends_the_search():
     """The released rule looks no further, although a longer n-gram cannot occur either."""
     drafter = indexed([1, 2, 1, 3], ngram_max=2)
-    assert drafter.alignment([4, 1]) == -1
-    assert drafter.alignment([2, 1]) == 3
+    assert drafter.find([4, 1]) == -1
+    assert drafter.find([2, 1]) == 3
 
 
 def test_an_edit_of_one_token_costs_a_few_rounds():
@@ -92,9 +91,9 @@ def test_a_copy_that_skips_one_token_is_worse(monkeypatch):
     """Mutation: aligning one token too far copies what never follows."""
     source = list(range(10, 40))
     models = editor(source, source, 41)
-    original = InputGuided.alignment
+    original = Alignment.find
     right = generate(decoder(), models, GREEDY, source, 30)
-    monkeypatch.setattr(InputGuided, "alignment", lambda self, text: original(self, text) + 1)
+    monkeypatch.setattr(Alignment, "find", lambda self, text: original(self, text) + 1)
     wrong = generate(decoder(), models, GREEDY, source, 30)
     assert wrong.tokens == right.tokens
     assert len(wrong.rounds) == 30 and len(right.rounds) == 2

@@ -18,10 +18,12 @@ from specbench.decoding.lengths.confidence import AdaptiveConfidence
 from specbench.decoding.lengths.constant import Constant
 from specbench.decoding.request import Request
 from specbench.decoding.search.bayesian import BayesianSearch
+from specbench.decoding.session import Session
 from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.verifiers.token_sd import TokenSD
 from specbench.errors import ConfigError
 from specbench.law import Law
+from specbench.models.base import LayerSkip
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
 from specbench.rng import Streams
@@ -117,7 +119,7 @@ def test_the_draft_is_the_skipped_model_behind_the_full_models_prefix(real):
         cache = target.new_cache(1, 64)
         target.forward(torch.tensor([committed[:-1]]), cache)
         fed = torch.tensor([[committed[-1], *drafted]])
-        logits = target.forward(fed, cache, skip=decoder.drafter.skip)[0]
+        logits = target.forward(fed, cache, skip=LayerSkip(frozenset({1}), frozenset({0})))[0]
         assert logits[:-1].argmax(-1).tolist() == drafted
         committed += verdict.tokens
 
@@ -159,7 +161,7 @@ def test_a_history_that_stands_still_is_seen_in_the_draft(monkeypatch):
         return sum(r.count.accepted for r in rounds) / sum(r.count.proposed for r in rounds)
 
     assert accepted() == 1.0
-    monkeypatch.setattr(SelfSkip, "observe", lambda *args: None)
+    monkeypatch.setattr(Session, "_roles", property(lambda self: [self.target], lambda *_: None))
     assert accepted() < 1.0
 
 
@@ -186,9 +188,8 @@ def test_blocks_that_the_target_lacks_are_refused_with_the_range():
 
 
 def test_without_a_set_every_second_block_is_skipped():
-    drafter = SelfSkip()
-    drafter.prepare(skipping_pair())
-    assert (drafter.skip.attention, drafter.skip.feed_forward) == ({1}, {1})
+    drafter, models = SelfSkip(), skipping_pair()
+    assert (drafter.skip_for(models).attention, drafter.skip_for(models).feed_forward) == ({1}, {1})
 
 
 # The offline search.
@@ -218,10 +219,11 @@ def test_the_best_set_of_a_search_is_adopted(monkeypatch):
     assert values["speedup"] == 16.0
     assert values["sets_tried"] <= 2**8 and values["iterations"] == 600
     drafter.prepare(models)
-    assert drafter.skip.feed_forward == {1}, "measuring alone changes nothing"
+    assert drafter.skip_for(models).feed_forward == {1}, "measuring alone changes nothing"
     drafter.use(values)
     drafter.prepare(models)
-    assert (drafter.skip.attention, drafter.skip.feed_forward) == ({1, 2}, frozenset())
+    skip = drafter.skip_for(models)
+    assert (skip.attention, skip.feed_forward) == ({1, 2}, frozenset())
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from specbench.decoding.drafters.swift import SearchPlan, SkipSearch, Swift, agr
 from specbench.decoding.lengths.confidence import ConfidenceStop
 from specbench.decoding.search.bayesian import BayesianSearch
 from specbench.decoding.search.sublayers import alternating
+from specbench.decoding.session import Role
 from specbench.decoding.topologies.chain_leaves import ChainLeaves
 from specbench.decoding.tree import DrawKind, TreeMask
 from specbench.decoding.verifiers.base import Verifier
@@ -21,6 +22,7 @@ from specbench.law import Law, draw
 from specbench.models.base import LayerSkip
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
+from specbench.rng import Streams
 from tests.unit.decoding.enumeration import distance, output_law, true_law
 from tests.unit.decoding.parts import Autoregressive, generate
 from tests.unit.models import tiny_checkpoints
@@ -179,6 +181,10 @@ def test_greedy_tokens_are_plain_decodings_on_real_architectures(real, name, eng
 # The search.
 
 
+def self_draft(target, cache):
+    return Role("draft", target, cache, Law(), Streams(0), torch.tensor([[0]]))
+
+
 @pytest.mark.parametrize(("name", "engine"), ENGINES)
 def test_scoring_a_candidate_leaves_the_cache_as_it_was(real, name, engine):
     target = real(name, engine).target
@@ -186,7 +192,7 @@ def test_scoring_a_candidate_leaves_the_cache_as_it_was(real, name, engine):
     cache = target.new_cache(1, 64)
     target.forward(torch.tensor([tokens[:-1]]), cache)
     before = [tensor[:, :, :29].clone() for tensor in (*cache.keys, *cache.values)]
-    agreement(target, cache, tokens[-13:], LayerSkip(frozenset({1}), frozenset({0})))
+    agreement(self_draft(target, cache), tokens[-13:], LayerSkip(frozenset({1}), frozenset({0})))
     assert cache.lengths == [29]
     for left, right in zip((*cache.keys, *cache.values), before, strict=True):
         assert torch.equal(left[:, :, :29], right)
@@ -217,7 +223,7 @@ def test_a_score_is_the_skipped_models_agreement(real, name, engine):
     scores = []
     for block in range(3):
         for skip in (LayerSkip(frozenset({block})), LayerSkip(frozenset(), frozenset({block}))):
-            scores.append(agreement(target, cache, tokens[-13:], skip))
+            scores.append(agreement(self_draft(target, cache), tokens[-13:], skip))
             assert scores[-1] == pytest.approx(score_of(target, tokens, 12, skip))
     assert len(set(scores)) > 1
 
@@ -234,9 +240,9 @@ def test_seeing_the_old_slots_would_change_the_score(real, monkeypatch):
     cache = target.new_cache(1, 128)
     target.forward(torch.tensor([tokens[:-1]]), cache)
     skips = [LayerSkip(frozenset({block})) for block in range(3)]
-    honest = [agreement(target, cache, tokens[-13:], skip) for skip in skips]
+    honest = [agreement(self_draft(target, cache), tokens[-13:], skip) for skip in skips]
     monkeypatch.setattr(swift_module, "_again", open_mask)
-    assert [agreement(target, cache, tokens[-13:], skip) for skip in skips] != honest
+    assert [agreement(self_draft(target, cache), tokens[-13:], skip) for skip in skips] != honest
 
 
 def test_scores_of_accepted_sets_rise():

@@ -156,10 +156,8 @@ def learned(drafter, tokens, logits):
     """Return the matrix after one observation of a chain below its first token."""
     target = TableModel(markov_table(1, logits.shape[-1], 0), logits.shape[-1])
     request = SimpleNamespace(prompt=tuple(tokens[:1]))
-    state = SimpleNamespace(
-        models=ModelPair("t", target), request=request, committed=[tokens[0]], prefill=None
-    )
-    drafter.begin(state)
+    state = SimpleNamespace(models=ModelPair("t", target), request=request, committed=[tokens[0]])
+    drafter.begin(state, None)
     state.committed = [tokens[0], 0]
     outcome = SimpleNamespace(
         tree=DraftTree.chain(torch.tensor([tokens[1:]])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from specbench.clock import CpuClock
 from specbench.decoding.jacobi import couplings, trial
 from specbench.decoding.jacobi.acceptance import Ratio
 from specbench.decoding.jacobi.couplings import Fresh, Maximal
@@ -12,7 +13,8 @@ from specbench.decoding.jacobi.initial import INITIALS, Random
 from specbench.decoding.jacobi.window import Window
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.decoding.request import Request
-from specbench.law import History, Law
+from specbench.decoding.session import Session
+from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel
 from specbench.rng import Streams
@@ -106,19 +108,20 @@ def two_steps(coupling):
     pending = [[]]
     while pending:
         script = RoundScript(pending.pop(), "maximal" if isinstance(coupling, Maximal) else "fresh")
-        window = Window(models, request, 3, coupling, Random(), Ratio())
-        history = History(Law(), torch.tensor([[0]]), 2)
+        session = Session(models, request, CpuClock())
+        window = Window(session, 3, coupling, Random(), Ratio())
         with scripted(script):
             first = script.choose([0.5, 0.5])
-            window.fill([0], 2)
+            window.fill(2)
             window._drafts = [0, first]
             window._table[:2] = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
             laws = torch.tensor([[[0.0, 1.0], [0.9, 0.1], [0.5, 0.5]]], dtype=torch.float64)
-            outcome = window.step(laws.log(), torch.tensor([[0, 0, first]]), history, 1)
+            outcome = window.step(laws.log(), torch.tensor([[0, 0, first]]))
             assert outcome == (0, [1])
-            fed = window.fill([0, 1], 2)
+            session.commit([1])
+            fed = window.fill(2)
             laws = torch.full((1, 3, 2), 0.5, dtype=torch.float64)
-            emitted = window.step(laws.log(), fed, history, 2).emitted
+            emitted = window.step(laws.log(), fed).emitted
         result[emitted[0]] += script.weight
         pending += script.branches
     return result

@@ -45,7 +45,8 @@ def theirs(**options):
 @pytest.mark.parametrize("seed", range(6))
 def test_the_threshold_moves_as_in_transformers(seed):
     """Whole rounds of random confidences, some of them equal, and random acceptance."""
-    generator, policy, draws = theirs(), Assisted(), random.Random(seed)
+    generator, part, draws = theirs(), Assisted(), random.Random(seed)
+    policy = part.begin()
     moved = 0
     for _ in range(40):
         confidences = [draws.choice([0.2, 0.5, draws.random()]) for _ in range(draws.randint(1, 8))]
@@ -60,8 +61,7 @@ def test_the_threshold_moves_as_in_transformers(seed):
         assert policy.threshold == expected
         moved += expected != 0.4
     assert moved > 30
-    policy.reset()
-    assert policy.threshold == 0.4
+    assert part.begin().threshold == 0.4 and not part.begin()._probabilities
 
 
 def test_the_best_threshold_by_hand():

@@ -89,7 +89,8 @@ def test_dropping_a_token_for_what_it_is_is_caught():
 
 
 def test_the_heuristic_adds_two_and_takes_one():
-    policy = Heuristic(5, max_length=8)
+    part = Heuristic(5, max_length=8)
+    policy = part.begin()
     seen = [policy.limit()]
     for proposed, accepted in ((5, 5), (7, 7), (8, 8), (8, 7), (7, 0), (0, 0), (6, 6)):
         policy.update(proposed, accepted)
@@ -98,8 +99,7 @@ def test_the_heuristic_adds_two_and_takes_one():
     for _ in range(20):
         policy.update(2, 0)
     assert policy.limit() == 1
-    policy.reset()
-    assert policy.limit() == 5
+    assert part.begin().limit() == 5
 
 
 def test_a_heuristic_that_never_moves_is_a_constant_length():
@@ -139,7 +139,8 @@ def test_a_certain_threshold_proposes_one_token_or_none():
 
 def test_the_adaptive_threshold_follows_the_acceptance():
     """Steps by hand: m = 0.5 m + 0.5 accepted / proposed, th = 0.9 th + 0.1 (th +- 0.01)."""
-    policy = AdaptiveConfidence()
+    part = AdaptiveConfidence()
+    policy = part.begin()
     expected = 0.8
     running = 0.0
     for proposed, accepted in ((8, 8), (4, 4), (8, 8), (8, 8), (3, 3), (0, 0), (5, 1), (8, 8)):
@@ -150,8 +151,7 @@ def test_the_adaptive_threshold_follows_the_acceptance():
             expected = 0.9 * expected + 0.1 * (expected + move)
         assert policy.threshold == pytest.approx(expected, abs=1e-15)
     assert policy.threshold != 0.8
-    policy.reset()
-    assert policy.threshold == 0.8
+    assert part.begin().threshold == 0.8
 
 
 def test_an_adaptive_threshold_that_never_moves_is_a_fixed_one():
@@ -197,7 +197,8 @@ def test_the_best_length_maximises_the_closed_form(acceptance, cost):
 
 
 def test_the_estimate_counts_the_tokens_that_the_verifier_reached():
-    policy = OracleCost(8, 0.1, fading=0.5, first_acceptance=0.5, first_weight=2.0)
+    part = OracleCost(8, 0.1, fading=0.5, first_acceptance=0.5, first_weight=2.0)
+    policy = part.begin()
     assert policy.acceptance == 0.5
     policy.update(4, 1)  # one accepted, one rejected, two never tested
     assert policy.acceptance == (0.5 + 1) / (1 + 2)
@@ -205,8 +206,7 @@ def test_the_estimate_counts_the_tokens_that_the_verifier_reached():
     assert policy.acceptance == (0.75 + 4) / (1.5 + 4)
     policy.update(0, 0)
     assert policy.acceptance == (0.75 + 4) / (1.5 + 4)
-    policy.reset()
-    assert policy.acceptance == 0.5
+    assert part.begin().acceptance == 0.5
 
 
 def test_a_good_draft_is_drafted_longer_and_a_dear_one_shorter():

@@ -9,6 +9,7 @@ import torch
 
 from specbench.decoding.loops import adadec
 from specbench.decoding.loops.adadec import AdaDec
+from specbench.decoding.session import Session
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
@@ -107,15 +108,14 @@ def test_rollouts_leave_the_committed_text_in_the_cache(seed, monkeypatch):
     models = table_pair(vocab=6, seed=seed)
     emitted = []
 
-    def watched(tally, tokens, count):
-        emitted.extend(tokens)
-        cache = models._caches["target"]
-        text = [0, 1, *emitted]
-        assert cached_tokens(cache) in (text, text[:-1])
-        right(tally, tokens, count)
+    def watched(session):
+        text = list(session.committed)
+        emitted[:] = text[2:]
+        assert cached_tokens(session.target.cache) in (text, text[:-1])
+        return right(session)
 
-    right = adadec.emit
-    monkeypatch.setattr(adadec, "emit", watched)
+    right = Session.close
+    monkeypatch.setattr(Session, "close", watched)
     generate(AdaDec(0.9), models, GREEDY, count=30)
     assert len(emitted) >= 30
 

@@ -124,15 +124,16 @@ def test_a_backup_of_masked_probabilities_never_learns(monkeypatch):
 
 def test_a_stale_cache_is_caught(monkeypatch):
     models, grammar = table_pair(), small_grammar()
-    true_walk = asap._Sampler._walk
+    true_walk = asap._Sampler.walk
 
     def stale(self):
-        length = self._cache.lengths[0]
+        cache = self._session.target.cache
+        length = cache.lengths[0]
         walk = true_walk(self)
-        self._cache.lengths = [length]
+        cache.lengths = [length]
         return walk
 
-    monkeypatch.setattr(asap._Sampler, "_walk", stale)
+    monkeypatch.setattr(asap._Sampler, "walk", stale)
     emitted = output_law(ASAp(grammar, 2), models, SAMPLED, PROMPT, 8, stop=(2,))
     assert distance(emitted, adaptive_after(models, SAMPLED, PROMPT, grammar, 1)) > 1e-4
 

@@ -13,6 +13,7 @@ from specbench.clock import CpuClock
 from specbench.decoding.loops import cntp
 from specbench.decoding.loops.cntp import CNTP, MARKS
 from specbench.decoding.request import Request
+from specbench.decoding.session import Session
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
@@ -201,20 +202,20 @@ def test_the_kept_trial_is_what_the_cache_holds(tmp_path, name, engine, law, mon
     models.tokenizer = TenMarks()
     kept, trial_rounds = [], []
 
-    def watched(tally, tokens, count):
-        kept.append(list(tokens))
-        trial_rounds.append(count.target_forwards > 1)
-        right(tally, tokens, count)
+    def watched(session):
+        kept.append(session.committed[session._closed :])
+        trial_rounds.append(session.target.forwards > 1)
+        return right(session)
 
     laws = []
-    right, draw = cntp.emit, cntp.draw
+    right, draw = Session.close, cntp.draw
 
     def recorded(probabilities, uniform):
         if not isinstance(uniform, torch.Tensor):
             laws.append(probabilities[0])
         return draw(probabilities, uniform)
 
-    monkeypatch.setattr(cntp, "emit", watched)
+    monkeypatch.setattr(Session, "close", watched)
     monkeypatch.setattr(cntp, "draw", recorded)
     starts = []
     for seed in range(4):

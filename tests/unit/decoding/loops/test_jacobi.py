@@ -129,13 +129,13 @@ def test_initial_guesses():
     request = SimpleNamespace(
         streams=SimpleNamespace(numbers=lambda start, count, purpose: [0.0, 0.5, 0.99][:count])
     )
-    text = [7, 8, 9, 6]
-    assert Jacobi(4)._guess(models, request, text, 3) == [7, 9, 6]
-    assert Jacobi(4, initial="last")._guess(models, request, text, 3) == [6, 6, 6]
+    session = SimpleNamespace(models=models, request=request, committed=[7, 8, 9, 6])
+    assert Jacobi(4)._guess(session, 3, []) == [7, 9, 6]
+    assert Jacobi(4, initial="last")._guess(session, 3, []) == [6, 6, 6]
     models.stop_ids = frozenset({3, 2})
-    assert Jacobi(4, initial="pad")._guess(models, request, text, 3) == [2, 2, 2]
+    assert Jacobi(4, initial="pad")._guess(session, 3, []) == [2, 2, 2]
     models.tokenizer = SimpleNamespace(pad_token_id=1)
-    assert Jacobi(4, initial="pad")._guess(models, request, text, 1) == [1]
+    assert Jacobi(4, initial="pad")._guess(session, 1, []) == [1]
 
 
 def test_impossible_parameters_are_refused():

@@ -7,16 +7,11 @@ import math
 import pytest
 import torch
 
-from specbench.clock import CpuClock
-from specbench.decoding.base import Tally
-from specbench.decoding.ledger import Count
 from specbench.decoding.loops.branches import Branches, parallel_chains
-from specbench.decoding.loops.scoring import emit, entropy, ranked, refuse_sampling
+from specbench.decoding.loops.scoring import entropy, ranked, refuse_sampling
 from specbench.decoding.ranges import check_number, check_whole
-from specbench.decoding.request import Request, StopTokens
 from specbench.errors import ConfigError
 from specbench.law import Law
-from specbench.rng import Streams
 
 
 def test_ranked_is_a_stable_sort_whatever_top_k_does():
@@ -36,26 +31,6 @@ def test_ranked_is_a_stable_sort_whatever_top_k_does():
 def test_entropy_in_nats():
     laws = torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
     assert entropy(laws).tolist() == pytest.approx([math.log(4), 0.0])
-
-
-def tally(stop=(), count=9):
-    request = Request((0,), count, Law(), Streams(0), StopTokens(frozenset(stop)))
-    clock = CpuClock()
-    clock.start()
-    return Tally(request, clock)
-
-
-def test_the_first_round_emits_one_token_and_holds_all_work():
-    work = Count(0, 0, 3, 0, 5, 20)
-    entry = tally()
-    emit(entry, [4, 5, 6], work)
-    emit(entry, [7, 8], work)
-    assert entry.tokens == [4, 5, 6, 7, 8]
-    assert [c.emitted for c in entry._counts] == [1, 2, 2]
-    assert [c.target_forwards for c in entry._counts] == [5, 0, 5]
-    stopped = tally(stop={4})
-    emit(stopped, [4, 5], work)
-    assert stopped.tokens == [4] and len(stopped._counts) == 1
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(-1, 0, 1), (1.5, 0, 1), (math.nan, 0, 9)])

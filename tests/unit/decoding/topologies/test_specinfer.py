@@ -150,7 +150,7 @@ def test_each_models_cache_holds_what_was_committed():
     trees_of(decoder, models, lambda: generation.append(generate(decoder, models, Law(), count=50)))
     text = [0, 1, *generation[0].tokens]
     for index in range(2):
-        cache = models._caches[f"draft {index}"]
+        cache = models._caches[f"draft {index}"][-1]
         known = cache.lengths[0]
         assert known > 30
         assert cache.tokens[0][:known] == text[:known]
