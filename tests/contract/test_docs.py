@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import operator
 import os
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -89,3 +93,12 @@ def test_every_command_on_a_real_model_says_how_much_it_makes(repo_root: Path) -
         command, _, said = line.partition("#")
         made = rf"\b{generations(command):,} (answers|pictures)"
         assert re.search(made, said), line
+
+
+def test_code_that_a_page_shows_is_the_code_that_runs(repo_root: Path) -> None:
+    page = (repo_root / "docs" / "decoding.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```python of=(\S+):(\S+)\n(.*?)\n```", page, re.DOTALL)
+    assert len(shown) >= 5
+    for module, path, code in shown:
+        thing = operator.attrgetter(path)(importlib.import_module(module))
+        assert code == textwrap.dedent(inspect.getsource(thing)).strip(), f"{module}:{path}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from specbench.clock import CpuClock
-from specbench.decoding.base import PromptTooLong
 from specbench.decoding.ledger import StopReason
 from specbench.decoding.request import Request, StopStrings, StopTokens
+from specbench.decoding.session import PromptTooLong
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, cyclic_table, drift_table, markov_table
