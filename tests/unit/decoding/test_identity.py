@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from specbench.clock import CpuClock
@@ -123,9 +125,11 @@ def test_prompt_lookup_excludes_the_suffix_itself():
     from specbench.decoding.drafters.prompt_lookup import PromptLookup
 
     for match in ("first", "last"):
-        drafter = PromptLookup(match=match)
-        drafter._index([5, 1, 2, 7, 1, 2, 8, 1, 2])
-        assert drafter._after[(1, 2)] == (3 if match == "first" else 6)
+        clock = CpuClock()
+        clock.start()
+        session = SimpleNamespace(committed=[5, 1, 2, 7, 1, 2, 8, 1, 2], clock=clock)
+        drafting = PromptLookup(match=match).begin(session, None)
+        assert drafting._after[(1, 2)] == (3 if match == "first" else 6)
 
 
 def test_a_draft_equal_to_the_target_is_always_accepted():

@@ -7,6 +7,7 @@ import torch
 
 from specbench.clock import CpuClock
 from specbench.decoding.draft_verify import DraftVerify
+from specbench.decoding.drafters import fusion
 from specbench.decoding.drafters.base import Drafter
 from specbench.decoding.drafters.dense_retrieval import DenseRetrieval
 from specbench.decoding.drafters.fusion import Fusion, merge
@@ -72,8 +73,8 @@ def test_pruning_keeps_the_paths_that_begin_with_a_wanted_token(seed):
         assert (place >= 0) == (path in kept)
 
 
-def fused(store, models, prune_top=0, topology=None, verifier=None, second=None, drafter=Fusion):
-    parts = drafter(ModelDrafter(), second or SuffixRetrieval(store, shortest=1), prune_top)
+def fused(store, models, prune_top=0, topology=None, verifier=None, second=None):
+    parts = Fusion(ModelDrafter(), second or SuffixRetrieval(store, shortest=1), prune_top)
     decoder = DraftVerify(parts, topology or Chain(), Constant(3), verifier or SampleMatch())
     decoder.prepare(models)
     return decoder
@@ -133,17 +134,17 @@ def test_the_model_drafts_as_if_it_were_alone(store):
     assert all(chains_are_the_drafts_own(fused(store, models), models))
 
 
-def test_a_path_that_is_not_translated_would_be_noticed(store):
+def test_a_path_that_is_not_translated_would_be_noticed(store, monkeypatch):
     """Mutation: the model is told of the merged tree's path as if it were its own."""
 
-    class Careless(Fusion):
-        def _restrict(self, outcome, drafter, tree, places):
-            shifted = tuple(max(node - 3, 0) for node in outcome.verdict.path)
-            return outcome._replace(verdict=outcome.verdict._replace(path=shifted))
+    def careless(outcome, taps, tree, places):
+        shifted = tuple(max(node - 3, 0) for node in outcome.verdict.path)
+        return outcome._replace(verdict=outcome.verdict._replace(path=shifted))
 
+    monkeypatch.setattr(fusion, "_restricted", careless)
     models = table_pair(vocab=5)
     with pytest.raises(AssertionError):
-        assert all(chains_are_the_drafts_own(fused(store, models, drafter=Careless), models))
+        assert all(chains_are_the_drafts_own(fused(store, models), models))
 
 
 class Recorder(RandomTrees, Drafter):

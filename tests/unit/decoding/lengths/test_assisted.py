@@ -118,6 +118,7 @@ def test_drafts_are_as_long_as_in_transformers_own_run(tmp_path, monkeypatch):
     monkeypatch.setattr(AssistedCandidateGenerator, "update_candidate_strategy", watched)
     models = ModelPair("pair", CausalLM(target, "target"), CausalLM(draft, "draft"))
     policy = Assisted()
+    policy.begin = lambda: policy  # to look at it afterwards
     got = generate(chain(policy), models, Law(temperature=0), (3, 5, 9), 80)
     # Ours takes the first token from the prompt's own forward; theirs drafts at once.
     begun = torch.tensor([[3, 5, 9, got.tokens[0]]])
