@@ -13,22 +13,11 @@ import pyarrow.compute as pc
 
 from specbench.schema.result import BASELINE, METHOD
 from specbench.store import ResultSet
-from specbench.store.ledger import LONGEST_PATH, turn_starts
 from specbench.store.result_set import damaged
 
-_MEANS = (
-    "emitted",
-    "nodes",
-    "target_forwards",
-    "target_tokens",
-    "draft_forwards",
-    "draft_tokens",
-    "draft_ns",
-    "target_ns",
-    "host_ns",
-    "sampling_ns",
-)
-_FIELDS = ("turn", "proposed", "accepted", *_MEANS)
+_MORE = ("target_forwards", "target_tokens", "draft_forwards", "draft_tokens")
+_TIMES = ("draft_ns", "target_ns", "host_ns", "sampling_ns")
+_MEANS = ("emitted", "nodes", *_MORE, *_TIMES)
 _COLUMNS = ("total_ns", "decode_ns", "target_forwards", "draft_forwards")
 
 _Array = npt.NDArray[np.int64]
@@ -41,8 +30,8 @@ class Tally:
     Attributes:
         drafts: Verification rounds (those after each turn's prefill) by the lengths of what they
             proposed and accepted; a length that was not recorded counts as 0.
-        sums: Of each field of the verification rounds, over those that record it.
-        recorded: How many do.
+        sums: Of each field of the verification rounds, over the measurements that record it.
+        recorded: How many rounds these have.
         totals: Of each column of the measurements, over those that record all of them.
     """
 
@@ -89,56 +78,32 @@ def tallies_of(results: Iterable[ResultSet]) -> dict[str, Tally]:
 
 
 def _of_file(result: ResultSet) -> dict[str, Tally]:
-    table = result.read(["arm", "error", *_COLUMNS, "rounds"], fields=_FIELDS)
-    try:
-        return _tallies(table)
-    except ValueError as error:
-        raise damaged(result.path, error) from error
-
-
-def _tallies(table: pa.Table) -> dict[str, Tally]:
-    column = table.column("rounds").combine_chunks()
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
-    flat = pc.list_flatten(column)
-    if flat.null_count:
-        raise ValueError("a round is null")
-    values = {name: _values(flat.field(name), f"a round's '{name}'") for name in _FIELDS}
-    for name in ("proposed", "accepted"):
-        if values[name][0].max(initial=0) > LONGEST_PATH:
-            raise ValueError(f"a round's '{name}' is {values[name][0].max()}")
-    later = ~turn_starts(lengths, values["turn"][0])
-    columns = {name: _values(table.column(name), f"'{name}'") for name in _COLUMNS}
+    table, ledger = result.with_ledger(["arm", "error", *_COLUMNS], more=_MORE)
+    sums, rounds = ledger.sums, ledger.sums["verification_rounds"]
+    columns = {name: _values(result, table.column(name), name) for name in _COLUMNS}
     whole = np.logical_and.reduce([known for _, known in columns.values()])
+    succeeded = np.asarray(pc.is_null(table.column("error")))
     found = {}
     for arm in (BASELINE, METHOD):
-        rows = np.asarray(pc.equal(table.column("arm"), arm)) & np.asarray(
-            pc.is_null(table.column("error"))
-        )
-        chosen = np.repeat(rows, lengths) & later
-        tally = Tally(_pairs(values["proposed"][0][chosen], values["accepted"][0][chosen]))
+        rows = np.asarray(pc.equal(table.column("arm"), arm)) & succeeded
+        tally = Tally(ledger.drafts.pairs(np.flatnonzero(rows)))
         for name in _MEANS:
-            numbers, known = values[name]
-            tally.sums[name] = int(numbers[chosen].sum())
-            tally.recorded[name] = int(known[chosen].sum())
-        for name, (numbers, _) in columns.items():
-            tally.totals[name] = int(numbers[rows & whole].sum())
+            numbers = sums[f"verification_{name}"]
+            known = rows & np.isfinite(numbers)
+            tally.sums[name] = int(numbers[known].sum())
+            tally.recorded[name] = int(rounds[known].sum())
+        for name, (totals, _) in columns.items():
+            tally.totals[name] = int(totals[rows & whole].sum())
         found[arm] = tally
     return found
 
 
-def _values(column: pa.Array | pa.ChunkedArray, what: str) -> tuple[_Array, npt.NDArray[np.bool_]]:
+def _values(
+    result: ResultSet, column: pa.ChunkedArray, name: str
+) -> tuple[_Array, npt.NDArray[np.bool_]]:
     """Return the numbers of a column, 0 where one is not recorded, and which ones are."""
     known = np.asarray(column.is_valid())
     values = np.asarray(pc.fill_null(column, 0)).astype(np.int64, copy=False)
     if values.min(initial=0) < 0:
-        raise ValueError(f"{what} is {values.min()}")
+        raise damaged(result.path, ValueError(f"'{name}' is {values.min()}"))
     return values, known
-
-
-def _pairs(proposed: _Array, accepted: _Array) -> Counter[tuple[int, int]]:
-    """Return how many rounds had each pair of lengths."""
-    codes, counts = np.unique(proposed * (LONGEST_PATH + 1) + accepted, return_counts=True)
-    pairs = Counter[tuple[int, int]]()
-    for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-        pairs[divmod(code, LONGEST_PATH + 1)] = count
-    return pairs

@@ -8,6 +8,7 @@ record leaves its sum unknown (NaN), never 0.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +44,7 @@ LEDGER_FIELDS = (
     "host_ns",
     "sampling_ns",
 )
-"""Fields of a round that a ledger reads."""
+"""Fields of a round that every ledger reads."""
 
 _MOST_KINDS = 4096  # beyond, the pairs that occur are numbered instead of all that could
 
@@ -133,6 +134,23 @@ class Drafts:
         names = DraftCounts._fields
         return DraftCounts(*(_total([getattr(part, name) for part in counts]) for name in names))
 
+    def pairs(self, ids: NDArray[np.integer]) -> Counter[tuple[int, int]]:
+        """Count the verification rounds of some measurements by what they proposed and accepted.
+
+        A number that was not recorded counts as 0.
+
+        Args:
+            ids: As for `count`.
+        """
+        found = Counter[tuple[int, int]]()
+        for file, chosen in self._chosen(ids):
+            rounds = _rounds_by_kind(file, chosen)
+            kinds = np.flatnonzero(rounds)
+            lengths = np.maximum([file.proposed[kinds], file.accepted[kinds]], 0).T.tolist()
+            for pair, count in zip(lengths, rounds[kinds].tolist(), strict=True):
+                found[tuple(pair)] += count
+        return found
+
     @cached_property
     def starts(self) -> IntArray:
         """The first id of each file, and one past the last file's ids."""
@@ -157,7 +175,8 @@ class Ledger(NamedTuple):
     """The rounds of one file, measurement by measurement.
 
     Attributes:
-        sums: One array for each name of `LEDGER_COLUMNS`; NaN where a field was not recorded.
+        sums: One array for each name of `LEDGER_COLUMNS`, and for each further field that was
+            asked for; NaN where a field was not recorded.
         drafts: What each verification round accepted.
     """
 
@@ -165,12 +184,13 @@ class Ledger(NamedTuple):
     drafts: Drafts
 
 
-def ledger_of(rounds: pa.ChunkedArray) -> Ledger:
+def ledger_of(rounds: pa.ChunkedArray, more: Sequence[str] = ()) -> Ledger:
     """Add up the nested rounds of a file.
 
     Args:
-        rounds: A list of rounds for each measurement, each a struct with `LEDGER_FIELDS` at
-            least; null for a measurement without rounds.
+        rounds: A list of rounds for each measurement, each a struct with `LEDGER_FIELDS` and
+            `more` at least; null for a measurement without rounds.
+        more: Fields whose sums over verification rounds are wanted beside `LEDGER_COLUMNS`.
 
     Raises:
         ValueError: If a number of tokens, forwards or nanoseconds is below 0, or a round claims
@@ -182,7 +202,7 @@ def ledger_of(rounds: pa.ChunkedArray) -> Ledger:
     flat = pc.list_flatten(column)
     if flat.null_count:
         raise ValueError("a round is null")
-    fields = {name: _Field.of(flat, name) for name in LEDGER_FIELDS}
+    fields = {name: _Field.of(flat, name) for name in (*LEDGER_FIELDS, *more)}
     first = turn_starts(lengths, fields["turn"].values.astype(np.int64, copy=False))
     accepted, proposed = fields["accepted"], fields["proposed"]
     for name, limit in _LIMITS.items():
@@ -194,7 +214,8 @@ def ledger_of(rounds: pa.ChunkedArray) -> Ledger:
     totals = _Totals(lengths, known, first)
     sums = {"turns": totals.of_prefills(_Field(first, None))}
     sums["verification_rounds"] = np.where(known, lengths, np.nan) - sums["turns"]
-    for name in ("emitted", "proposed", "accepted", "nodes", "draft_ns", "target_ns", "host_ns"):
+    plain = ("emitted", "proposed", "accepted", "nodes", "draft_ns", "target_ns", "host_ns")
+    for name in (*plain, *more):
         sums[f"verification_{name}"] = totals.of_verifications(fields[name])
     sampling = fields["sampling_ns"]._replace(unknown=None)
     sums["verification_sampling_ns"] = totals.of_verifications(sampling)
@@ -209,7 +230,7 @@ def ledger_of(rounds: pa.ChunkedArray) -> Ledger:
     sums["prefill_emitted"] = totals.of_prefills(emitted)
     counts = np.nan_to_num(sums["verification_rounds"]).astype(np.int64)
     drafts = FileDrafts(counts, *_kinds(accepted.marked(~first), proposed.marked(~first)))
-    return Ledger({name: sums[name] for name in LEDGER_COLUMNS}, Drafts((drafts,)))
+    return Ledger(sums, Drafts((drafts,)))
 
 
 def turn_starts(lengths: IntArray, turns: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -326,10 +347,14 @@ def _either(
     return one | other
 
 
+def _rounds_by_kind(file: FileDrafts, chosen: NDArray[np.bool_]) -> IntArray:
+    kinds = file.kinds if chosen.all() else file.kinds[np.repeat(chosen, file.lengths)]
+    return np.bincount(kinds, minlength=len(file.accepted))
+
+
 def _draft_counts(file: FileDrafts, chosen: NDArray[np.bool_]) -> DraftCounts:
     """Count the rounds of one file's chosen measurements."""
-    kinds = file.kinds if chosen.all() else file.kinds[np.repeat(chosen, file.lengths)]
-    rounds = np.bincount(kinds, minlength=len(file.accepted))
+    rounds = _rounds_by_kind(file, chosen)
     known = (file.accepted != UNKNOWN) & (rounds > 0)
     accepted, proposed, rounds = file.accepted[known], file.proposed[known], rounds[known]
     histogram = _counts(accepted, rounds)

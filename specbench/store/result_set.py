@@ -129,16 +129,22 @@ class ResultSet:
         return frame
 
     def with_ledger(
-        self, columns: Sequence[str], dictionaries: bool = False
+        self, columns: Sequence[str], dictionaries: bool = False, more: Sequence[str] = ()
     ) -> tuple[pa.Table, Ledger]:
         """Read some columns and the ledger in one go; nothing is kept.
+
+        Args:
+            columns: Names of `RESULT_SCHEMA` without the rounds.
+            dictionaries: As for `read`.
+            more: Further fields of the rounds to add up; see `ledger_of`.
 
         Raises:
             ResultsError: As `read`, or if the rounds cannot be what they say.
         """
-        table = self.read([*columns, "rounds"], LEDGER_FIELDS, dictionaries)
+        fields = tuple(dict.fromkeys((*LEDGER_FIELDS, *more)))
+        table = self.read([*columns, "rounds"], fields, dictionaries)
         try:
-            ledger = ledger_of(table.column("rounds"))
+            ledger = ledger_of(table.column("rounds"), more)
         except ValueError as error:
             raise damaged(self.path, error) from error
         return table.select(columns), ledger

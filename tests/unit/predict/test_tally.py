@@ -51,8 +51,11 @@ def test_a_tally_is_the_sum_over_the_rounds(tmp_path: Path) -> None:
 
 
 def test_a_field_that_is_not_recorded_has_no_mean(tmp_path: Path) -> None:
-    rounds = [a_round(1), a_round(3, 4, 2, nodes=None), a_round(3, 4, 2)]
-    some = result_set(tmp_path, [row("method", "s", 0, rounds)], metadata(baseline=None))
+    rows = [
+        row("method", "s", 0, [a_round(1), a_round(3, 4, 2, nodes=None)]),
+        row("method", "t", 0, [a_round(1), a_round(3, 4, 2)]),
+    ]
+    some = result_set(tmp_path, rows, metadata(baseline=None))
     tally = tallies_of([some])
     assert tally["method"].mean("nodes") == 4.0
     assert tally["baseline"].mean("nodes") == 0.0 and tally["baseline"].rounds == 0
