@@ -26,7 +26,7 @@ from specbench.rng import Purpose
 from specbench.transfer import to_device
 
 
-class Verdict(NamedTuple):
+class Ruling(NamedTuple):
     """What a rule says of a window.
 
     Attributes:
@@ -55,7 +55,7 @@ class Acceptance:
     def prepare(self, models: ModelPair) -> None:
         """Look at the loaded models once, and refuse those that lack what is needed."""
 
-    def judge(self, trial: Trial) -> Verdict:
+    def judge(self, trial: Trial) -> Ruling:
         """Judge all drafts, whatever becomes of those before them."""
         raise NotImplementedError
 
@@ -65,20 +65,20 @@ class Ratio(Acceptance):
 
     exact = True
 
-    def judge(self, trial: Trial) -> Verdict:
+    def judge(self, trial: Trial) -> Ruling:
         """Judge all drafts."""
-        return Verdict(happens(trial.ratio, trial.uniforms))
+        return Ruling(happens(trial.ratio, trial.uniforms))
 
 
 class Oracle(Acceptance):
     """Accept a draft if it is what plain decoding draws there, else emit what it draws."""
 
-    def judge(self, trial: Trial) -> Verdict:
+    def judge(self, trial: Trial) -> Ruling:
         """Judge all drafts."""
         count = trial.laws.shape[0]
         numbers = trial.request.streams.uniforms(trial.position, count, Purpose.SAMPLE)
         answers = draw(trial.laws, to_device(numbers, trial.laws.device, torch.float64))
-        return Verdict(trial.tokens == answers[:-1], answers)
+        return Ruling(trial.tokens == answers[:-1], answers)
 
 
 class Cool(Acceptance):
@@ -105,11 +105,11 @@ class Cool(Acceptance):
             check_number("mu", mu, -math.inf)
         self._delta, self._nu, self._mu = delta, nu, mu
 
-    def judge(self, trial: Trial) -> Verdict:
+    def judge(self, trial: Trial) -> Ruling:
         """Judge all drafts."""
         host = annealed_weights(len(trial.tokens), self._delta, self._nu, self._mu)
         weights = to_device(host, trial.ratio.device, trial.ratio.dtype)
-        return Verdict(happens(trial.ratio * weights, trial.uniforms), weights=weights)
+        return Ruling(happens(trial.ratio * weights, trial.uniforms), weights=weights)
 
 
 class Grouped(Acceptance):
@@ -160,9 +160,9 @@ class Grouped(Acceptance):
         """Refuse a model without a codebook."""
         image_of(models, "Grouped acceptance")
 
-    def judge(self, trial: Trial) -> Verdict:
+    def judge(self, trial: Trial) -> Ruling:
         """Judge all drafts."""
-        return Verdict(happens(self.ratio(trial), trial.uniforms))
+        return Ruling(happens(self.ratio(trial), trial.uniforms))
 
     def ratio(self, trial: Trial) -> Tensor:
         """Return P(C)/Q(C) of every draft, [M]."""

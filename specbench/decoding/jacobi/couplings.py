@@ -39,7 +39,7 @@ class Coupling:
     def redraw(self, trial: Trial) -> Tensor:
         """Return a token for every column, [M + 1].
 
-        Column `trial.first` gets the token that is committed there: a draw from the residual,
+        Column `trial.rejected` gets the token that is committed there: a draw from the residual,
         or from the target's law where no draft was rejected. Columns behind it get their next
         drafts. What stands before it is not read.
 
@@ -54,7 +54,7 @@ class Fresh(Coupling):
 
     def redraw(self, trial: Trial) -> Tensor:
         """Return a token for every column, [M + 1]."""
-        weights = trial.laws.index_copy_(0, trial.first, trial.correction())
+        weights = trial.laws.index_copy_(0, trial.rejected, trial.correction())
         return draw(weights, trial.draws)
 
 
@@ -71,8 +71,8 @@ class Maximal(Coupling):
         if trial.exact:
             kept = trial.accepted
         else:  # the acceptance rule's number is free behind the first rejection
-            weights.index_copy_(0, trial.first, trial.correction())
-            kept = happens(trial.ratio, trial.uniforms) & (trial.columns[:-1] > trial.first)
+            weights.index_copy_(0, trial.rejected, trial.correction())
+            kept = happens(trial.ratio, trial.uniforms) & (trial.columns[:-1] > trial.rejected)
         drawn = draw(weights, trial.draws)
         drawn[:-1] = torch.where(kept, trial.tokens, drawn[:-1])
         return drawn
@@ -103,7 +103,7 @@ class _GumbelOfRequest(Coupling):
         factors = self._noise.rows(trial.position, laws)
         drawn = (laws * factors).argmax(-1)
         replaced = draw(trial.correction(), trial.draws[-1:])
-        return drawn.index_copy_(0, trial.first, replaced)
+        return drawn.index_copy_(0, trial.rejected, replaced)
 
 
 class Noise:

@@ -33,7 +33,7 @@ class Trial:
         columns: [M + 1] 0 to M.
         exact: Whether `accepted` is the test of speculative sampling, probability min(1, ratio).
         accepted: [M] which drafts passed the acceptance rule.
-        first: [1] the first column whose draft was rejected; M where all were accepted.
+        rejected: [1] the first column whose draft was rejected; M where all were accepted.
         weights: [M] factors w of the acceptance probability min(1, w p/q) where it was relaxed;
             None otherwise.
     """
@@ -50,19 +50,19 @@ class Trial:
     columns: Tensor
     exact: bool = False
     accepted: Tensor = field(init=False)
-    first: Tensor = field(init=False)
+    rejected: Tensor = field(init=False)
     weights: Tensor | None = None
 
     def correction(self) -> Tensor:
-        """Return weights [1, V] of the token to commit at column `first`.
+        """Return weights [1, V] of the token to commit at column `rejected`.
 
         The residual there; with weights w it is (p - min(q, w p))+, the law that keeps the
         output closest to the target, and the residual of speculative sampling where w >= 1.
         """
-        laws = self.laws.index_select(0, self.first)
-        old = self.old.index_select(0, self.first)
+        laws = self.laws.index_select(0, self.rejected)
+        old = self.old.index_select(0, self.rejected)
         if self.weights is not None:
-            weight = self.weights.index_select(0, self.first.clamp(max=len(self.weights) - 1))
+            weight = self.weights.index_select(0, self.rejected.clamp(max=len(self.weights) - 1))
             old = torch.minimum(old, laws * weight[:, None])
         return residual(laws, old)
 

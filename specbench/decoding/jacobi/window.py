@@ -19,7 +19,7 @@ from specbench.rng import Purpose
 from specbench.transfer import to_device
 
 
-class Outcome(NamedTuple):
+class Advance(NamedTuple):
     """What a round commits.
 
     Attributes:
@@ -120,7 +120,7 @@ class Window:
             point = table.new_zeros(len(points), table.shape[1]).scatter_(1, forced, 1.0)
             table.index_copy_(0, rows, point)
 
-    def step(self, logits: Tensor, fed: Tensor) -> Outcome:
+    def step(self, logits: Tensor, fed: Tensor) -> Advance:
         """Judge the drafts, draw what follows them, and keep the rest for the next round.
 
         Args:
@@ -130,20 +130,20 @@ class Window:
         session, law = self._session, self._session.request.law
         if fed.shape[1] == 1:
             self._drafts = []
-            return Outcome(0, session.read(session.next_token(logits[:, -1])))
+            return Advance(0, session.read(session.next_token(logits[:, -1])))
         seen = session.target.history.along(fed[:, 1:], None)
         if law.greedy:
             answers = session.read(law.argmax(logits, seen)[0])
             matches = (a == b for a, b in zip(self._drafts, answers, strict=False))
             accepted = next((i for i, match in enumerate(matches) if not match), len(self._drafts))
             self._drafts = answers[accepted + 1 :]
-            return Outcome(accepted, answers[: accepted + 1])
+            return Advance(accepted, answers[: accepted + 1])
         laws = law.probabilities(logits, seen)[0]
         accepted, tokens, answers = self._judge(laws, fed[0, 1:])
         emitted = [*self._drafts[:accepted], answers[accepted]]
         self._drafts = tokens[accepted + 1 :]
         self._laws = laws[accepted + 1 :] if self._drafts else laws[-1:]
-        return Outcome(accepted, emitted)
+        return Advance(accepted, emitted)
 
     def _judge(self, laws: Tensor, tokens: Tensor) -> tuple[int, list[int], list[int]]:
         """Return how many drafts are accepted, the redrawn tokens and the tokens to emit."""
@@ -170,11 +170,11 @@ class Window:
             columns=self._columns[: count + 1],
             exact=self._acceptance.exact,
         )
-        verdict = self._acceptance.judge(trial)
-        trial.accepted, trial.weights = verdict.accepted, verdict.weights
-        trial.first = verdict.accepted.cumprod(0).sum(0, keepdim=True)
-        parts = [trial.first, self._coupling.redraw(trial)]
-        if verdict.answers is not None:
-            parts.append(verdict.answers)
+        ruling = self._acceptance.judge(trial)
+        trial.accepted, trial.weights = ruling.accepted, ruling.weights
+        trial.rejected = ruling.accepted.cumprod(0).sum(0, keepdim=True)
+        parts = [trial.rejected, self._coupling.redraw(trial)]
+        if ruling.answers is not None:
+            parts.append(ruling.answers)
         accepted, *drawn = session.read(torch.cat(parts))
         return accepted, drawn[: count + 1], drawn[-count - 1 :]

@@ -155,7 +155,7 @@ class ResampledFromTheLaw(Fresh):
     """A rejected draft is replaced by a draw from p, and not from the residual."""
 
     def redraw(self, trial):
-        trial.correction = lambda: trial.laws.index_select(0, trial.first)
+        trial.correction = lambda: trial.laws.index_select(0, trial.rejected)
         return super().redraw(trial)
 
 

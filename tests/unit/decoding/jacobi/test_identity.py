@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from specbench.cache import LengthCache
-from specbench.decoding.jacobi.acceptance import Acceptance, Verdict
+from specbench.decoding.jacobi.acceptance import Acceptance, Ruling
 from specbench.decoding.jacobi.couplings import COUPLINGS, Gumbel, Noise
 from specbench.decoding.jacobi.initial import INITIALS
 from specbench.decoding.ledger import Count
@@ -64,7 +64,7 @@ class GumbelOracle(Acceptance):
 
     def judge(self, trial):
         answers = self._noise(trial.position, trial.laws)
-        return Verdict(trial.tokens == answers[:-1], answers)
+        return Ruling(trial.tokens == answers[:-1], answers)
 
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
