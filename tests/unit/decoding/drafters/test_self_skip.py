@@ -136,11 +136,11 @@ def test_a_draft_law_that_claims_to_be_the_whole_models_is_caught(monkeypatch):
     original = Chain.grow
 
     def lying(self, growth):
-        source = growth._source
+        source = growth._role
         base = source.cache.lengths[0]
         tree = original(self, growth)
         source.cache.truncate([base])
-        root = torch.tensor([growth._state.committed[-1:]])
+        root = torch.tensor([growth._session.committed[-1:]])
         logits = source.model.forward(torch.cat([root, tree.tokens], 1), source.cache)
         tree.draws.law.copy_(source.law.probabilities(logits[:, :-1]))
         return tree
@@ -161,7 +161,9 @@ def test_a_history_that_stands_still_is_seen_in_the_draft(monkeypatch):
         return sum(r.count.accepted for r in rounds) / sum(r.count.proposed for r in rounds)
 
     assert accepted() == 1.0
-    monkeypatch.setattr(Session, "_roles", property(lambda self: [self.target], lambda *_: None))
+    monkeypatch.setattr(
+        Session, "_roles", property(lambda self: [self.target], lambda *_: None), False
+    )
     assert accepted() < 1.0
 
 
