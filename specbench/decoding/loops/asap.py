@@ -115,11 +115,7 @@ class ASAp(Constrained):
         sampler = _Sampler(session, self._constraint)
         for index in range(1, self._iterations):
             sampler.discarded(index)
-        walk = sampler.walk()
-        while True:
-            number = session.request.streams.uniform(len(session.committed), Purpose.SAMPLE)
-            session.committed.append(sampler.sample(walk, number))
-            yield session.close()
+        yield from sampler.emitted()
 
 
 class _Sampler:
@@ -151,6 +147,14 @@ class _Sampler:
             if ended or len(tokens) == request.max_new_tokens:
                 break
         self._learn(walk)
+
+    def emitted(self) -> Rounds:
+        """Draw the last sample, a token a round."""
+        session, walk = self._session, self.walk()
+        while True:
+            number = session.request.streams.uniform(len(session.committed), Purpose.SAMPLE)
+            session.committed.append(self.sample(walk, number))
+            yield session.close()
 
     def walk(self) -> _Walk:
         """Return to the end of the prompt."""

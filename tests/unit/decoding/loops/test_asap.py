@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from specbench.clock import CpuClock
+from specbench.decoding.base import Decoder
 from specbench.decoding.loops import asap
 from specbench.decoding.loops.asap import ASAp
 from specbench.decoding.loops.constrained import Constrained
 from specbench.decoding.request import Request, StopTokens
+from specbench.decoding.session import Session
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.rng import Streams
@@ -34,24 +37,24 @@ def small_grammar():
     return TokenAnswers([(0, 0), (1,), (1, 0), (1, 1, 1)], vocab=3, stop=2)
 
 
-class Trained:
+class Trained(Decoder):
     """Emits a sample from a trie that has learned of `samples` others; enumerable."""
 
     def __init__(self, grammar, samples):
         self._grammar = grammar
         self._samples = samples
-        self.sampler = None
+        self.root = None
 
-    def generate(self, models, request, clock):
-        clock.start()
-        if self.sampler is None:
-            trained = Request(request.prompt, 8, request.law, Streams(1, "training"), request.stop)
-            self.sampler = asap._Sampler(models, trained, self._grammar, clock, 32)
+    def rounds(self, session):
+        if self.root is None:
+            trained = replace(session.request, streams=Streams(1, "training"))
+            teacher = asap._Sampler(Session(session.models, trained, CpuClock()), self._grammar)
             for index in range(self._samples):
-                self.sampler.discarded(index)
-        self.sampler._request = request
-        self.sampler._clock = clock
-        return self.sampler.emitted()
+                teacher.discarded(index)
+            self.root = teacher._root
+        sampler = asap._Sampler(session, self._grammar)
+        sampler._root = self.root
+        return sampler.emitted()
 
 
 def divergence(truth, law):
@@ -63,7 +66,7 @@ def law_after(samples, models, grammar, law=SAMPLED):
     trained = Trained(grammar, samples)
     request = Request(PROMPT, 8, law, Streams(1, ""), StopTokens(frozenset({2})))
     trained.generate(models, request, CpuClock())
-    return output_law(trained, models, law, PROMPT, 8, stop=(2,)), trained.sampler._root.expected
+    return output_law(trained, models, law, PROMPT, 8, stop=(2,)), trained.root.expected
 
 
 @pytest.mark.parametrize("law", [SAMPLED, PENALISED])
