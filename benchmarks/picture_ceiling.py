@@ -17,7 +17,7 @@ import torch
 from specbench.metrics.base import Picture
 from specbench.metrics.distance import FrechetDistance
 from specbench.metrics.features import EmbeddedFeatures
-from specbench.models.vqgan import load_vqgan
+from specbench.models.vqgan_files import load_vqgan
 from specbench.paths import tasks_dir, weights_dir
 from specbench.zoo.pictures.detector import judge
 from specbench.zoo.pictures.evaluate import TARGET_FOLDER, VQ_FOLDER, to_pixels

@@ -118,7 +118,7 @@ def bodies(shape: Shape, codes: int, first: int, device: torch.device) -> list[L
         rows = model.matrix("head", codes, shape.hidden_size)
         head = projection(rows, bias.to(device, dtype), device=device, dtype=dtype)
         weights = replace(random_weights(model), head=head, head_first=first)
-        made.append(LeanDecoder.from_weights(weights, f"{shape.name} {seed}"))
+        made.append(LeanDecoder(weights, f"{shape.name} {seed}"))
     return made
 
 
@@ -130,7 +130,7 @@ def pair_of(name: str, made: Sequence[LeanDecoder], side: Side, law: Law) -> Mod
         for body in made
     ]
     pair = ModelPair(name, models[0], models[1], image=side)
-    pair.bind(law)
+    pair = pair.under(law)
     return pair
 
 

@@ -121,8 +121,8 @@ def embedded_pair(
     draft = load(arguments.draft, dtype)
     models = ModelPair(
         "pair",
-        LeanDecoder(load(arguments.model, dtype), "target", CPU, dtype),
-        LeanDecoder(load(arguments.draft, dtype), "draft", CPU, dtype),
+        LeanDecoder.of(load(arguments.model, dtype), "target", CPU, dtype),
+        LeanDecoder.of(load(arguments.draft, dtype), "draft", CPU, dtype),
     )
     draft.generation_config.num_assistant_tokens = DRAFT_LENGTH
     draft.generation_config.num_assistant_tokens_schedule = "constant"
@@ -167,7 +167,7 @@ def random_llama(dtype: torch.dtype, repeats: int, prompts: Sequence[list[int]])
     module = LlamaForCausalLM(config).to(dtype).eval()
     theirs = LlamaForCausalLM(config).to(dtype).eval()
     theirs.load_state_dict(module.state_dict())
-    models = ModelPair("random", LeanDecoder(module, "random", CPU, dtype))
+    models = ModelPair("random", LeanDecoder.of(module, "random", CPU, dtype))
     name = f"ar / generate, 12 x 768 ({str(dtype).removeprefix('torch.')})"
     return interleave(name, models, Autoregressive(), theirs, {}, prompts, repeats)
 

@@ -74,7 +74,7 @@ def main() -> None:
 
 def _model(shape: Shape, dtype: torch.dtype, longest: int) -> LeanDecoder:
     random = RandomModel(shape, longest, torch.device("cpu"), dtype)
-    return LeanDecoder.from_weights(random_weights(random), shape.name)
+    return LeanDecoder(random_weights(random), shape.name)
 
 
 def _least(model: LeanDecoder, length: int, tries: int) -> dict[int, float]:

@@ -21,7 +21,7 @@ from specbench.audit.enumeration import (
 )
 from specbench.audit.tables import Case
 from specbench.audit.verdict import Check, CheckOutcome, Kind
-from specbench.audit.views import View, views_of
+from specbench.audit.views import Statistic, views_of
 from specbench.clock import CpuClock
 from specbench.decoding.base import Decoder
 from specbench.decoding.request import Request
@@ -64,8 +64,7 @@ class Subject:
         Raises:
             SpecbenchError: If the decoder refuses the law or the models.
         """
-        models = case.make()
-        models.bind(case.law)
+        models = case.make().under(case.law)
         decoder = self.build(models)
         decoder.check(case.law)
         decoder.prepare(models)
@@ -203,7 +202,7 @@ def _outputs(
 
 
 def _judged(
-    view: View, case: Case, outputs: Sequence[Tokens], stage: float, blank: Check, tests: int
+    view: Statistic, case: Case, outputs: Sequence[Tokens], stage: float, blank: Check, tests: int
 ) -> Check:
     result = view.test(case, outputs, len(outputs))
     return replace(

@@ -23,7 +23,7 @@ _WIDTH = 3
 
 
 @dataclass(frozen=True)
-class View:
+class Statistic:
     """One statistic of a case's outputs, and its law.
 
     Attributes:
@@ -70,7 +70,7 @@ class View:
         return [tokens]
 
 
-def views_of(case: Case, models: ModelPair) -> list[View]:
+def views_of(case: Case, models: ModelPair) -> list[Statistic]:
     """Return what is tested of a case."""
     mix = unverified(case, models)
     if not case.memory:
@@ -78,7 +78,7 @@ def views_of(case: Case, models: ModelPair) -> list[View]:
             true_law(models, case.law, case.prompt, case.count, case.stop, change)
             for change in (None, mix)
         )
-        return [View("whole answers", law, biased)]
+        return [Statistic("whole answers", law, biased)]
     assert not case.law.needs_history and not case.stop
     first, biased_first = (
         true_law(models, case.law, case.prompt, _WIDTH, mix=change) for change in (None, mix)
@@ -87,9 +87,9 @@ def views_of(case: Case, models: ModelPair) -> list[View]:
         _carried(case, models, change) for change in (None, mix)
     )
     return [
-        View("first tokens", first, biased_first),
-        View("last tokens", last, biased_last),
-        View("transitions", moves, biased_moves, case.count, case.memory),
+        Statistic("first tokens", first, biased_first),
+        Statistic("last tokens", last, biased_last),
+        Statistic("transitions", moves, biased_moves, case.count, case.memory),
     ]
 
 

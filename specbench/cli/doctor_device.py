@@ -84,8 +84,8 @@ def _gpu(device: torch.device) -> Iterator[Check]:
     yield Check(
         f"{name} kernels",
         "note" if obstacle else "ok",
-        obstacle or f"Triton {_version('triton')}: every kernel agrees with its definition",
-        "Plain torch replaces them, more slowly." if obstacle else "",
+        obstacle or f"Triton {_version('triton')}; only engine=kernels runs them",
+        "All other engines run without them." if obstacle else "",
     )
     advice = "engine=eager runs all the same, more slowly."
     yield tried(f"{name} graph", lambda: _graph(device), advice)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from specbench.models.base import AncestorMask
 from specbench.transfer import moved
 
 HOST = torch.device("cpu")
@@ -173,17 +174,8 @@ class DraftTree:
         return tuple(reversed(path))
 
 
-@dataclass(frozen=True, eq=False)
-class TreeMask:
-    """Who sees whom among the last W slots; all of them see the prefix before.
-
-    Attributes:
-        offsets: [W] int64, the position of each slot behind the first of them.
-        ancestors: [T, W] bool; row i is True at new token i and at its ancestors.
-    """
-
-    offsets: Tensor
-    ancestors: Tensor
+class TreeMask(AncestorMask):
+    """Who sees whom in a tree."""
 
     @classmethod
     def from_parents(cls, parents: tuple[int, ...], device: torch.device = HOST) -> TreeMask:

@@ -10,7 +10,8 @@ Shapes: B rows, T new tokens, V ids of the target, K ids of the draft.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from copy import copy
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +19,7 @@ from torch import Tensor
 
 from specbench.cache import Cache
 from specbench.law import Law
-from specbench.models.base import (
-    AncestorMask,
-    Capability,
-    LayerSkip,
-    Model,
-    Taps,
-    grown,
-    least_capacity,
-    settle,
-)
+from specbench.models.base import Model, View, Wrapper
 
 STAND_IN = 0
 """What a draft reads in the place of an id that it lacks: an id that every vocabulary has.
@@ -36,85 +28,72 @@ What follows is then the draft's guess without that token: a worse draft, and no
 """
 
 
-class AlignedDraft:
+class AlignedDraft(Wrapper):
     """A draft model behind the port of a model of V ids.
 
     Args:
         body: The draft model, of K ids.
         vocab_size: V, the target's.
-
-    Attributes:
-        body: That model; another engine may take its place.
+        ids: [K], the target's id of each of the draft's tokens, for a draft over a part of the
+            vocabulary with numbers of its own; None where one id means the same to both.
     """
 
-    def __init__(self, body: Any, vocab_size: int) -> None:
-        self.name: str = body.name
-        self.take_body(body)
-        self.layers: int = body.layers
-        self.context: int = body.context
-        self.dtype: torch.dtype = body.dtype
-        self.device: torch.device = body.device
-        self.capabilities: frozenset[Capability] = body.capabilities
+    def __init__(self, body: Model, vocab_size: int, ids: Sequence[int] | None = None) -> None:
+        super().__init__(body)
         self.vocab_size = vocab_size
-        self._known: int = body.vocab_size
+        self._lacks = vocab_size - body.vocab_size
+        self._ids = self._own = None
+        if ids is not None:
+            self._ids = torch.tensor(ids, device=self.device)
+            order = torch.arange(len(ids), device=self.device)
+            self._own = torch.full((vocab_size,), STAND_IN, device=self.device)
+            self._own[self._ids] = order
 
-    def take_body(self, body: Any) -> None:
-        """Let another engine of the same model draft."""
-        self.body = body
-        self.engine: str = body.engine
-
-    @property
-    def least_capacity(self) -> int:
-        """Slots of a cache that is kept between requests."""
-        return least_capacity(self.body)
-
-    @property
-    def sizes(self) -> Any:
-        """The body's."""
-        return getattr(self.body, "sizes", None)
-
-    def settle(self) -> None:
-        """Capture the steps of the body that are in use; never in a timed region."""
-        settle(self.body)
-
-    def guide(self, law: Law) -> None:
-        """Set how an image model mixes its conditioning rows; a text model has none."""
-        own = getattr(self.body, "guide", None)
-        if own is not None:
-            own(law)
+    def under(self, law: Law) -> AlignedDraft:
+        """Return the draft whose body is under the law."""
+        draft = copy(self)
+        draft.take_body(self.body.under(law))
+        return draft
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
-        """Return an empty cache for `batch` rows of at most `capacity` tokens."""
-        cache: Cache = self.body.new_cache(batch, capacity)
-        return cache
+        """Return an empty cache of the body."""
+        return self.body.new_cache(batch, capacity)
 
     def grow(self, cache: Cache, capacity: int) -> Cache:
-        """Return an empty cache in the place of a smaller one."""
-        return grown(self.body, cache, capacity)
+        """Return an empty cache of the body in the place of a smaller one."""
+        return self.body.grow(cache, capacity)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: Cache,
-        *,
-        mask: AncestorMask | None = None,
-        last: int = 0,
-        skip: LayerSkip | None = None,
-        taps: Taps | None = None,
-    ) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.forward`.
+    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.run`.
 
         Returns:
             Logits [B, T or last, V], minus infinity at the ids that the draft lacks.
         """
-        lacks = self.vocab_size - self._known
-        if lacks > 0:
-            tokens = tokens.masked_fill(tokens >= self._known, STAND_IN)
-        logits: Tensor = self.body.forward(
-            tokens, cache, mask=mask, last=last, skip=skip, taps=taps
-        )
-        if lacks > 0:
-            return F.pad(logits, (0, lacks), value=-torch.inf)
+        return self._aligned(self.body.run(self._known(inputs), cache, view))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings of tokens, or of what stands for them."""
+        return super().embed(self._known(tokens))
+
+    def head(self, states: Tensor, *, normed: bool = True) -> Tensor:
+        """Apply the LM head; see `run`."""
+        return self._aligned(super().head(states, normed=normed))
+
+    def _known(self, inputs: Tensor) -> Tensor:
+        if inputs.is_floating_point():
+            return inputs
+        if self._own is not None:
+            return self._own[inputs]
+        if self._lacks <= 0:
+            return inputs
+        return inputs.masked_fill(inputs >= self.body.vocab_size, STAND_IN)
+
+    def _aligned(self, logits: Tensor) -> Tensor:
+        if self._ids is not None:
+            wide = logits.new_full((*logits.shape[:-1], self.vocab_size), -torch.inf)
+            return wide.index_copy_(-1, self._ids, logits)
+        if self._lacks > 0:
+            return F.pad(logits, (0, self._lacks), value=-torch.inf)
         return logits[..., : self.vocab_size]
 
 

@@ -96,12 +96,7 @@ class CaptionFeatures:
 
     def describe(self) -> dict[str, Any]:
         """Return what a result file records of the encoder."""
-        return {
-            "source": self._files.source,
-            "revision": self._files.revision,
-            "digest": checkpoints.digest(self._files),
-            "files": checkpoints.files_digest(self._files),
-        }
+        return checkpoints.describe(self._files)
 
 
 def load_caption_features(

@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache as LibraryCache
 
 from specbench.cache import Cache
 from specbench.errors import ModelError
-from specbench.models.base import AncestorMask, Capability, LayerSkip, Taps
+from specbench.models.base import NO_SKIP, Capability, Model, Taps, View
 from specbench.models.blocks import BLOCK_NAMES, Blocks
 from specbench.models.library_cache import Entry, Looked, PortCache
 from specbench.models.library_masks import Sight, seeing
@@ -40,7 +40,7 @@ _FIRST = 3
 """Tokens of the first forward, which tells what the layers keep."""
 
 
-class CausalLM:
+class CausalLM(Model):
     """A transformers causal language model behind the Model port.
 
     Args:
@@ -112,7 +112,7 @@ class CausalLM:
         """
         text = config.get_text_config()
         if config.model_type in BLOCK_NAMES:
-            return frozenset(Capability)
+            return frozenset(Capability) - {Capability.FEATURES}
         counts_slots = text.model_type in _COUNT_SLOTS or getattr(text, "alibi", False)
         if counts_slots or state_layers(text):
             return frozenset()
@@ -179,35 +179,18 @@ class CausalLM:
         return PortCache(self._entries, batch, capacity, states)
 
     @torch.inference_mode()
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: Cache,
-        *,
-        mask: AncestorMask | None = None,
-        last: int = 0,
-        skip: LayerSkip | None = None,
-        taps: Taps | None = None,
-    ) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.forward`."""
+    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.run`."""
         assert isinstance(cache, PortCache) and cache.padding is None
         if self._long_rope is not None:
-            return self._long_rope.forward(tokens, cache, mask, last, skip, taps)
-        return self._feed(tokens, cache, mask, last, skip, taps)
+            return self._long_rope.run(inputs, cache, view)
+        return self._feed(inputs, cache, view)
 
-    def _feed(
-        self,
-        tokens: Tensor,
-        cache: PortCache,
-        mask: AncestorMask | None,
-        last: int,
-        skip: LayerSkip | None,
-        taps: Taps | None,
-    ) -> Tensor:
-        count = tokens.shape[1]
-        sight = Sight(self._masks, cache, count, mask, needs_mask=self._attention != "sdpa")
+    def _feed(self, tokens: Tensor, cache: PortCache, view: View) -> Tensor:
+        count, last, taps = tokens.shape[1], view.last, view.taps
+        sight = Sight(self._masks, cache, count, view.mask, needs_mask=self._attention != "sdpa")
         if cache.states is not None:
-            assert mask is None, "a running state has no branches"
+            assert view.mask is None, "a running state has no branches"
             cache.states.begin(cache.lengths[0], count, cache.adapter)
         given: dict[str, Any] = {self._cache_name: cache.adapter}
         if self._takes_positions:
@@ -216,20 +199,18 @@ class CausalLM:
             given["logits_to_keep"] = 0 if taps is not None and taps.every else last
         with ExitStack() as changes:
             changes.enter_context(seeing(sight, self._attention))
-            if skip is not None:
+            if view.skip is not None or taps is not None:
                 assert self._blocks is not None
-                changes.enter_context(self._blocks.without(skip))
-            if taps is not None:
-                assert self._blocks is not None
-                changes.enter_context(self._blocks.tapped(taps, last))
+                changes.enter_context(self._blocks.without(view.skip or NO_SKIP))
+                changes.enter_context(self._blocks.tapped(taps or Taps(()), last))
             output = self._module(input_ids=tokens, use_cache=True, **given)
         if not (sight.asked or sight.plain):
             raise self._unrunnable("decides by itself who sees whom, so that trees go unseen")
         if cache.states is not None:
             cache.states.end(count)
         cache.advance(count)
-        logits: Tensor = output.logits
-        return logits[:, -last:, : self.vocab_size]
+        logits: Tensor = output.logits[:, -last:, : self.vocab_size]
+        return logits if view.logits else logits[:, :0]
 
 
 def _context(config: Any) -> int:

@@ -22,12 +22,9 @@ from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 
 from specbench.errors import ModelError
 from specbench.models.checkpoint import Checkpoint
-from specbench.models.decoder import LeanDecoder
 from specbench.models.image_side import Layout, PixelDecoder
-from specbench.models.lean_weights import body_weights, projection
-from specbench.models.one_vocabulary import codes_slice, load_family
+from specbench.models.one_vocabulary import Family, load_family
 from specbench.models.pair import ModelPair
-from specbench.models.pretrained import read_module, read_settings
 from specbench.models.shards import shape_of
 from specbench.models.vqgan_files import load_pixel_decoder
 from specbench.schema.model import ModelConfig
@@ -62,18 +59,15 @@ class _Language(ChameleonForConditionalGeneration):  # type: ignore[misc]
                     setattr(norm, part, nn.Parameter(values.new_empty(rows, values.shape[-1])))
 
 
-class Chameleon:
-    """How checkpoints of the family are read (`one_vocabulary.Family`)."""
+class Chameleon(Family):
+    """How checkpoints of the family are read."""
 
-    rounded = False
+    settings_kind = ChameleonConfig
+    module_kind = _Language
 
     def read_settings(self, files: Checkpoint) -> Any:
-        """Read a checkpoint's `ChameleonConfig`.
-
-        Raises:
-            ModelError: If it has none, or asks for the norms of the 30B model.
-        """
-        settings = read_settings(files, ChameleonConfig)
+        """Read a checkpoint's configuration; the norms of the 30B model are refused."""
+        settings = super().read_settings(files)
         if settings.swin_norm or settings.hidden_act != "silu":
             raise ModelError(
                 f"'{files.source}' cannot be run",
@@ -81,42 +75,20 @@ class Chameleon:
                 "computes norms before them",
                 "Choose a model of the 7B shape.",
             )
-        settings.vocabulary_map = settings.vocabulary_map or {}
-        return settings
-
-    def load_body(
-        self,
-        files: Checkpoint,
-        settings: Any,
-        layout: Layout,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> LeanDecoder:
-        """Load the language model with a head over the codes alone.
-
-        Raises:
-            ModelError: If the checkpoint cannot be read, or its vocabulary is too small.
-        """
-        codes = codes_slice(layout, settings.vocab_size, files.source)
         settings.norm_rows = norm_rows(files, settings)
-        module = read_module(_Language, files, settings, dtype, beside=["model.vqmodel."]).module
-        head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
-        weights = body_weights(
-            module.model, settings, head=head, device=device, dtype=dtype, head_first=codes.start
-        )
-        return LeanDecoder.from_weights(weights, files.source)
+        return settings
 
     def load_pixel_decoder(
         self, files: Checkpoint, settings: Any, layout: Layout, device: torch.device
     ) -> PixelDecoder:
-        """Load the image tokenizer, or keep the reason why it is not there."""
+        """Load Meta's VQGAN, or keep the reason why it is not there."""
         place, revision = layout.image_tokenizer, layout.image_tokenizer_revision
         return load_pixel_decoder(place, revision, files, settings, device)
 
     def code_number(self, name: str) -> int | None:
-        """Return the image tokenizer's number of a code token, None for another token.
+        """Read a code's number off its name.
 
-        A name spells the number in letters, A for 0 to J for 9, between "IMGIMG" and "Z"; nothing
+        A name spells it in letters, A for 0 to J for 9, between "IMGIMG" and "Z"; nothing
         says that ids follow the order of numbers (chameleon/inference/vocab.py).
         """
         match = _CODE_NAME.fullmatch(name)

@@ -265,6 +265,16 @@ def digest(checkpoint: Checkpoint) -> str:
     return f"{'sha256' if whole else 'headers-sha256'}:{sha.hexdigest()[:32]}"
 
 
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a result file records of the files of a checkpoint."""
+    return {
+        "source": checkpoint.source,
+        "revision": checkpoint.revision,
+        "digest": digest(checkpoint),
+        "files": files_digest(checkpoint),
+    }
+
+
 def local_bytes(checkpoint: Checkpoint) -> int | None:
     """Return the size of a folder's weights, or None for a hub checkpoint."""
     if not checkpoint.local:

@@ -19,13 +19,10 @@ from transformers.models.emu3.modeling_emu3 import Emu3VQVAE
 
 from specbench.errors import ModelError
 from specbench.models.checkpoint import Checkpoint
-from specbench.models.decoder import LeanDecoder
 from specbench.models.image_side import Layout, PixelDecoder
-from specbench.models.lean_weights import body_weights, projection
-from specbench.models.one_vocabulary import codes_slice, load_family
+from specbench.models.one_vocabulary import Family, load_family
 from specbench.models.pair import ModelPair
 from specbench.models.pixels import read_pixel_dtype
-from specbench.models.pretrained import read_module, read_settings
 from specbench.models.shards import tensors_below
 from specbench.schema.model import ModelConfig
 from specbench.schema.reading import Reader
@@ -45,54 +42,19 @@ def load(
     return load_family(Emu3(dtype), config, needs, options)
 
 
-class Emu3:
-    """How checkpoints of the family are read (`one_vocabulary.Family`).
+class Emu3(Family):
+    """How checkpoints of the family are read.
 
     Args:
         pixel_dtype: In what pixels are computed.
     """
 
-    rounded = False
+    settings_kind = Emu3Config
+    module_kind = Emu3ForConditionalGeneration
+    body = "model.text_model"
 
     def __init__(self, pixel_dtype: torch.dtype = torch.float32) -> None:
         self._pixel_dtype = pixel_dtype
-
-    def read_settings(self, files: Checkpoint) -> Any:
-        """Read a checkpoint's `Emu3Config`.
-
-        Raises:
-            ModelError: If it has none.
-        """
-        settings = read_settings(files, Emu3Config)
-        settings.vocabulary_map = settings.vocabulary_map or {}
-        return settings
-
-    def load_body(
-        self,
-        files: Checkpoint,
-        settings: Any,
-        layout: Layout,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> LeanDecoder:
-        """Load the language model with a head over the codes alone.
-
-        Raises:
-            ModelError: If the checkpoint cannot be read, or its vocabulary is too small.
-        """
-        codes = codes_slice(layout, settings.text_config.vocab_size, files.source)
-        kind = Emu3ForConditionalGeneration
-        module = read_module(kind, files, settings, dtype, beside=["model.vqmodel."]).module
-        head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
-        weights = body_weights(
-            module.model.text_model,
-            settings.text_config,
-            head=head,
-            device=device,
-            dtype=dtype,
-            head_first=codes.start,
-        )
-        return LeanDecoder.from_weights(weights, files.source)
 
     def load_pixel_decoder(
         self, files: Checkpoint, settings: Any, layout: Layout, device: torch.device
@@ -120,12 +82,11 @@ class Emu3:
 
         @torch.inference_mode()
         def decode(codes: Tensor) -> Tensor:
-            pixels: Tensor = module.decode(codes)
-            return pixels
+            return module.decode(codes)
 
         return PixelDecoder(codebook, decode)
 
     def code_number(self, name: str) -> int | None:
-        """Return the image tokenizer's number of a code token, None for another token."""
+        """Read a code's number off its name."""
         match = _CODE_NAME.fullmatch(name)
         return None if match is None else int(match[1])

@@ -7,17 +7,13 @@ cannot tell them apart.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from specbench.errors import ModelError
-from specbench.models.aligned import AlignedDraft
-from specbench.models.base import Model
+from specbench.models.base import Model, Wrapper
 from specbench.models.compiled import CompiledCapture, missing_compiler
 from specbench.models.decoder import LeanDecoder
 from specbench.models.graphs import graphs_of
-from specbench.models.guided import GuidedModel
 from specbench.models.ops import CompilerOps, Ops
 from specbench.models.pair import ModelPair
 from specbench.models.static import StaticDecoder
@@ -95,18 +91,16 @@ def switch(models: ModelPair, engine: str) -> None:
 
 
 def _switched(model: Model, engine: str) -> Model:
-    kind: Any = model  # the protocol hides which kind of model it is
-    if isinstance(kind, GuidedModel | AlignedDraft):
-        kind.take_body(_switched(kind.body, engine))
-        return model
-    if not isinstance(kind, LeanDecoder):
+    if isinstance(model, LeanDecoder | StaticDecoder):
+        return run_by(model, engine)
+    if isinstance(model, Wrapper):
+        model.take_body(_switched(model.body, engine))
+    else:
         check_engine(engine, model.device, model.name, lean=False)
-        return model
-    switched: Model = run_by(kind, engine)
-    return switched
+    return model
 
 
-def run_by(model: LeanDecoder, engine: str) -> LeanDecoder:
+def run_by(model: LeanDecoder | StaticDecoder, engine: str) -> LeanDecoder | StaticDecoder:
     """Return a decoder of the same weights that an engine runs.
 
     Args:
@@ -117,7 +111,7 @@ def run_by(model: LeanDecoder, engine: str) -> LeanDecoder:
     Raises:
         ModelError: If its device has no such engine.
     """
-    lean = model.lean if isinstance(model, StaticDecoder) else model
+    lean = model.body if isinstance(model, StaticDecoder) else model
     device = lean.device
     check_engine(engine, device, lean.name)
     if engine == AUTO:
@@ -130,6 +124,4 @@ def run_by(model: LeanDecoder, engine: str) -> LeanDecoder:
         return StaticDecoder(lean, Ops(), graphs_of(device), "lean graph")
     from specbench.models.kernels.ops import KernelOps
 
-    decoder = StaticDecoder(lean, KernelOps(), graphs_of(device), "lean kernels")
-    decoder.prepare()
-    return decoder
+    return StaticDecoder(lean, KernelOps(), graphs_of(device), "lean kernels")

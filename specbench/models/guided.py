@@ -17,6 +17,7 @@ Shapes: R conditioning rows, P prompt tokens, T new tokens, V vocabulary, K code
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -24,17 +25,9 @@ from torch import Tensor
 
 from specbench.cache import Cache
 from specbench.law import Guidance, Law
-from specbench.models.base import (
-    AncestorMask,
-    Capability,
-    LayerSkip,
-    Taps,
-    least_capacity,
-    settle,
-)
+from specbench.models.base import Capability, Model, View, Wrapper
 from specbench.models.image import CODE, TEXT, Conditioning, Grid
 from specbench.models.numbering import Numbering
-from specbench.models.shape import Sizes, sizes_of
 from specbench.transfer import moved
 
 
@@ -72,7 +65,7 @@ class GuidedCache:
         self.body.keep([base[0] + self.shift] * rows, [indices[0]] * rows)
 
 
-class GuidedModel:
+class GuidedModel(Wrapper):
     """An image model of several conditioning rows behind the port of one.
 
     Args:
@@ -83,14 +76,11 @@ class GuidedModel:
         codes: K.
         vocab_size: V of the port, published ids.
         first_logit: Id of the body's first logit; 0 where its head covers the vocabulary.
-
-    Attributes:
-        body: That model; another engine may take its place.
     """
 
     def __init__(
         self,
-        body: Any,
+        body: Model,
         conditioning: Conditioning,
         grid: Grid,
         first_code: int,
@@ -98,14 +88,10 @@ class GuidedModel:
         vocab_size: int,
         first_logit: int = 0,
     ) -> None:
-        self.name: str = body.name
-        self.take_body(body)
-        self.layers: int = body.layers
-        self.dtype: torch.dtype = body.dtype
-        self.device: torch.device = body.device
-        self.capabilities: frozenset[Capability] = body.capabilities
+        super().__init__(body)
+        self.capabilities -= {Capability.FEATURES}
         self.vocab_size = vocab_size
-        self.context: int = body.context - conditioning.longest
+        self.context -= conditioning.longest
         self._conditioning = conditioning
         self._grid = grid
         self._codes = slice(first_code - first_logit, first_code - first_logit + codes)
@@ -114,7 +100,7 @@ class GuidedModel:
         self._forced = torch.tensor(grid.forced, device=self.device)
         self._forced_host = grid.forced
         self._table: Tensor | None = None
-        self.guide(Law())
+        self._guide(Law())
 
     def number(self, numbering: Numbering) -> None:
         """Read and write numbers from now on in place of published ids.
@@ -133,11 +119,6 @@ class GuidedModel:
         self._forced_host = tuple(forced)
         self._forced = torch.tensor(self._forced_host, device=self.device)
 
-    def take_body(self, body: Any) -> None:
-        """Let another engine of the same model compute all rows."""
-        self.body = body
-        self.engine: str = body.engine
-
     @property
     def word(self) -> int:
         """A token that stands in prompts alone."""
@@ -145,22 +126,13 @@ class GuidedModel:
             return self.vocab_size
         return 0 if self._placed.start else self._placed.stop
 
-    @property
-    def least_capacity(self) -> int:
-        """Slots of a cache that is kept between requests."""
-        return least_capacity(self.body)
+    def under(self, law: Law) -> GuidedModel:
+        """Return the model whose rows are mixed, and whose text is cut, as a law says."""
+        guided = copy(self)
+        guided._guide(law)
+        return guided
 
-    def settle(self) -> None:
-        """Capture the steps of the body that are in use; never in a timed region."""
-        settle(self.body)
-
-    @property
-    def sizes(self) -> Sizes | None:
-        """The body's; the cache is that of one conditioning row."""
-        return sizes_of(self.body)
-
-    def guide(self, law: Law) -> None:
-        """Set how rows are mixed: from now on the logits are those of this law."""
+    def _guide(self, law: Law) -> None:
         guidance = law.guidance or Guidance(1.0)
         self._rows = guidance.rows
         self._unconditional = guidance.unconditional
@@ -180,41 +152,33 @@ class GuidedModel:
     def grow(self, cache: Cache, capacity: int) -> GuidedCache:
         """Return an empty, larger cache in the place of one."""
         assert isinstance(cache, GuidedCache)
-        grow = getattr(self.body, "grow", None)
-        if grow is None or len(cache.body.lengths) != self._rows:
+        if len(cache.body.lengths) != self._rows:
             return self.new_cache(1, capacity)
-        return GuidedCache(grow(cache.body, capacity + self._conditioning.longest), capacity)
+        slots = capacity + self._conditioning.longest
+        return GuidedCache(self.body.grow(cache.body, slots), capacity)
 
     @torch.inference_mode()
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: Cache,
-        *,
-        mask: AncestorMask | None = None,
-        last: int = 0,
-        skip: LayerSkip | None = None,
-        taps: Taps | None = None,
-    ) -> Tensor:
+    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
         """Feed new tokens in every row and return the mixed, constrained logits [1, T, V].
 
         The first forward of a request begins with its prompt. Taps hand out the states of the
         conditional row.
         """
         assert isinstance(cache, GuidedCache)
-        start, count = cache.lengths[0], tokens.shape[1]
-        if self._table is not None:
-            tokens = self._table[tokens]
+        start, count, taps = cache.lengths[0], inputs.shape[1], view.taps
+        tokens = inputs if self._table is None else self._table[inputs]
         fed = tokens.expand(self._rows, -1) if start else self._begin(tokens, cache)
-        logits = self.body.forward(fed, cache.body, mask=mask, last=last, skip=skip, taps=taps)
+        logits = self.body.run(fed, cache.body, view)
         if taps is not None:
             taps.states = [state[:1, -count:] if taps.every else state[:1] for state in taps.states]
-        wanted = last or count
+        if not view.logits:
+            return logits[:1]
+        wanted = view.last or count
         logits = logits[:, -wanted:]
         first = start + 1 - cache.prompt
-        if mask is None:
+        if view.mask is None:
             return self._constrain_chain(logits, first + count - wanted)
-        offsets = moved(mask.offsets, self.device)
+        offsets = moved(view.mask.offsets, self.device).view(-1)
         places = offsets[-wanted:] + (first + count - offsets.shape[0])
         return self._constrain(logits, places.clamp_(0, self._grid.length - 1))
 

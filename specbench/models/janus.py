@@ -88,26 +88,31 @@ def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options:
         module = load_module(each, dtype)
         if decoder is None:
             decoder = JanusPixels(module.model.vqmodel, device, drawn)
-            check_grid(grid, module.config.vq_config.num_patches, each.source)
+            side = module.config.vq_config.num_patches
+            if (grid.rows, grid.columns) != (side, side):
+                raise ModelError(
+                    f"'{each.source}' does not draw {grid.rows} x {grid.columns} codes",
+                    f"its configuration says {side} x {side}",
+                    "Correct model.loader.grid.",
+                )
         else:
             rows = captions.for_draft(load_tokenizer(each, config), each.source)
-            check_codebooks(decoder, module.model.vqmodel, each.source)
+            if not decoder.reads_the_codes_of(module.model.vqmodel):
+                raise _no_draft(each.source, "their image tokenizers have different codebooks")
         models.append(_guided(module, rows, grid, each.source, device, dtype))
         if models[-1].vocab_size != models[0].vocab_size:
-            raise ModelError(
-                f"'{each.source}' cannot draft for this model",
-                f"it numbers {models[-1].vocab_size} words and codes, the target "
-                f"{models[0].vocab_size}",
-                "Choose a draft of the same family.",
-            )
+            counts = [model.vocab_size for model in (models[-1], models[0])]
+            why = "it numbers {} words and codes, the target {}".format(*counts)
+            raise _no_draft(each.source, why)
         if config.context is not None:
             models[-1].context = min(models[-1].context, config.context)
         provenance[role] = describe(each, models[-1])
     assert decoder is not None
     codes = decoder.codebook.shape[0]
-    layout = Layout(grid, models[0].vocab_size - codes, codes, prompt=(), unconditional=())
+    first = models[0].vocab_size - codes
+    layout = Layout(grid, first, codes, prompt=(), unconditional=())
     pixels = PixelDecoder(decoder.codebook, decoder.decode, rows=decoder.rows)
-    embeddings = models[0].body.embedding[-codes:]
+    embeddings = models[0].body.embed(torch.arange(first, first + codes, device=device))
     return ModelPair(
         name=config.name,
         target=models[0],
@@ -146,37 +151,23 @@ def _guided(
     with torch.inference_mode():
         vectors = module.model.generation_embeddings.weight
         codes = module.model.generation_aligner.float()(vectors.float()).to(words.dtype)
+    heads = module.model.generation_head
+    inner, outer = (
+        projection(part.weight, part.bias, device=device, dtype=dtype)
+        for part in (heads.proj_out, heads.vision_head)
+    )
     weights = body_weights(
         language,
         module.config.text_config,
-        head=JanusHead(module.model.generation_head, device, dtype),
+        head=lambda x: outer(F.gelu(inner(x))),
         device=device,
         dtype=dtype,
         embedding=torch.cat([words, codes]),
         head_first=words.shape[0],
     )
-    body = LeanDecoder.from_weights(weights, name)
+    body = LeanDecoder(weights, name)
     first, count = words.shape[0], codes.shape[0]
     return GuidedModel(body, captions, grid, first, count, first + count, first)
-
-
-class JanusHead:
-    """The head over codes: two layers around a GELU.
-
-    Args:
-        module: transformers' `generation_head`.
-        device: Where to compute.
-        dtype: Compute dtype.
-    """
-
-    def __init__(self, module: Any, device: torch.device, dtype: torch.dtype) -> None:
-        inner, outer = module.proj_out, module.vision_head
-        self._inner = projection(inner.weight, inner.bias, device=device, dtype=dtype)
-        self._outer = projection(outer.weight, outer.bias, device=device, dtype=dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map [N, C] to logits [N, K]."""
-        return self._outer(F.gelu(self._inner(x)))
 
 
 class JanusCaptions:
@@ -244,11 +235,8 @@ class JanusCaptions:
             if theirs.get(token) != index
         }
         if len(renamed) > 0.01 * len(ours):
-            raise ModelError(
-                f"'{source}' cannot draft for this model",
-                f"{len(renamed)} of {len(ours)} tokens have another id or are missing",
-                "Choose a draft of the same family.",
-            )
+            why = f"{len(renamed)} of {len(ours)} tokens have another id or are missing"
+            raise _no_draft(source, why)
         return JanusCaptions(tokenizer, self._template, self._begin_name, renamed)
 
     def rows(self, prompt: Sequence[int], count: int, unconditional: str = OWN) -> Rows:
@@ -290,35 +278,15 @@ class JanusPixels:
     def decode(self, codes: Tensor) -> Tensor:
         """Return pixels [1, 3, H, W] in -1 to 1 of codes [1, h, w]."""
         latents = F.embedding(codes, self._latents).permute(0, 3, 1, 2)
-        decoded: Tensor = self._decoder(self._to_latents(latents))
-        return decoded
+        return self._decoder(self._to_latents(latents))
+
+    def reads_the_codes_of(self, vqmodel: Any) -> bool:
+        """Say whether the codes of a draft's `JanusVQVAE` mean what these do."""
+        book = F.normalize(vqmodel.quantize.embedding.weight.detach().float(), dim=-1)
+        ours = self.codebook.cpu()
+        return bool(book.shape == ours.shape and torch.allclose(book, ours, atol=1e-2))
 
 
-def check_grid(grid: Grid, side: int, source: str) -> None:
-    """Refuse a grid that is not the one that a checkpoint was trained to fill.
-
-    Raises:
-        ModelError: If its sides differ.
-    """
-    if (grid.rows, grid.columns) != (side, side):
-        raise ModelError(
-            f"'{source}' does not draw {grid.rows} x {grid.columns} codes",
-            f"its configuration says {side} x {side}",
-            "Correct model.loader.grid.",
-        )
-
-
-def check_codebooks(target: JanusPixels, vqmodel: Any, source: str) -> None:
-    """Refuse a draft whose codes mean something else than the target's.
-
-    Raises:
-        ModelError: If the codebooks differ.
-    """
-    book = F.normalize(vqmodel.quantize.embedding.weight.detach().float(), dim=-1)
-    ours = target.codebook.cpu()
-    if book.shape != ours.shape or not torch.allclose(book, ours, atol=1e-2):
-        raise ModelError(
-            f"'{source}' cannot draft for this model",
-            "their image tokenizers have different codebooks",
-            "Choose a draft that was trained with the same image tokenizer.",
-        )
+def _no_draft(source: str, why: str) -> ModelError:
+    fix = "Choose a draft of the same family, trained with the same image tokenizer."
+    return ModelError(f"'{source}' cannot draft for this model", why, fix)

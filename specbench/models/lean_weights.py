@@ -19,7 +19,10 @@ from torch import Tensor
 
 from specbench.models.linear import Linear, linear
 from specbench.models.long_rope import original_length
-from specbench.models.norm import HeadNorm, LayerHeadNorm, RMSHeadNorm
+from specbench.models.norm import HeadNorm
+
+_LAYER_NORM_EPSILON = 1e-5
+"""Of the norms of queries and keys in every released Chameleon."""
 
 SUPPORTED_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
@@ -198,8 +201,8 @@ def _head_norm(
 
     weight = both(query.weight, key.weight)
     if getattr(query, "bias", None) is None:
-        return RMSHeadNorm(weight, epsilon)
-    return LayerHeadNorm(weight, both(query.bias, key.bias))
+        return HeadNorm(weight, epsilon)
+    return HeadNorm(weight, _LAYER_NORM_EPSILON, both(query.bias, key.bias))
 
 
 def projection(

@@ -26,7 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from specbench.cache import SlotCache
 from specbench.models.attention import attend
 from specbench.models.base import AncestorMask
-from specbench.models.masks import MaskTable
+from specbench.models.masks import MaskTable, slot_positions
 
 _MASKS = masking_utils.ALL_MASK_ATTENTION_FUNCTIONS
 _CAUSAL = masking_utils.causal_mask_function
@@ -57,7 +57,8 @@ class Sight:
         needs_mask: bool,
     ) -> None:
         self._table = table
-        self._lengths = cache.lengths if not cache.uniform else cache.lengths[:1]
+        alike = cache.uniform and (mask is None or mask.ancestors.ndim == 2)
+        self._lengths = cache.lengths[:1] if alike else cache.lengths
         self._count = count
         self._mask = mask
         self._needs_mask = needs_mask
@@ -97,7 +98,8 @@ class Sight:
         if not whole:
             rows = torch.arange(len(self._lengths), device=visible.device)[:, None, None, None]
             new = self.positions.to(visible.device)[:, None, :, None]
-            old = self._slot_positions(visible.device)[:, None, None, :]
+            slots = slot_positions(self._lengths, self._count, self._mask, visible.device)
+            old = slots[:, None, None, :]
             allowed = mask_function(rows, torch.zeros_like(rows), new, old)
             visible = visible.masked_fill(allowed.logical_not(), -torch.inf)
         return visible.expand(batch_size, 1, *visible.shape[-2:]).to(device)
@@ -112,16 +114,6 @@ class Sight:
             else:
                 self._causal = self._table.chain(self._lengths[0], self._count)[None, None]
         return self._causal
-
-    def _slot_positions(self, device: torch.device) -> Tensor:
-        """Return the position of every slot, [B or 1, N]; a tree's slots are not in order."""
-        slots = torch.arange(self._end, device=device).repeat(len(self._lengths), 1)
-        if self._mask is not None:
-            offsets = self._mask.offsets.to(device)
-            for row, length in enumerate(self._lengths):
-                first = length + self._count - offsets.shape[0]
-                slots[row, first : first + offsets.shape[0]] = first + offsets
-        return slots
 
 
 @contextmanager

@@ -5,7 +5,7 @@ is bound by reading weights. On a CPU the general matrix product reads a weight 
 speed for one token and a quarter for five. oneDNN's packed layout reads it at the same speed for
 both, so that verifying five tokens costs little more than decoding one. The packed kernels are
 those that `torch.compile` uses on a CPU; where a build of torch lacks them, the plain product
-serves. On CUDA a weight stays as it is stored, for the kernels in `models/kernels`.
+serves. A GPU multiplies a weight as it is stored.
 
 Shapes: N tokens.
 """
@@ -39,35 +39,7 @@ class Linear(Protocol):
 
 
 class PlainLinear:
-    """The library's matrix product, with the weight as [in, out].
-
-    Args:
-        weight: [out, in].
-        bias: [out] or None.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight = weight.t().contiguous()
-        self._bias = bias
-        self.outputs, self.parameters = _sizes(weight, bias)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map [N, in] to [N, out]."""
-        if self._bias is None:
-            return torch.mm(x, self._weight)
-        return torch.addmm(self._bias, x, self._weight)
-
-    def add(self, residual: Tensor, x: Tensor) -> Tensor:
-        """Return residual + projection in one kernel."""
-        if self._bias is not None:
-            residual = residual + self._bias
-        return torch.addmm(residual, x, self._weight)
-
-
-class RowLinear:
     """The library's matrix product, with the weight as it is stored: one row an output.
-
-    For devices on which few tokens are multiplied by kernels that read a weight row by row.
 
     Attributes:
         weight: [out, in].
@@ -118,8 +90,6 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """Return the fastest projection for a weight's device and dtype."""
     if weight.device.type == "cpu" and weight.dtype in _packable():
         return PackedLinear(weight, bias)
-    if weight.device.type == "cuda":
-        return RowLinear(weight, bias)
     return PlainLinear(weight, bias)
 
 

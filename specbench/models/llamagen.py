@@ -133,7 +133,12 @@ def load_class_conditional(
         codes = state["tok_embeddings.weight"].shape[0]
         rows = ClassRows(codes, table.shape[0] - 1)
         models.append(GuidedModel(body, rows, grid, 0, codes, codes + table.shape[0]))
-    _check_draft(models, files)
+    if len(models) == 2 and models[0].vocab_size != models[1].vocab_size:
+        raise ModelError(
+            f"'{files[1].name}' cannot draft for '{files[0].name}'",
+            f"it knows {models[1].vocab_size} codes and classes, the target {models[0].vocab_size}",
+            "Choose a draft of the same family.",
+        )
     images = _images(config, chosen, models[0], codes, rows, device)
     return _pair(config, models, files, *images)
 
@@ -207,15 +212,6 @@ def _check_cache(
     check_memory(need, device, config.name, gigabytes, room.describe())
 
 
-def _check_draft(models: list[GuidedModel], files: list[WeightFile]) -> None:
-    if len(models) == 2 and models[0].vocab_size != models[1].vocab_size:
-        raise ModelError(
-            f"'{files[1].name}' cannot draft for '{files[0].name}'",
-            f"it knows {models[1].vocab_size} codes and classes, the target {models[0].vocab_size}",
-            "Choose a draft of the same family.",
-        )
-
-
 def _images(
     config: ModelConfig,
     chosen: Options,
@@ -235,7 +231,8 @@ def _images(
     except ModelError as missing:
         decoder = PixelDecoder(None, None, missing)
     layout = Layout(chosen.grid, first_code=0, codes=codes, prompt=(), unconditional=())
-    return CodePictures(layout, captions, decoder, target.body.embedding[:codes]), provenance
+    embeddings = target.body.embed(torch.arange(codes, device=device))
+    return CodePictures(layout, captions, decoder, embeddings), provenance
 
 
 def _pair(

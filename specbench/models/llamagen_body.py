@@ -34,17 +34,6 @@ ROTARY_BASE = 10000.0
 NORM_EPSILON = 1e-5
 
 
-class _Head:
-    """The LM head, in float32 at least: the release mixes and warps logits there."""
-
-    def __init__(self, linear: Linear) -> None:
-        self._linear = linear
-
-    def __call__(self, x: Tensor) -> Tensor:
-        logits = self._linear(x)
-        return logits if logits.dtype == torch.float64 else logits.float()
-
-
 def read_body(
     state: State,
     conditions: Tensor,
@@ -89,11 +78,17 @@ def read_body(
     cos, sin = rotary_tables(grid_angles(grid, width, slots), device, dtype)
     cos[:slots] = 0
     sin[:slots] = 0
+    linear = projection(state["output.weight"], device=device, dtype=dtype)
+
+    def head(x: Tensor) -> Tensor:
+        logits = linear(x)  # in float32 at least: the release mixes and warps logits there
+        return logits if logits.dtype == torch.float64 else logits.float()
+
     weights = Weights(
         embedding=torch.cat([part.to(device, dtype) for part in (codes, conditions)]),
         layers=layers,
         final_norm=state["norm.weight"].to(device, dtype),
-        head=_Head(projection(state["output.weight"], device=device, dtype=dtype)),
+        head=head,
         cos=cos,
         sin=sin,
         heads=heads,
@@ -101,7 +96,7 @@ def read_body(
         epsilon=NORM_EPSILON,
         head_first=0,
     )
-    return LeanDecoder.from_weights(weights, name)
+    return LeanDecoder(weights, name)
 
 
 def cache_values(state: State) -> int:

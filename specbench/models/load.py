@@ -18,8 +18,9 @@ from specbench.models.base import Model
 from specbench.models.causal_lm import CausalLM
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.checkpoint_files import end_ids
-from specbench.models.decoder import LeanDecoder, supports
+from specbench.models.decoder import LeanDecoder
 from specbench.models.defaults import generation_defaults
+from specbench.models.lean_weights import supports
 from specbench.models.pair import About, ModelPair
 from specbench.models.pretrained import listed, read_module, read_settings, read_tokenizer
 from specbench.models.room import Room, cache_values
@@ -223,7 +224,7 @@ def check_needs(files: Checkpoint, config: ModelConfig, needs: frozenset[str]) -
     if not wanted:
         return
     settings = read_settings(files)
-    lean = config.engine != "transformers" and not config.device_map and supports(settings)
+    lean = _runs_lean(config, settings)
     able = LeanDecoder.capabilities if lean else CausalLM.able(settings)
     missing = sorted(wanted - able)
     if missing:
@@ -259,21 +260,25 @@ def load_model(
     placement: Mapping[str, Any] = {"device_map": config.device_map} if config.device_map else {}
     settings = read_settings(files)
     check_quantised(files, settings, config.engine)
-    if config.engine == "transformers" or config.device_map or not supports(settings):
+    lean = _runs_lean(config, settings)
+    if not lean:
         CausalLM.check(settings, files.source)
     module, leftover = read_module(
         AutoModelForCausalLM, files, settings, dtype, placement=placement
     )
-    lean = config.engine != "transformers" and not config.device_map
-    if config.engine == "lean" and not supports(module.config):
+    if config.engine == "lean" and not supports(settings):
         raise ModelError(
             f"The lean engine cannot run '{files.source}'",
             f"it computes Llama-shaped models, and this is '{module.config.model_type}'",
             "Use model.engine=auto.",
         )
-    if lean and supports(module.config):
-        return LeanDecoder(module, files.source, device, dtype), leftover
+    if lean:
+        return LeanDecoder.of(module, files.source, device, dtype), leftover
     return CausalLM(module if config.device_map else module.to(device), files.source), leftover
+
+
+def _runs_lean(config: ModelConfig, settings: Any) -> bool:
+    return config.engine != "transformers" and not config.device_map and supports(settings)
 
 
 def check_quantised(files: Checkpoint, settings: Any, engine: str) -> None:
@@ -335,10 +340,7 @@ def stop_ids(files: Checkpoint, tokenizer: Any) -> frozenset[int]:
 def describe(files: Checkpoint, model: Model) -> dict[str, Any]:
     """Return what a result file records of one checkpoint."""
     return {
-        "source": files.source,
-        "revision": files.revision,
-        "digest": checkpoints.digest(files),
-        "files": checkpoints.files_digest(files),
+        **checkpoints.describe(files),
         "engine": model.engine,
         "dtype": str(model.dtype).removeprefix("torch."),
         "vocab_size": model.vocab_size,

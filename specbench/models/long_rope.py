@@ -13,19 +13,16 @@ Shapes: B rows, T new tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from specbench.models.base import AncestorMask, LayerSkip, Taps
+from specbench.models.base import AncestorMask, Taps, View
 from specbench.models.library_cache import PortCache
 
-Feed = Callable[
-    [Tensor, PortCache, AncestorMask | None, int, LayerSkip | None, Taps | None], Tensor
-]
-"""Runs one forward: tokens, cache, mask, last, skip, taps to logits."""
+Feed = Callable[[Tensor, PortCache, View], Tensor]
+"""Runs one forward: tokens, cache and view to logits."""
 
 
 def original_length(config: Any) -> int | None:
@@ -45,14 +42,6 @@ def original_length(config: Any) -> int | None:
     return None
 
 
-@dataclass(frozen=True, eq=False)
-class _Order:
-    """An `AncestorMask` that was cut out of another."""
-
-    offsets: Tensor
-    ancestors: Tensor
-
-
 class LongRope:
     """Feeds tokens with the frequencies that belong to the text up to each of them.
 
@@ -65,73 +54,45 @@ class LongRope:
         self._length = length
         self._feed = feed
 
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: PortCache,
-        mask: AncestorMask | None,
-        last: int,
-        skip: LayerSkip | None,
-        taps: Taps | None,
-    ) -> Tensor:
+    def run(self, tokens: Tensor, cache: PortCache, view: View) -> Tensor:
         """Feed tokens [B, T] and return the logits of the last ones, [B, T or last, V].
 
-        Rows of different lengths, and trees that are fed level by level, which only drafts are,
-        take the frequencies as they come.
+        Rows of different lengths or trees, and trees that are fed level by level, which only
+        drafts are, take the frequencies as they come.
         """
-        count = tokens.shape[1]
-        start = cache.lengths[0]
+        count, mask, start = tokens.shape[1], view.mask, cache.lengths[0]
         if cache.uniform:
             cache.note(tokens)
-        if not cache.uniform or (mask is not None and mask.ancestors.shape[1] > count):
-            return self._feed(tokens, cache, mask, last, skip, taps)
+        shape = (count, count) if mask is None else mask.ancestors.shape
+        if not cache.uniform or shape != (count, count):
+            return self._feed(tokens, cache, view)
         offsets = torch.arange(count) if mask is None else mask.offsets.cpu()
         early = torch.nonzero(start + offsets < self._length)[:, 0]
-        if len(early) == count:
-            self._become(cache, long=False)
-            return self._feed(tokens, cache, mask, last, skip, taps)
-        if len(early) == 0:
-            self._become(cache, long=True)
-            return self._feed(tokens, cache, mask, last, skip, taps)
-        order = mask or _Order(offsets, torch.ones(count, count, dtype=torch.bool).tril())
-        window = count - (last or count) if taps is None or not taps.every else 0
-        replaced = early[early >= window]
-        if len(replaced) == 0:
-            self._become(cache, long=True)
-            return self._feed(tokens, cache, mask, last, skip, taps)
-        return self._crossing(tokens, cache, order, early, last, skip, taps)
+        handed = 0 if view.taps is not None and view.taps.every else view.last
+        if 0 < len(early) < count and bool(early[-1] >= count - (handed or count)):
+            order = mask or AncestorMask(offsets, torch.ones(count, count, dtype=torch.bool).tril())
+            return self._crossing(tokens, cache, view._replace(mask=order), early)
+        self._become(cache, long=len(early) < count)
+        return self._feed(tokens, cache, view)
 
-    def _crossing(
-        self,
-        tokens: Tensor,
-        cache: PortCache,
-        order: AncestorMask,
-        early: Tensor,
-        last: int,
-        skip: LayerSkip | None,
-        taps: Taps | None,
-    ) -> Tensor:
+    def _crossing(self, tokens: Tensor, cache: PortCache, view: View, early: Tensor) -> Tensor:
         """Feed the tokens within the original length with one set, then all with the other.
 
-        Args:
-            tokens: [B, T].
-            cache: Before them.
-            order: Who sees whom among them.
-            early: Indices of the tokens within the original length; their ancestors are too.
-            last: See `Model.forward`.
-            skip: See `Model.forward`.
-            taps: See `Model.forward`.
+        `early` are the indices of the former; their ancestors are among them.
         """
-        lengths = list(cache.lengths)
+        assert view.mask is not None
+        lengths, taps = list(cache.lengths), view.taps
         self._become(cache, long=False)
-        ancestors = order.ancestors.cpu()[early][:, early]
-        part = _Order(order.offsets.cpu()[early], ancestors)
+        ancestors = view.mask.ancestors.cpu()[early][:, early]
+        part = AncestorMask(view.mask.offsets.cpu()[early], ancestors)
         states = None if taps is None else Taps(taps.layers, every=True)
-        first = self._feed(tokens[:, early.to(tokens.device)], cache, part, 0, skip, states)
+        before = view._replace(mask=part, last=0, taps=states)
+        first = self._feed(tokens[:, early.to(tokens.device)], cache, before)
         cache.truncate(lengths)
         self._become(cache, long=True)
-        logits = self._feed(tokens, cache, order, last, skip, taps)
-        _replace(logits, first, early, tokens.shape[1])
+        logits = self._feed(tokens, cache, view)
+        if view.logits:
+            _replace(logits, first, early, tokens.shape[1])
         if taps is not None and states is not None:
             for state, earlier in zip(taps.states, states.states, strict=True):
                 _replace(state, earlier, early, tokens.shape[1])
@@ -152,8 +113,8 @@ class LongRope:
                 text = torch.cat([text, text[:, :1]], 1)
                 offsets = torch.arange(length + 1)
                 offsets[-1] = self._length
-                order = _Order(offsets, torch.ones(length + 1, length + 1).tril().bool())
-            self._feed(text, cache, order, 1, None, None)
+                order = AncestorMask(offsets, torch.ones(length + 1, length + 1).tril().bool())
+            self._feed(text, cache, View(order, last=1))
             cache.truncate([length] * len(cache.lengths))
         cache.long = long
 

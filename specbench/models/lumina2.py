@@ -80,7 +80,7 @@ def with_tokens(options: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
 
 
 class Lumina2(Chameleon):
-    """How its checkpoint is read (`one_vocabulary.Family`): as Chameleon's, pixels apart."""
+    """How its checkpoint is read: as Chameleon's, pixels apart."""
 
     rounded = True
 

@@ -28,6 +28,9 @@ class MaskTable:
         capacity: S, the largest prefix.
         dtype: Element type of the masks (the queries' type).
         device: Where they live.
+
+    Attributes:
+        offsets: Returns the positions of a mask's new tokens behind the cached ones, [T] or [B, T].
     """
 
     def __init__(self, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -36,7 +39,7 @@ class MaskTable:
         self._device = device
         self._chain = torch.empty(0)
         self._tree: Callable[[AncestorMask], Tensor] = lru_cache(maxsize=32)(self._build)
-        self._offsets: Callable[[AncestorMask], Tensor] = lru_cache(maxsize=32)(self._new_offsets)
+        self.offsets: Callable[[AncestorMask], Tensor] = lru_cache(maxsize=32)(self._offsets)
         self._padding: Callable[[tuple[int, ...]], Tensor] = lru_cache(maxsize=32)(self._hide)
         self._met: WeakSet[AncestorMask] = WeakSet()
 
@@ -50,17 +53,16 @@ class MaskTable:
         return self._chain[:count, self.capacity - length : self.capacity + count]
 
     def tree(self, mask: AncestorMask, length: int) -> Tensor:
-        """Return the [T, n + T] mask of a tree behind `length` cached tokens."""
-        count, width = mask.ancestors.shape
+        """Return the [T, n + T] mask of a tree behind `length` cached tokens.
+
+        It is [B, 1, T, n + T] where rows differ.
+        """
+        count, width = mask.ancestors.shape[-2:]
         prefix = length + count - width
         if mask not in self._met:
             self._met.add(mask)
             return self._additive(mask.ancestors, prefix)
-        return self._tree(mask)[:, self.capacity - prefix :]
-
-    def offsets(self, mask: AncestorMask) -> Tensor:
-        """Return the positions of the new tokens behind the cached ones, [T], on the device."""
-        return self._offsets(mask)
+        return self._tree(mask)[..., self.capacity - prefix :]
 
     def ragged(self, lengths: Sequence[int], count: int, mask: AncestorMask | None) -> Tensor:
         """Return [B, 1, T, longest + T] for rows of different lengths.
@@ -74,7 +76,7 @@ class MaskTable:
         )
         for row, length in enumerate(lengths):
             block = self.chain(length, count) if mask is None else self.tree(mask, length)
-            rows[row, 0, :, : length + count] = block
+            rows[row, 0, :, : length + count] = block if block.ndim == 2 else block[row, 0]
         return rows
 
     def padded(
@@ -117,32 +119,44 @@ class MaskTable:
             hidden[row, ..., :width] = -torch.inf
         return hidden
 
-    def _new_offsets(self, mask: AncestorMask) -> Tensor:
-        earlier = mask.offsets.shape[0] - mask.ancestors.shape[0]
-        return moved(mask.offsets, self._device)[earlier:] - earlier
+    def _offsets(self, mask: AncestorMask) -> Tensor:
+        earlier = mask.offsets.shape[-1] - mask.ancestors.shape[-2]
+        return moved(mask.offsets, self._device)[..., earlier:] - earlier
 
     def _build(self, mask: AncestorMask) -> Tensor:
         return self._additive(mask.ancestors, self.capacity)
 
     def _additive(self, visible: Tensor, prefix: int) -> Tensor:
-        """Return [T, prefix + W]: zeros, then minus infinity where `visible` is False."""
-        count, width = visible.shape
-        table = torch.zeros(count, prefix + width, dtype=self._dtype, device=self._device)
-        table[:, prefix:].masked_fill_(moved(visible, self._device).logical_not(), -torch.inf)
+        """Return [T, prefix + W]: zeros, then minus infinity where `visible` is False.
+
+        `visible` is [T, W], or [B, T, W] for masks [B, 1, T, prefix + W].
+        """
+        visible = moved(visible, self._device)
+        visible = visible[:, None] if visible.ndim == 3 else visible
+        shape = (*visible.shape[:-1], prefix + visible.shape[-1])
+        table = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        table[..., prefix:].masked_fill_(visible.logical_not(), -torch.inf)
         return table
 
 
-def window(mask: Tensor, positions: Tensor, slot_positions: Tensor, width: int) -> Tensor:
-    """Hide slots that lie `width` or more positions before a token (sliding-window layers).
+def slot_positions(
+    lengths: Sequence[int], count: int, mask: AncestorMask | None, device: torch.device
+) -> Tensor:
+    """Return the position of every slot, [B, longest + T]; a tree's slots are not in order.
 
     Args:
-        mask: [..., T, n + T] additive mask.
-        positions: [T] position of each new token.
-        slot_positions: [n + T] position of each slot; a tree's slots are not in order.
-        width: The window, in tokens.
+        lengths: Per row, the cached tokens before the T new ones.
+        count: T.
+        mask: The order among the last slots, or None for causal order.
+        device: Where they are wanted.
     """
-    far = positions[:, None] - slot_positions[None] >= width
-    return mask.masked_fill(far, -torch.inf)
+    slots = torch.arange(max(lengths) + count, device=device).repeat(len(lengths), 1)
+    if mask is not None:
+        offsets = mask.offsets.to(device).expand(len(lengths), -1)
+        for row, length in enumerate(lengths):
+            first = length + count - offsets.shape[1]
+            slots[row, first : length + count] = first + offsets[row]
+    return slots
 
 
 def visible_slots(

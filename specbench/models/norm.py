@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,45 +31,23 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return normed.narrow(-1, 0, width) * weight
 
 
-class HeadNorm(Protocol):
-    """A norm of queries and keys, head by head, before they are rotated."""
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map the H query heads and the G key heads behind them, [..., H + G, D]."""
-
-
-class RMSHeadNorm:
-    """Root-mean-square norm of each head (Qwen3).
+class HeadNorm(NamedTuple):
+    """A norm of queries and keys, head by head, before they are rotated.
 
     Attributes:
-        weight: [H + G, D].
-        epsilon: Added to the mean square.
+        weight: [H + G, D], of the H query heads and the G key heads behind them.
+        epsilon: Added to the mean square or the variance.
+        bias: [H + G, D] of a layer norm (Chameleon, section 2.3); None for a root-mean-square
+            norm (Qwen3).
     """
 
-    def __init__(self, weight: Tensor, epsilon: float) -> None:
-        self.weight = weight
-        self.epsilon = epsilon
+    weight: Tensor
+    epsilon: float
+    bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map [..., H + G, D]."""
-        return rms_norm(x, self.weight, self.epsilon)
-
-
-class LayerHeadNorm:
-    """Layer norm of each head with a weight and bias of its own (Chameleon, section 2.3).
-
-    Attributes:
-        weight: [H + G, D].
-        bias: [H + G, D].
-        epsilon: Added to the variance; 1e-5 in every released Chameleon.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, epsilon: float = 1e-5) -> None:
-        self.weight = weight
-        self.bias = bias
-        self.epsilon = epsilon
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map [..., H + G, D]."""
+        if self.bias is None:
+            return rms_norm(x, self.weight, self.epsilon)
         normed = F.layer_norm(x, (x.shape[-1],), None, None, self.epsilon)
         return torch.addcmul(self.bias, normed, self.weight)

@@ -7,7 +7,7 @@ rest, from finding files to the pair that a decoder is given, is the same and st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -17,6 +17,7 @@ from specbench.models.checkpoint import Checkpoint
 from specbench.models.decoder import LeanDecoder
 from specbench.models.guided import GuidedModel
 from specbench.models.image_side import CodePictures, Layout, PixelDecoder, Prompts, code_numbers
+from specbench.models.lean_weights import body_weights, projection
 from specbench.models.load import (
     check_vocabularies,
     describe,
@@ -26,18 +27,25 @@ from specbench.models.load import (
     pick_dtype,
 )
 from specbench.models.pair import About, ModelPair
+from specbench.models.pretrained import read_module, read_settings
 from specbench.models.published import check_engine
 from specbench.schema.model import ModelConfig
 
 
-class Family(Protocol):
-    """What is a family's own.
+class Family:
+    """How the checkpoints of a family are read.
 
     Attributes:
         rounded: Whether its pixels are rounded to bytes or cut (`pixels.to_pixels`).
+        settings_kind: The class of its configuration in transformers.
+        module_kind: The class of its checkpoints there.
+        body: The path of the language model's body below a module.
     """
 
-    rounded: bool
+    rounded = False
+    settings_kind: Any
+    module_kind: Any
+    body = "model"
 
     def read_settings(self, files: Checkpoint) -> Any:
         """Read a checkpoint's configuration.
@@ -45,6 +53,9 @@ class Family(Protocol):
         Raises:
             ModelError: If it has none that the lean decoder can follow.
         """
+        settings = read_settings(files, self.settings_kind)
+        settings.vocabulary_map = settings.vocabulary_map or {}
+        return settings
 
     def load_body(
         self,
@@ -57,16 +68,35 @@ class Family(Protocol):
         """Load the language model with a head over the codes alone.
 
         Raises:
-            ModelError: If the checkpoint cannot be read.
+            ModelError: If the checkpoint cannot be read, or its vocabulary ends before the codes.
         """
+        text = settings.get_text_config()
+        codes = slice(layout.first_code, layout.first_code + layout.codes)
+        if codes.stop > text.vocab_size:
+            raise ModelError(
+                f"'{files.source}' has no codes where the model entry says",
+                f"its vocabulary ends at {text.vocab_size}, the codes at {codes.stop}",
+                "Correct model.loader.first_code and model.loader.codes.",
+            )
+        kind, beside = self.module_kind, ["model.vqmodel."]
+        module = read_module(kind, files, settings, dtype, beside=beside).module
+        head = projection(module.lm_head.weight[codes], device=device, dtype=dtype)
+        body, first = module.get_submodule(self.body), codes.start
+        weights = body_weights(body, text, head=head, device=device, dtype=dtype, head_first=first)
+        return LeanDecoder(weights, files.source)
 
     def load_pixel_decoder(
         self, files: Checkpoint, settings: Any, layout: Layout, device: torch.device
     ) -> PixelDecoder:
         """Load the image tokenizer, or keep the reason why it is not there."""
+        raise NotImplementedError
 
     def code_number(self, name: str) -> int | None:
-        """Return the image tokenizer's number of a code token, None for another token."""
+        """Return the image tokenizer's number of a code token, None for another token.
+
+        None for all where the ids follow the order of the codes.
+        """
+        return None
 
 
 def load_family(
@@ -114,7 +144,7 @@ def load_family(
     if decoder.about is not None:
         provenance["image_tokenizer"] = dict(decoder.about)
     first = layout.first_code
-    embeddings = target.body.embedding[first : first + layout.codes]
+    embeddings = target.body.embed(torch.arange(first, first + layout.codes, device=device))
     return ModelPair(
         name=config.name,
         target=target,
@@ -125,19 +155,3 @@ def load_family(
         about=About(dtype_reason(config.dtype, device, checkpoints.parameters(target_files))),
         image=CodePictures(layout, prompts, decoder, embeddings, numbers, rounded=family.rounded),
     )
-
-
-def codes_slice(layout: Layout, vocabulary: int, source: str) -> slice:
-    """Return the rows of the head that belong to codes.
-
-    Raises:
-        ModelError: If the vocabulary ends before them.
-    """
-    codes = slice(layout.first_code, layout.first_code + layout.codes)
-    if codes.stop > vocabulary:
-        raise ModelError(
-            f"'{source}' has no codes where the model entry says",
-            f"its vocabulary ends at {vocabulary}, the codes at {codes.stop}",
-            "Correct model.loader.first_code and model.loader.codes.",
-        )
-    return codes

@@ -7,7 +7,7 @@ F feed-forward width, S cache slots, W slots of a tree mask.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -88,9 +88,6 @@ class Ops:
         """
         return head
 
-    def prepare(self, layers: Iterable[Layer], head: Head) -> None:
-        """Measure on the device what is to be chosen for these weights, before any capture."""
-
     def place(self, place: Place) -> Any:
         """Return what `rotate` and `attend` of this step's layers are given as `place`."""
         device = place.length.device
@@ -163,13 +160,6 @@ class Ops:
     def project_add(self, linear: Linear, x: Tensor, residual: Tensor) -> Tensor:
         """Add a projection to the residual stream, [N, C]."""
         return linear.add(residual, x)
-
-    def project_add_norm(
-        self, linear: Linear, x: Tensor, residual: Tensor, weight: Tensor, epsilon: float
-    ) -> tuple[Tensor, Tensor]:
-        """Return the residual stream with a projection added, and the norm of that, [N, C]."""
-        total = self.project_add(linear, x, residual)
-        return total, self.norm(total, weight, epsilon)
 
     def project_silu_mul(self, linear: Linear, x: Tensor) -> Tensor:
         """Return silu(gate) * up, [N, F], of a projection [N, 2 F] with the gates first."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from specbench.cache import Cache
 from specbench.law import Law
 from specbench.models.aligned import aligned
-from specbench.models.base import Model, grown, least_capacity, settle, slots_for
+from specbench.models.base import Model, slots_for
+from specbench.models.guided import GuidedModel
 from specbench.models.image import ImageSide
 from specbench.models.numbering import NumberedPictures, Numbering
 
@@ -60,6 +61,7 @@ class ModelPair:
     image: ImageSide | None = None
     numbering: Numbering | None = None
     about: About = About()
+    _laws: dict[Any, ModelPair] = field(default_factory=dict, repr=False)
     _caches: dict[str, list[Cache]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,16 +86,34 @@ class ModelPair:
         From then on its tokens are numbers and not published ids. Text pairs stay as they are,
         and so do models that write free text before they draw.
         """
-        models: tuple[Any, ...] = (self.target, *self.drafts)
-        if self.image is None or self.image.grid.text:
+        models = (self.target, *self.drafts)
+        guided = [model for model in models if isinstance(model, GuidedModel)]
+        if self.image is None or self.image.grid.text or self.numbering is not None:
             return
-        if self.numbering is not None or not all(hasattr(model, "number") for model in models):
+        if len(guided) < len(models):
             return
         self.numbering = Numbering.of_picture(self.image, self.target.vocab_size)
         self.image = NumberedPictures(self.image, self.numbering)
-        for model in models:
+        for model in guided:
             model.number(self.numbering)
         self._caches.clear()
+
+    def described(self) -> dict[str, Any]:
+        """Return the provenance of each checkpoint with the sizes of the model made of it.
+
+        The sizes follow from the checkpoint, so that a job's identity has no need of them.
+        """
+        about = {
+            role: dict(found) if isinstance(found, Mapping) else found
+            for role, found in self.provenance.items()
+        }
+        named = {"target": self.target, "draft": self.draft}
+        named |= {f"draft_{number}": draft for number, draft in enumerate(self.more_drafts, 2)}
+        for role, model in named.items():
+            sizes = None if model is None else model.sizes
+            if sizes is not None and isinstance(about.get(role), dict):
+                about[role].update(sizes.record())
+        return about
 
     def published(self, tokens: Sequence[int]) -> list[int]:
         """Return the published ids of tokens, as results hold them."""
@@ -103,13 +123,25 @@ class ModelPair:
         """Return the tokens of published ids: what the models read."""
         return list(ids) if self.numbering is None else self.numbering.numbers(ids)
 
-    def bind(self, law: Law) -> None:
-        """Let image models mix their conditioning rows as a law says; text models have none."""
-        for model in (self.target, *self.drafts):
-            guide = getattr(model, "guide", None)
-            if guide is not None:
-                guide(law)
-        self._caches.clear()
+    def under(self, law: Law) -> ModelPair:
+        """Return the pair with which a request of a law decodes, over the same loaded models.
+
+        Pictures are mixed as the law's guidance says, so that requests of different laws can take
+        turns; a pair of text is one for all laws.
+        """
+        if self.image is None:
+            return self
+        key = (law.guidance, law.text_top_k)
+        if key not in self._laws:
+            drafts = [draft.under(law) for draft in self.drafts]
+            self._laws[key] = replace(
+                self,
+                target=self.target.under(law),
+                draft=drafts[0] if drafts else None,
+                more_drafts=tuple(drafts[1:]),
+                _caches={},
+            )
+        return self._laws[key]
 
     def settle(self, tokens: int = 0) -> None:
         """Let the engines do what must not happen while a generation is timed.
@@ -119,18 +151,17 @@ class ModelPair:
                 made large enough beforehand.
         """
         models = (self.target, *self.drafts)
-        if all(getattr(model, "settle", None) is None for model in models):
+        if not any(model.captures for model in models):
             return
         room = tokens + _RESERVE
         for role, model in self._roles():
+            slots = slots_for(room, model.least_capacity)
             self._caches[role] = [
-                cache
-                if cache.capacity >= room
-                else grown(model, cache, slots_for(room, least_capacity(model)))
+                cache if cache.capacity >= room else model.grow(cache, slots)
                 for cache in self._caches.get(role, ())
             ]
         for model in models:
-            settle(model)
+            model.settle()
 
     def target_cache(self, capacity: int) -> Cache:
         """Return a cache of the target for a look between requests; the next one takes it over."""
@@ -153,7 +184,8 @@ class ModelPair:
         idle = self._caches.setdefault(role, [])
         cache = idle.pop() if idle else None
         if cache is None or cache.capacity < capacity:
-            cache = grown(model, cache, slots_for(capacity, least_capacity(model)))
+            slots = slots_for(capacity, model.least_capacity)
+            cache = model.new_cache(1, slots) if cache is None else model.grow(cache, slots)
         cache.truncate([0] * len(cache.lengths))
         return cache
 

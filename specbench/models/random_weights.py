@@ -5,36 +5,30 @@ measured on any machine. The values are drawn so that the numbers stay sane: act
 logits have a standard deviation of about one at every depth, and the greedy continuation wanders.
 
 Every matrix has its own seed, so that the lean decoder's weights and a module of transformers can
-be made one after the other, matrix by matrix on the device, and are the same model. Numbers of a
-GPU's generator are not those of a CPU's.
-
-Shape legend: C channels, H query heads, G key-value heads, D head width, F feed-forward width,
-V token ids, S positions.
+be made one after the other and are the same model. Numbers of a GPU's generator are not those of a
+CPU's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from specbench.errors import ModelError
-from specbench.models.lean_weights import Layer, Weights, fused, projection, rotary_tables
-from specbench.models.norm import HeadNorm, LayerHeadNorm, RMSHeadNorm
+from specbench.models.lean_weights import Weights, causal_lm_weights
+from specbench.models.norm import HeadNorm
 from specbench.schema.shape import Shape
 
 EPSILON = 1e-5
 """Of every root-mean-square norm."""
 
-ROTARY_BASE = 10_000.0
-"""Base of the rotary frequencies; no cost depends on it."""
-
-_HEAD_NORMS = {"chameleon": LayerHeadNorm, "qwen3": RMSHeadNorm}
+_LAYER_NORMED, _ROOT_NORMED = "chameleon", "qwen3"
 """Families whose queries and keys are normed head by head, by the beginning of a shape's name."""
 
 _BATCH_OF_ROWS = 2**26
@@ -79,43 +73,6 @@ class RandomModel:
             )
         return weight
 
-    def block(self, index: int) -> Block:
-        """Return the matrices of one block."""
-        shape = self.shape
-        query, cache = shape.heads * shape.head_size, shape.key_value_heads * shape.head_size
-        channels, inner = shape.hidden_size, shape.intermediate_size
-        residual = 1 / math.sqrt(2 * shape.layers)
-        sizes: dict[str, tuple[int, int, float]] = {
-            "q_proj": (query, channels, 1.0),
-            "k_proj": (cache, channels, 1.0),
-            "v_proj": (cache, channels, 1.0),
-            "o_proj": (channels, query, residual),
-            "gate_proj": (inner, channels, 1.0),
-            "up_proj": (inner, channels, 1.0),
-            "down_proj": (channels, inner, residual),
-        }
-        return Block(*(self.matrix(f"{index}.{name}", *size) for name, size in sizes.items()))
-
-    def embedding(self) -> Tensor:
-        """Return the embedding, [V, C]; the head is the same matrix where the shape ties them."""
-        return self.matrix("embedding", self.shape.vocabulary, self.shape.hidden_size)
-
-    def head(self) -> Tensor:
-        """Return the head of a shape that does not tie it, [V, C]."""
-        return self.matrix("head", self.shape.vocabulary, self.shape.hidden_size)
-
-
-class Block(NamedTuple):
-    """The matrices of one block, each [out, in], by their names in transformers."""
-
-    q_proj: Tensor
-    k_proj: Tensor
-    v_proj: Tensor
-    o_proj: Tensor
-    gate_proj: Tensor
-    up_proj: Tensor
-    down_proj: Tensor
-
 
 @torch.inference_mode()
 def random_weights(model: RandomModel) -> Weights:
@@ -124,69 +81,47 @@ def random_weights(model: RandomModel) -> Weights:
     Raises:
         ModelError: If a head of the shape cannot be rotated in halves.
     """
-    shape, device, dtype = model.shape, model.device, model.dtype
-    if shape.head_size % 2:
-        raise ModelError(
-            f"'{shape.name}' has heads of {shape.head_size} channels",
-            "rotary positions turn the two halves of a head against each other",
-            "Choose a shape with an even head_size.",
-        )
-
-    def joined(*parts: Tensor) -> Any:
-        return fused(parts, device=device, dtype=dtype)
-
-    layers = []
-    ones = torch.ones(shape.hidden_size, dtype=dtype, device=device)
-    for index in range(shape.layers):
-        block = model.block(index)
-        layers.append(
-            Layer(
-                attention_norm=ones,
-                qkv=joined(block.q_proj, block.k_proj, block.v_proj),
-                head_norm=_head_norm(model),
-                output=joined(block.o_proj),
-                feed_forward_norm=ones,
-                gate_up=joined(block.gate_proj, block.up_proj),
-                down=joined(block.down_proj),
-            )
-        )
-    embedding = model.embedding()
-    head = embedding if shape.tied else model.head()
-    cos, sin = rotary_tables(_angles(model), device, dtype)
-    return Weights(
-        embedding=embedding,
-        layers=layers,
-        final_norm=ones,
-        head=projection(head, device=device, dtype=dtype),
-        cos=cos,
-        sin=sin,
-        heads=shape.heads,
-        groups=shape.key_value_heads,
-        epsilon=EPSILON,
-        tied=shape.tied,
-    )
+    shape = model.shape
+    weights = causal_lm_weights(_module(model), model.device, model.dtype)
+    if not has_head_norm(shape):
+        return weights
+    size = (shape.heads + shape.key_value_heads, shape.head_size)
+    ones = torch.ones(*size, dtype=model.dtype, device=model.device)
+    layered = shape.name.startswith(_LAYER_NORMED)
+    norm = HeadNorm(ones, EPSILON, torch.zeros_like(ones) if layered else None)
+    layers = [replace(layer, head_norm=norm) for layer in weights.layers]
+    return replace(weights, layers=layers)
 
 
 def has_head_norm(shape: Shape) -> bool:
     """Say whether models of a shape norm their queries and keys head by head."""
-    return any(shape.name.startswith(family) for family in _HEAD_NORMS)
+    return shape.name.startswith((_LAYER_NORMED, _ROOT_NORMED))
 
 
-@torch.inference_mode()
 def random_module(model: RandomModel) -> Any:
     """Return the same model as a `LlamaForCausalLM` of transformers.
 
     Raises:
         ModelError: If the shape has a norm of queries and keys, which Llama has not.
     """
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
-
-    shape = model.shape
-    if has_head_norm(shape):
+    if has_head_norm(model.shape):
         raise ModelError(
-            f"'{shape.name}' is no Llama",
+            f"'{model.shape.name}' is no Llama",
             "its queries and keys are normed head by head",
             "Compare with a shape of the Llama family.",
+        )
+    return _module(model)
+
+
+@torch.inference_mode()
+def _module(model: RandomModel) -> Any:
+    """Make the module empty, and fill it matrix by matrix on the device."""
+    shape = model.shape
+    if shape.head_size % 2:
+        raise ModelError(
+            f"'{shape.name}' has heads of {shape.head_size} channels",
+            "rotary positions turn the two halves of a head against each other",
+            "Choose a shape with an even head_size.",
         )
     config = LlamaConfig(
         vocab_size=shape.vocabulary,
@@ -198,7 +133,6 @@ def random_module(model: RandomModel) -> Any:
         head_dim=shape.head_size,
         max_position_embeddings=model.context,
         rms_norm_eps=EPSILON,
-        rope_theta=ROTARY_BASE,
         tie_word_embeddings=shape.tied,
         bos_token_id=None,
         eos_token_id=None,
@@ -209,41 +143,27 @@ def random_module(model: RandomModel) -> Any:
         module = LlamaForCausalLM(config)
     module = module.to(model.dtype).eval()
     body = module.model
-    _put(body.embed_tokens, model.embedding())
+    residual = 1 / math.sqrt(2 * shape.layers)
+
+    def put(owner: Any, weight: Tensor) -> None:
+        owner.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    vocabulary, channels = shape.vocabulary, shape.hidden_size
+    ones = torch.ones(channels, dtype=model.dtype, device=model.device)
+    put(body.embed_tokens, model.matrix("embedding", vocabulary, channels))
     for index, layer in enumerate(body.layers):
-        for name, weight in model.block(index)._asdict().items():
-            owner = layer.self_attn if hasattr(layer.self_attn, name) else layer.mlp
-            _put(getattr(owner, name), weight)
-        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-            _put(norm, torch.ones(shape.hidden_size, dtype=model.dtype, device=model.device))
-    _put(body.norm, torch.ones(shape.hidden_size, dtype=model.dtype, device=model.device))
-    _put(module.lm_head, body.embed_tokens.weight.data if shape.tied else model.head())
+        for part in (layer.self_attn, layer.mlp):
+            for name, linear in part.named_children():
+                if name.endswith("_proj"):
+                    scale = residual if name in ("o_proj", "down_proj") else 1.0
+                    rows, columns = linear.weight.shape
+                    put(linear, model.matrix(f"{index}.{name}", rows, columns, scale))
+        put(layer.input_layernorm, ones)
+        put(layer.post_attention_layernorm, ones)
+    put(body.norm, ones)
+    embedding = body.embed_tokens.weight.data
+    put(module.lm_head, embedding if shape.tied else model.matrix("head", vocabulary, channels))
     body.rotary_emb = type(body.rotary_emb)(config).to(model.device)
     module.generation_config = GenerationConfig(do_sample=False)
     assert all(not parameter.is_meta for parameter in module.parameters())
     return module
-
-
-def _put(owner: Any, weight: Tensor) -> None:
-    owner.weight = torch.nn.Parameter(weight, requires_grad=False)
-
-
-def _head_norm(model: RandomModel) -> HeadNorm | None:
-    shape = model.shape
-    kinds = [kind for name, kind in _HEAD_NORMS.items() if shape.name.startswith(name)]
-    if not kinds:
-        return None
-    size: Sequence[int] = (shape.heads + shape.key_value_heads, shape.head_size)
-    ones = torch.ones(*size, dtype=model.dtype, device=model.device)
-    if kinds[0] is LayerHeadNorm:
-        return LayerHeadNorm(ones, torch.zeros_like(ones), EPSILON)
-    return RMSHeadNorm(ones, EPSILON)
-
-
-def _angles(model: RandomModel) -> Tensor:
-    """Return the rotary angles, [S, D / 2] in radians."""
-    width = model.shape.head_size
-    places = torch.arange(0, width, 2, dtype=torch.float64, device=model.device)
-    frequencies = ROTARY_BASE ** (-places / width)
-    positions = torch.arange(model.context, dtype=torch.float64, device=model.device)
-    return positions[:, None] * frequencies

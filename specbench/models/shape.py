@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from specbench.errors import ConfigError
-from specbench.models.pair import ModelPair
 from specbench.schema.shape import Shape
 
 _UNEXPLAINED = 0.03
@@ -65,27 +64,3 @@ def explaining(values: Mapping[str, Any], name: str, parameters: int) -> Shape |
     except ConfigError:
         return None
     return shape if abs(shape.parameters - parameters) <= _UNEXPLAINED * parameters else None
-
-
-def sizes_of(model: Any) -> Sizes | None:
-    """Return the sizes of a model behind the port; None for one that has none, such as a table."""
-    sizes = getattr(model, "sizes", None)
-    return sizes if isinstance(sizes, Sizes) else None
-
-
-def described(models: ModelPair) -> dict[str, Any]:
-    """Return the provenance of each checkpoint with the sizes of the model that was made of it.
-
-    The sizes follow from the checkpoint, so that a job's identity has no need of them.
-    """
-    about = {
-        role: dict(found) if isinstance(found, Mapping) else found
-        for role, found in models.provenance.items()
-    }
-    named = {"target": models.target, "draft": models.draft}
-    named |= {f"draft_{number}": model for number, model in enumerate(models.more_drafts, start=2)}
-    for role, model in named.items():
-        sizes = sizes_of(model)
-        if sizes is not None and isinstance(about.get(role), dict):
-            about[role].update(sizes.record())
-    return about

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from specbench.models.base import Model, Taps
+from specbench.models.base import Model, Taps, View
 
 BATCH = 16
 """Texts that are read together."""
@@ -42,9 +42,7 @@ def _read(model: Model, batch: list[Sequence[int]]) -> Iterator[npt.NDArray[np.f
         tokens[row, : len(text)] = torch.as_tensor(np.asarray(text, dtype=np.int64))
     taps = Taps((-1,))
     cache = model.new_cache(len(batch), longest)
-    # `last=0` asks for every state, and with it for logits that nobody reads: the port has no
-    # way to leave them out, and they are the smaller part of the work.
-    model.forward(tokens.to(model.device), cache, taps=taps)
+    model.run(tokens.to(model.device), cache, View(taps=taps, logits=False))
     states = taps.states[0].float().cpu().numpy()
     for row, text in enumerate(batch):
         yield states[row, : len(text)]

@@ -22,16 +22,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from specbench.cache import Cache
-from specbench.models.base import AncestorMask, LayerSkip, Taps
+from specbench.models.base import NO_SKIP, View, Wrapper
 from specbench.models.decoder import LeanDecoder
-from specbench.models.linear import Linear, RowLinear
+from specbench.models.linear import PlainLinear
 from specbench.models.ops import Ops, Place
 from specbench.models.static_cache import (
     SLOT_STEP,
@@ -55,40 +54,30 @@ LEAST_CAPACITY = 2048
 
 _EXACT_TREE = 64
 _TREE_STEP = 16
-_NO_SKIP = LayerSkip()
 _USES_BEFORE_CAPTURE = 2
 _MOST_CAPTURED = 512
 _MOST_SETTLED = 4
 _MOST_SPARE = 1
 
 
-class Capture(Protocol):
-    """Makes a step fast."""
-
-    def __call__(self, run: Replay, rehearse: Callable[[Replay], None]) -> Replay:
-        """Return what replays a step.
-
-        Args:
-            run: Runs the step, operation by operation.
-            rehearse: Runs what it is given where nothing is kept, for warming up.
-        """
+Capture = Callable[[Replay, Callable[[Replay], None]], Replay]
+"""Makes a step fast: returns what replays a step, given what runs it operation by operation, and a
+function that runs what it is given where nothing is kept, for warming up."""
 
 
-class StaticDecoder(LeanDecoder):
+class StaticDecoder(Wrapper):
     """A lean decoder whose forwards of few tokens are static.
 
     Args:
-        lean: The decoder whose weights it shares.
+        lean: The decoder whose weights it shares, and which runs what is not static.
         ops: What computes; by default the library's operations.
         capture: What makes steps fast; None leaves them as they are.
         engine: What results call it.
-
-    Attributes:
-        lean: That decoder.
-        least_capacity: Slots of a cache that is kept between requests.
     """
 
+    body: LeanDecoder
     least_capacity = LEAST_CAPACITY
+    captures = True
 
     def __init__(
         self,
@@ -97,16 +86,15 @@ class StaticDecoder(LeanDecoder):
         capture: Capture | None = None,
         engine: str = "lean static",
     ) -> None:
-        self.__dict__.update(lean.__dict__)
-        self.lean = lean
+        super().__init__(lean)
         self.engine = engine
         self._ops = ops or Ops()
         self._capture = capture
-        self._layers = tuple(self._ops.adopt(layer) for layer in self._layers)
-        self._head = self._ops.adopt_head(self._head, self.embedding[:1])
+        self._layers = tuple(self._ops.adopt(layer) for layer in lean.weights.layers)
+        self._head = self._ops.adopt_head(lean.weights.head, lean.embedding[:1])
         windows = [layer.window for layer in self._layers if layer.window is not None]
         self._window = min(windows, default=None)
-        self._longest: int = self._cos.shape[0]
+        self._longest: int = lean.weights.cos.shape[0]
         self._caches: weakref.WeakSet[StaticCache] = weakref.WeakSet()
         self._spare: list[Storage] = []
 
@@ -118,7 +106,7 @@ class StaticDecoder(LeanDecoder):
         slots = round_up(capacity, SLOT_STEP)
         storage = self._reused(batch, slots)
         if storage is None:
-            storage = Storage.empty(super().new_cache(batch, slots).store)
+            storage = Storage.empty(self.body.new_cache(batch, slots).store)
         cache = StaticCache(storage)
         weakref.finalize(cache, _give_back, self._spare, storage).atexit = False
         self._caches.add(cache)
@@ -144,51 +132,39 @@ class StaticDecoder(LeanDecoder):
         return None
 
     @torch.inference_mode()
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: Cache,
-        *,
-        mask: AncestorMask | None = None,
-        last: int = 0,
-        skip: LayerSkip | None = None,
-        taps: Taps | None = None,
-    ) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.forward`."""
+    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.run`."""
         assert isinstance(cache, StaticCache)
-        step = self._step_of(tokens, cache, mask, last, skip, taps)
+        step = self._step_of(inputs, cache, view)
         if step is None:
-            return super().forward(tokens, cache, mask=mask, last=last, skip=skip, taps=taps)
-        storage, count = cache.storage, tokens.shape[1]
+            return self.body.run(inputs, cache, view)
+        storage, count, last = cache.storage, inputs.shape[1], view.last
         use = storage.use(step)
         use.count += 1
-        use.inputs.fill(tokens, mask)
+        use.inputs.fill(inputs, view.mask)
         storage.point(cache.lengths, cache.padding)
         outputs = self._run(step, storage, use.inputs) if use.replay is None else use.replay()
         storage.advanced(step.tokens)
         cache.advance(count)
         logits = outputs.logits
-        if taps is not None:
-            kept = 0 if taps.every else last
-            taps.states = [state[:, :count][:, -kept:] for state in outputs.states]
+        if view.taps is not None:
+            kept = 0 if view.taps.every else last
+            view.taps.states = [state[:, :count][:, -kept:] for state in outputs.states]
         if logits.shape[1] > (last or count):
             logits = logits[:, :count][:, -last:]
-        if self.head_first is None and logits.shape[2] > self.vocab_size:
+        if self.body.weights.head_first is None and logits.shape[2] > self.vocab_size:
             logits = logits[..., : self.vocab_size]
         return logits
 
-    def _step_of(
-        self,
-        tokens: Tensor,
-        cache: StaticCache,
-        mask: AncestorMask | None,
-        last: int,
-        skip: LayerSkip | None,
-        taps: Taps | None,
-    ) -> Step | None:
+    def _step_of(self, inputs: Tensor, cache: StaticCache, view: View) -> Step | None:
         """Return the step of a forward, or None where it has to run as it comes."""
-        rows, count = tokens.shape
+        rows, count = inputs.shape[:2]
+        mask, last, taps = view.mask, view.last, view.taps
         width, fed = 0, count
+        if inputs.ndim == 3 or view.first_layer or not view.logits:
+            return None
+        if mask is not None and mask.ancestors.ndim == 3:
+            return None
         if mask is not None:
             fed = count if count <= _EXACT_TREE else round_up(count, _TREE_STEP)
             width = tree_width(mask.ancestors.shape[1] + fed - count)
@@ -207,11 +183,8 @@ class StaticDecoder(LeanDecoder):
         wanted = 0 if last >= count or fed > count else last
         layers = taps.layers if taps is not None else ()
         every = taps is not None and taps.every and wanted > 0
-        return Step(rows, fed, width, wanted, hidden > 0, skip, layers, every)
-
-    def prepare(self) -> None:
-        """Measure what the operations choose for these weights, before any step is captured."""
-        self._ops.prepare(self._layers, self._head)
+        end = view.blocks(self.layers).stop
+        return Step(rows, fed, width, wanted, hidden > 0, view.skip, layers, every, end)
 
     def settle(self) -> None:
         """Capture the steps that are in use, for every cache that is; never in a timed region."""
@@ -248,85 +221,48 @@ class StaticDecoder(LeanDecoder):
 
     def _run(self, step: Step, storage: Storage, inputs: Inputs) -> Outputs:
         """Compute a step: a pure function of tensors, but for the cache and its lengths."""
-        ops, epsilon, skip = self._ops, self._epsilon, step.skip or _NO_SKIP
+        ops, weights, skip = self._ops, self.body.weights, step.skip or NO_SKIP
+        epsilon = weights.epsilon
         rows, count = step.rows, step.tokens
         place = ops.place(
             Place(
                 storage.length,
                 count,
                 storage.store.shape[-2],
-                self._heads // self._groups,
-                self._cos,
-                self._sin,
+                weights.heads // weights.groups,
+                weights.cos,
+                weights.sin,
                 inputs.offsets,
                 inputs.ancestors,
                 storage.first if step.padded else None,
             )
         )
-        stream = _Stream(F.embedding(inputs.tokens.reshape(-1), self.embedding), ops, epsilon)
+        x = F.embedding(inputs.tokens.reshape(-1), self.body.embedding)
         tapped: dict[int, Tensor] = {}
         kept = 0 if step.every else step.last
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self._layers[: step.end]):
             if index not in skip.attention:
-                qkv = ops.project(layer.qkv, stream.norm(layer.attention_norm))
+                qkv = ops.project(layer.qkv, ops.norm(x, layer.attention_norm, epsilon))
                 keys, values = storage.store[0, index], storage.store[1, index]
                 query = ops.rotate(qkv, place, keys, values, layer.head_norm)
                 mixed = ops.attend(query, keys, values, place)
-                stream.add(layer.output, mixed.reshape(rows * count, -1))
+                x = ops.project_add(layer.output, mixed.reshape(rows * count, -1), x)
             if index not in skip.feed_forward:
-                normed = stream.norm(layer.feed_forward_norm)
-                stream.add(layer.down, ops.project_silu_mul(layer.gate_up, normed))
+                normed = ops.norm(x, layer.feed_forward_norm, epsilon)
+                x = ops.project_add(layer.down, ops.project_silu_mul(layer.gate_up, normed), x)
             if index in step.layers:
-                tapped[index] = stream.value().view(rows, count, -1)[:, -kept:]
+                tapped[index] = x.view(rows, count, -1)[:, -kept:]
         storage.length.add_(count)
         if step.last and not step.every:
-            stream = _Stream(_last(stream.value(), step), ops, epsilon)
-        hidden = stream.norm(self._final_norm)
+            x = _last(x, step)
+        hidden = ops.norm(x, weights.final_norm, epsilon)
         tapped[-1] = hidden.view(rows, -1, hidden.shape[-1])
         if step.last and step.every:
             hidden = _last(hidden, step)
         head = self._head
-        logits = ops.project(head, hidden) if isinstance(head, RowLinear) else head(hidden)
+        logits = ops.project(head, hidden) if isinstance(head, PlainLinear) else head(hidden)
         states = tuple(tapped[layer] for layer in step.layers)
         return Outputs(logits.view(rows, -1, logits.shape[-1]), states)
-
-
-class _Stream:
-    """The residual stream, with a projection that waits to be added and normed in one kernel.
-
-    Args:
-        x: [N, C].
-        ops: What computes.
-        epsilon: Of every norm.
-    """
-
-    def __init__(self, x: Tensor, ops: Ops, epsilon: float) -> None:
-        self._x = x
-        self._ops = ops
-        self._epsilon = epsilon
-        self._pending: tuple[Linear, Tensor] | None = None
-
-    def add(self, linear: Linear, x: Tensor) -> None:
-        """Add a projection to the stream."""
-        self.value()
-        self._pending = (linear, x)
-
-    def norm(self, weight: Tensor) -> Tensor:
-        """Return the stream, normed, [N, C]."""
-        if self._pending is None:
-            return self._ops.norm(self._x, weight, self._epsilon)
-        linear, x = self._pending
-        self._pending = None
-        self._x, normed = self._ops.project_add_norm(linear, x, self._x, weight, self._epsilon)
-        return normed
-
-    def value(self) -> Tensor:
-        """Return the stream, [N, C]."""
-        if self._pending is not None:
-            linear, x = self._pending
-            self._pending = None
-            self._x = self._ops.project_add(linear, x, self._x)
-        return self._x
 
 
 def _last(x: Tensor, step: Step) -> Tensor:

@@ -41,6 +41,7 @@ class Step(NamedTuple):
         skip: Sublayers that are left out; None for none.
         layers: Whose states are handed out.
         every: Whether the states of all T tokens are.
+        end: The first block that does not run; None: all do.
     """
 
     rows: int
@@ -51,6 +52,12 @@ class Step(NamedTuple):
     skip: LayerSkip | None = None
     layers: tuple[int, ...] = ()
     every: bool = False
+    end: int | None = None
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Sizes of its inputs, rows, tokens and width; steps of equal sizes share them."""
+        return self[:3]
 
 
 class Outputs(NamedTuple):
@@ -66,28 +73,11 @@ class Outputs(NamedTuple):
 
     def clone(self) -> Outputs:
         """Return a copy that the next replay leaves alone."""
-        logits = self.logits.clone()
-        if not self.states:
-            return Outputs(logits, ())
-        return Outputs(logits, tuple(state.clone() for state in self.states))
+        return Outputs(self.logits.clone(), tuple(state.clone() for state in self.states))
 
 
 Replay = Callable[[], Outputs]
 """Runs a step over its storage and inputs; what it returns belongs to the caller."""
-
-
-class Sizes(NamedTuple):
-    """Sizes of a step's inputs; steps of equal sizes share them.
-
-    Attributes:
-        rows: B.
-        tokens: T.
-        width: W.
-    """
-
-    rows: int
-    tokens: int
-    width: int
 
 
 class Inputs:
@@ -99,15 +89,15 @@ class Inputs:
         ancestors: [T, W] bool; None in causal order.
     """
 
-    def __init__(self, sizes: Sizes, device: torch.device) -> None:
-        self.tokens = torch.zeros(sizes.rows, sizes.tokens, dtype=torch.int64, device=device)
+    def __init__(self, sizes: tuple[int, int, int], device: torch.device) -> None:
+        rows, count, width = sizes
+        self.tokens = torch.zeros(rows, count, dtype=torch.int64, device=device)
         self.offsets: Tensor | None = None
         self.ancestors: Tensor | None = None
         self._mask: AncestorMask | None = None
-        if sizes.width:
-            self.offsets = torch.zeros(sizes.tokens, dtype=torch.int64, device=device)
-            shape = (sizes.tokens, sizes.width)
-            self.ancestors = torch.ones(shape, dtype=torch.bool, device=device)
+        if width:
+            self.offsets = torch.zeros(count, dtype=torch.int64, device=device)
+            self.ancestors = torch.ones(count, width, dtype=torch.bool, device=device)
 
     def fill(self, tokens: Tensor, mask: AncestorMask | None) -> None:
         """Write what is fed; a mask that stands there already is not written again."""
@@ -157,7 +147,7 @@ class Storage:
     first: Tensor
     uses: dict[Step, Use] = field(default_factory=dict)
     settled: bool = False
-    _inputs: dict[Sizes, Inputs] = field(default_factory=dict)
+    _inputs: dict[tuple[int, int, int], Inputs] = field(default_factory=dict)
     _lengths: list[int] = field(default_factory=list)
     _padding: tuple[int, ...] = ()
 
@@ -172,10 +162,9 @@ class Storage:
         """Return what is known of a step here; steps of equal sizes share their inputs."""
         found = self.uses.get(step)
         if found is None:
-            sizes = Sizes(step.rows, step.tokens, step.width)
-            if sizes not in self._inputs:
-                self._inputs[sizes] = Inputs(sizes, self.store.device)
-            found = self.uses[step] = Use(self._inputs[sizes])
+            if step.sizes not in self._inputs:
+                self._inputs[step.sizes] = Inputs(step.sizes, self.store.device)
+            found = self.uses[step] = Use(self._inputs[step.sizes])
         return found
 
     @property

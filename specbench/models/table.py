@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from specbench.cache import Cache, LengthCache
-from specbench.models.base import AncestorMask, Capability, LayerSkip, Taps
+from specbench.models.base import Capability, Model, View
 
 Table = Callable[[tuple[int, ...]], Tensor]
 """Maps a context to logits [V] in float64."""
@@ -32,7 +32,7 @@ class TokenCache(LengthCache):
         self.tokens[row][start : start + len(kept)] = moved
 
 
-class TableModel:
+class TableModel(Model):
     """A model whose next-token logits are a function of the context.
 
     Args:
@@ -44,7 +44,7 @@ class TableModel:
     """
 
     engine = "table"
-    capabilities = frozenset(Capability)
+    capabilities = frozenset(Capability) - {Capability.FEATURES}
     layers = 4
     dtype = torch.float64
 
@@ -67,36 +67,30 @@ class TableModel:
         """Return an empty cache for `batch` rows of at most `capacity` tokens."""
         return TokenCache(batch, capacity)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: Cache,
-        *,
-        mask: AncestorMask | None = None,
-        last: int = 0,
-        skip: LayerSkip | None = None,
-        taps: Taps | None = None,
-    ) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.forward`.
+    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.run`.
 
         The one hidden state is the one-hot code of the context's last token.
         """
         assert isinstance(cache, TokenCache)
-        rows, count = tokens.shape
+        (rows, count), mask, taps = inputs.shape, view.mask, view.taps
         visible = torch.ones(count, count).tril().bool() if mask is None else mask.ancestors
-        skipping = self._skipped is not None and skip is not None and skip.size > 0
+        visible = visible.expand(rows, -1, -1)
+        skipping = self._skipped is not None and view.skip is not None and view.skip.size > 0
         table = self._skipped if skipping and self._skipped else self._table
         logits = torch.empty(rows, count, self.vocab_size, dtype=torch.float64)
-        order = None if mask is None else mask.offsets.argsort(stable=True).tolist()
         for row, start in enumerate(cache.lengths):
             end = start + count
             assert end <= cache.capacity
-            cache.tokens[row][start:end] = tokens[row].tolist()
-            first = end - visible.shape[1]
+            cache.tokens[row][start:end] = inputs[row].tolist()
+            first = end - visible.shape[2]
             prefix = tuple(cache.tokens[row][:first])
             seen = cache.tokens[row][first:end]
+            order = None
+            if mask is not None:
+                order = mask.offsets.expand(rows, -1)[row].argsort(stable=True).tolist()
             for index in range(count):
-                sees = visible[index].tolist()
+                sees = visible[row, index].tolist()
                 if order is None:
                     path = tuple(itertools.compress(seen, sees))
                 else:
@@ -104,10 +98,10 @@ class TableModel:
                 logits[row, index] = table(prefix + path)
         cache.lengths = [length + count for length in cache.lengths]
         if taps is not None:
-            seen = tokens if taps.every else tokens[:, -last:]
-            code = torch.nn.functional.one_hot(seen, self.vocab_size).double()
+            tapped = inputs if taps.every else inputs[:, -view.last :]
+            code = torch.nn.functional.one_hot(tapped, self.vocab_size).double()
             taps.states = [code for _ in taps.layers]
-        return logits[:, -last:]
+        return logits[:, -view.last :] if view.logits else logits[:, :0]
 
 
 def markov_table(order: int, vocab_size: int, seed: int, sharpness: float = 1.0) -> Table:

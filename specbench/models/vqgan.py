@@ -12,18 +12,14 @@ Shape legend: B pictures, C channels, H x W pixels, h x w codes, D width of a co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from specbench.bounded import read_text
 from specbench.errors import ModelError
 
 # Parts of published training checkpoints that decoding has no use for.
@@ -121,11 +117,6 @@ class VqganConfig:
             "embed_dim": self.code_width,
         }
 
-    @classmethod
-    def from_json(cls, path: Path) -> VqganConfig:
-        """Read a `config.json` in taming's form."""
-        return cls.from_params(json.loads(read_text(path)))
-
 
 def _norm(config: VqganConfig, channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
@@ -145,8 +136,7 @@ class _Residual(nn.Module):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(F.silu(self.norm1(x)))
         hidden = self.conv2(F.silu(self.norm2(hidden)))
-        mixed: Tensor = self.nin_shortcut(x) + hidden
-        return mixed
+        return self.nin_shortcut(x) + hidden
 
 
 class _Attention(nn.Module):  # type: ignore[misc]
@@ -166,8 +156,7 @@ class _Attention(nn.Module):  # type: ignore[misc]
             part(hidden).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v)
         )
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
-        attended: Tensor = x + self.proj_out(mixed.reshape(x.shape))
-        return attended
+        return x + self.proj_out(mixed.reshape(x.shape))
 
 
 class _Down(nn.Module):  # type: ignore[misc]
@@ -178,8 +167,7 @@ class _Down(nn.Module):  # type: ignore[misc]
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        halved: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return halved
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
 class _Up(nn.Module):  # type: ignore[misc]
@@ -190,8 +178,7 @@ class _Up(nn.Module):  # type: ignore[misc]
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        doubled: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return doubled
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class _Middle(nn.Module):  # type: ignore[misc]
@@ -202,8 +189,7 @@ class _Middle(nn.Module):  # type: ignore[misc]
         self.block_2 = _Residual(config, channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.block_2(self.attn_1(self.block_1(x)))
-        return mixed
+        return self.block_2(self.attn_1(self.block_1(x)))
 
 
 class _Level(nn.Module):  # type: ignore[misc]
@@ -252,8 +238,7 @@ class _Encoder(nn.Module):  # type: ignore[misc]
             hidden = level(hidden)
             if hasattr(level, "downsample"):
                 hidden = level.downsample(hidden)
-        latents: Tensor = self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
-        return latents
+        return self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
 
 
 class _Decoder(nn.Module):  # type: ignore[misc]
@@ -282,8 +267,7 @@ class _Decoder(nn.Module):  # type: ignore[misc]
             hidden = level(hidden)
             if hasattr(level, "upsample"):
                 hidden = level.upsample(hidden)
-        pixels: Tensor = self.conv_out(F.silu(self.norm_out(hidden)))
-        return pixels
+        return self.conv_out(F.silu(self.norm_out(hidden)))
 
 
 class _Quantizer(nn.Module):  # type: ignore[misc]
@@ -311,13 +295,11 @@ class Vqgan(nn.Module):  # type: ignore[misc]
     @property
     def codebook(self) -> Tensor:
         """The codes' vectors, [K, D]; distances between them are Euclidean."""
-        codebook: Tensor = self.quantize.embedding.weight
-        return codebook
+        return self.quantize.embedding.weight
 
     def latents(self, pixels: Tensor) -> Tensor:
         """Return what the quantizer rounds, [B, D, h, w], for pixels [B, C, H, W] in -1..1."""
-        latents: Tensor = self.quant_conv(self.encoder(pixels))
-        return latents
+        return self.quant_conv(self.encoder(pixels))
 
     def nearest(self, latents: Tensor) -> Tensor:
         """Return the id of the nearest code at every place, [B, h, w], for [B, D, h, w]."""
@@ -329,8 +311,7 @@ class Vqgan(nn.Module):  # type: ignore[misc]
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """Return unclamped pixels [B, C, H, W] for latents [B, D, h, w], quantised or not."""
-        pixels: Tensor = self.decoder(self.post_quant_conv(latents))
-        return pixels
+        return self.decoder(self.post_quant_conv(latents))
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -370,26 +351,3 @@ class Vqgan(nn.Module):  # type: ignore[misc]
                 "Give the configuration that was published with these weights.",
             )
         self.load_state_dict(kept)
-
-
-def load_vqgan(folder: Path, device: torch.device | str = "cpu") -> Vqgan:
-    """Load a tokenizer folder for inference in float32.
-
-    Args:
-        folder: Holds `config.json` in taming's form and `model.safetensors`.
-        device: Where the weights go.
-
-    Raises:
-        ModelError: A file is missing or does not fit.
-    """
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise ModelError(
-                f"The image tokenizer in {folder} is incomplete.",
-                why=f"{name} is missing.",
-                fix="Give a folder with config.json and model.safetensors.",
-            )
-    model = Vqgan(VqganConfig.from_json(folder / "config.json"))
-    model.load_published(load_file(folder / "model.safetensors"))
-    model.float().to(device).eval().requires_grad_(False)
-    return model

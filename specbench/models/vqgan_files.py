@@ -71,10 +71,21 @@ def load_pixel_decoder(
         return PixelDecoder(None, None, error)
 
 
+def load_vqgan(place: Path, device: torch.device | str = "cpu") -> Vqgan:
+    """Load the image tokenizer of a folder for inference in float32.
+
+    Raises:
+        ModelError: If a file is missing or does not fit.
+    """
+    model, _ = _published(str(place), None)
+    model.float().to(device).eval().requires_grad_(False)
+    return model
+
+
 def _whole(
     model: Vqgan, device: torch.device, about: Mapping[str, Any] | None = None
 ) -> PixelDecoder:
-    model = model.float().to(device).eval().requires_grad_(False)
+    model.float().to(device).eval().requires_grad_(False)
     return PixelDecoder(model.codebook, model.decode, about=about)
 
 

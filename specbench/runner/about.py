@@ -11,7 +11,6 @@ from specbench.audit import fidelity
 from specbench.law import Law
 from specbench.models.defaults import unfollowed
 from specbench.models.pair import ModelPair
-from specbench.models.shape import described
 from specbench.runner.code import codes
 from specbench.runner.provenance import device_name, provenance
 from specbench.schema.config import RunConfig
@@ -80,7 +79,7 @@ def file_metadata(
         noise={"fidelity_version": fidelity.VERSION},
         provenance={
             **provenance(device),
-            "models": described(models),
+            "models": models.described(),
             "checkpoint": {
                 "dtype_reason": models.about.dtype_reason,
                 "generation_defaults": dict(models.about.defaults),

@@ -221,7 +221,7 @@ class _Audit:
 
     def _arm(self, decoder: Decoder, models: ModelPair, law: Law) -> Arm:
         decoder.check(law)
-        models.bind(law)
+        models = models.under(law)
         find_calibrations(self._config, decoder, models, law)
         decoder.prepare(models)
         return Arm(decoder, models)

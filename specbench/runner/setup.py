@@ -60,7 +60,7 @@ def load_for(config: RunConfig, arms: Sequence[Arm]) -> ModelPair:
 
 
 def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
-    """Load the models of a run by its entry's own loader, bound to the run's law.
+    """Load the models of a run by its entry's own loader, under the run's law.
 
     The tokens of an image pair are numbers (`ModelPair.narrow`).
 
@@ -81,8 +81,7 @@ def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
     models: ModelPair = load(used, needs=needs, **options)
     engines.switch(models, config.engine)
     models.narrow()
-    models.bind(target_law(config))
-    return models
+    return models.under(target_law(config))
 
 
 def prepare(arm: Arm, config: RunConfig, models: ModelPair) -> dict[str, str]:

@@ -16,7 +16,7 @@ EXACTNESS = ("exact", "greedy", "lossy")
 
 MODALITIES = ("text", "image", "any")
 
-CAPABILITIES = ("draft", "tree_mask", "layer_skip", "hidden_states", "image")
+CAPABILITIES = ("draft", "tree_mask", "layer_skip", "hidden_states", "features", "image")
 """What a method may need of a model, beside a target."""
 
 _METHOD_KEYS = (

@@ -50,7 +50,7 @@ def lean(name, dtype, noise=0.0):
     module = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
     for parameter in module.parameters():
         parameter.data += noise * torch.randn_like(parameter)
-    return LeanDecoder(module, name, torch.device("cuda:0"), dtype)
+    return LeanDecoder.of(module, name, torch.device("cuda:0"), dtype)
 
 
 def tokens(count, seed=0, rows=1):

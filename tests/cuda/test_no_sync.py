@@ -46,7 +46,7 @@ def decoder(layers: int, seed: int) -> LeanDecoder:
     )
     device = torch.device("cuda")
     module = LlamaForCausalLM(config).float().eval().to(device)
-    return LeanDecoder(module, f"random {layers}", device, torch.float32)
+    return LeanDecoder.of(module, f"random {layers}", device, torch.float32)
 
 
 @pytest.fixture(scope="module")

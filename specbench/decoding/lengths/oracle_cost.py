@@ -14,7 +14,7 @@ from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.lengths.confidence import check_cap
 from specbench.errors import ConfigError
 from specbench.law import Law, draw
-from specbench.models.base import Model, settle, word
+from specbench.models.base import Model
 from specbench.models.pair import ModelPair
 
 _PREFIX = 64
@@ -150,14 +150,14 @@ def measured_cost_ratio(draft: Model, target: Model) -> float:
     caches = []
     for model in (draft, target):
         cache = model.new_cache(1, _PREFIX + _DRAFTED + 1)
-        model.forward(_filled(model, _PREFIX, word(model)), cache, last=1)
+        model.forward(_filled(model, _PREFIX, model.word), cache, last=1)
         caches.append(cache)
     for _ in range(_WARM_UPS):
         for model, cache, step in zip((draft, target), caches, steps, strict=True):
             step(model, cache)
             cache.truncate([_PREFIX])
     for model in (draft, target):
-        settle(model)
+        model.settle()
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(_TIMINGS):
         for model, cache, step, spent in zip((draft, target), caches, steps, times, strict=True):

@@ -231,7 +231,22 @@ def decode_attention(
     scale: float | None = None,
     first: Tensor | None = None,
 ) -> Tensor:
-    """Compute `reference.decode_attention` with two kernels, one for a small cache."""
+    """Attend from T new tokens to a row's cached slots and to each other, in at most two kernels.
+
+    Args:
+        query: [B, T, H, D].
+        keys: [B, G, S, D]; H / G query heads share one.
+        values: [B, G, S, D].
+        length: [B] int32, cached tokens of each row before the T new ones.
+        ancestors: [T, W] bool: whether new token i sees slot `length + T - W + w`. Every slot
+            before these W is visible to all; columns whose slot would be negative are ignored.
+            None: new token i sees the new tokens up to itself.
+        scale: Of the products; 1 / sqrt(D) where None.
+        first: [B] int32, the number of leading slots that nobody may see (padding); None for 0.
+
+    Returns:
+        [B, T, H, D].
+    """
     rows, count, heads, width = query.shape
     groups, capacity = keys.shape[1], keys.shape[2]
     assert heads % groups == 0 and keys.stride(3) == values.stride(3) == 1

@@ -23,14 +23,6 @@ def multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-@cache
-def shared_memory(device: torch.device) -> int:
-    """Return the shared memory in bytes that one program may use; without end on a CPU."""
-    if device.type != "cuda":
-        return 1 << 40
-    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
-
-
 def precision(dtype: torch.dtype) -> str:
     """Return Triton's input precision: float32 is multiplied as float32, never as TF32."""
     return "ieee" if dtype == torch.float32 else "tf32"

@@ -13,6 +13,7 @@ Shapes: N tokens, F feed-forward width, C channels, K splits.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -20,14 +21,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from specbench.models.kernels.launch import OPTIONS, multiprocessors, precision, shared_memory
-from specbench.models.kernels.pointwise import add_norm, join_add_norm
+from specbench.models.kernels.launch import OPTIONS, multiprocessors, precision
 
 MOST_TOKENS = 16
 """Rows of a tensor core's operand: more tokens are the library's."""
 
 _JOIN_BLOCK = 512
-_PROGRAMS_PER_MULTIPROCESSOR = 4
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SPLITS = (1, 2, 4, 8)
 
 
@@ -48,33 +48,11 @@ class MatmulPlan(NamedTuple):
     warps: int
     stages: int
 
-    def holding(self, itemsize: int) -> MatmulPlan:
-        """Return the plan that holds as many bytes of numbers of another size as of two bytes."""
-        return self._replace(inputs=self.inputs * 2 // itemsize)
 
-    def shared_bytes(self, itemsize: int, gated: bool = False) -> int:
-        """Return the shared memory of a program, in bytes.
-
-        Args:
-            itemsize: Bytes of a number.
-            gated: Whether a program holds gates and what they multiply.
-        """
-        rows = self.outputs * (2 if gated else 1) + MOST_TOKENS
-        return rows * self.inputs * itemsize * (self.stages - 1)
-
-
-TILES = (
-    MatmulPlan(16, 256, 1, 4, 5),
-    MatmulPlan(32, 128, 1, 4, 5),
-    MatmulPlan(32, 256, 1, 4, 3),
-    MatmulPlan(64, 128, 1, 4, 4),
-    MatmulPlan(64, 256, 1, 8, 3),
-    MatmulPlan(128, 64, 1, 4, 5),
-    MatmulPlan(128, 128, 1, 8, 3),
-)
-"""Shapes of a program for numbers of two bytes, with 48 to 80 KiB in or on the way to shared
-memory: two or three programs a multiprocessor hide the latency of its memory. Of wider numbers a
-program holds fewer columns; splits follow from the weight and the device."""
+TILE = MatmulPlan(32, 128, 1, 4, 4)
+"""Of a program for numbers of two bytes: at most 60 KiB lie in or on the way to shared memory, so
+that every GPU holds it and two or three programs a multiprocessor hide the latency of its memory.
+Of wider numbers a program holds fewer columns; splits follow from the weight and the device."""
 
 
 @triton.jit(do_not_specialize=["tokens", "steps"])
@@ -185,30 +163,31 @@ def join_kernel(
     tl.store(output + at, total.to(output.dtype.element_ty), mask=inside)
 
 
-def plans(weight: Tensor, *, gated: bool = False) -> list[MatmulPlan]:
-    """Return the ways to stream a weight that are worth measuring on its device.
+@cache
+def plan_of(
+    shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, *, gated: bool = False
+) -> MatmulPlan | None:
+    """Return how a weight is streamed, by a rule that was not tried on a GPU.
 
-    A weight is split where its tiles do not occupy every multiprocessor, at most once more
-    than that takes.
+    It is one for every number of tokens, split until every multiprocessor has a program.
 
     Args:
-        weight: [out, in].
+        shape: [out, in] of the weight.
+        dtype: Its type.
+        device: Where it lies.
         gated: Whether it is a gate and an up projection behind each other.
+
+    Returns:
+        The plan; None where the tile is wider than the weight or the type is no kernel's.
     """
-    processors, memory = multiprocessors(weight.device), shared_memory(weight.device)
-    outputs, inputs = weight.shape[0] // (2 if gated else 1), weight.shape[1]
-    found = []
-    for shape in TILES:
-        tile = shape.holding(weight.element_size())
-        if tile.shared_bytes(weight.element_size(), gated) > memory or tile.inputs > inputs:
-            continue
-        programs = -(-outputs // tile.outputs)
-        splits = [split for split in _SPLITS if split * tile.inputs <= inputs]
-        enough = [split for split in splits if programs * split >= processors] or splits[-1:]
-        found.append(tile._replace(split=enough[0]))
-        if len(enough) > 1 and programs * enough[1] <= _PROGRAMS_PER_MULTIPROCESSOR * processors:
-            found.append(tile._replace(split=enough[1]))
-    return found
+    tile = TILE._replace(inputs=TILE.inputs * 2 // dtype.itemsize)
+    outputs, inputs = shape[0] // (2 if gated else 1), shape[1]
+    splits = [split for split in _SPLITS if split * tile.inputs <= inputs]
+    if dtype not in _DTYPES or not splits:
+        return None
+    programs = -(-outputs // tile.outputs)
+    enough = [split for split in splits if programs * split >= multiprocessors(device)]
+    return tile._replace(split=(enough or splits[-1:])[0])
 
 
 def few_token_matmul(
@@ -219,7 +198,18 @@ def few_token_matmul(
     *,
     plan: MatmulPlan,
 ) -> Tensor:
-    """Compute `reference.few_token_matmul` for up to 16 tokens: one kernel, two if split."""
+    """Multiply up to 16 tokens and add what there is to add: one kernel, two if split.
+
+    Args:
+        x: [N, in].
+        weight: [out, in].
+        residual: [N, out] or None.
+        bias: [out] or None.
+        plan: How the weight is streamed.
+
+    Returns:
+        [N, out].
+    """
     outputs = weight.shape[0]
     output = x.new_empty(x.shape[0], outputs)
     if plan.split == 1:
@@ -229,28 +219,17 @@ def few_token_matmul(
     return output
 
 
-def matmul_add_norm(
-    x: Tensor,
-    weight: Tensor,
-    residual: Tensor,
-    norm_weight: Tensor,
-    epsilon: float,
-    bias: Tensor | None = None,
-    *,
-    plan: MatmulPlan,
-) -> tuple[Tensor, Tensor]:
-    """Compute `reference.matmul_add_norm` in two kernels: the norm adds the splits up."""
-    if plan.split == 1:
-        total = few_token_matmul(x, weight, residual, bias, plan=plan)
-        return add_norm(total, None, norm_weight, epsilon)
-    partial = _partial(x, weight, plan)
-    return join_add_norm(partial, residual, bias, norm_weight, epsilon)
-
-
 def matmul_silu_mul(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, plan: MatmulPlan
 ) -> Tensor:
-    """Compute `reference.matmul_silu_mul` for up to 16 tokens: one kernel, two if split."""
+    """Return `pointwise.silu_mul` of a product, [N, F]: one kernel, two if split.
+
+    Args:
+        x: [N, in], up to 16 tokens.
+        weight: [2 F, in], the gates first.
+        bias: [2 F] or None.
+        plan: How the weight is streamed.
+    """
     outputs = weight.shape[0] // 2
     output = x.new_empty(x.shape[0], outputs)
     if plan.split == 1:

@@ -5,7 +5,7 @@ A token's numbers are a few kilobytes, so that these kernels cost their launch a
 what counts is how few of them there are.
 
 Shapes: B rows, T new tokens, N = B T, H query heads, G key-value heads, D head width, S cache
-slots, C channels, F feed-forward width, P rotary positions, K partial products.
+slots, C channels, F feed-forward width, P rotary positions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from specbench.models.kernels.launch import OPTIONS
-from specbench.models.kernels.reference import HeadScale
+from specbench.models.norm import HeadNorm
 
 _SILU_BLOCK = 1024
 
@@ -104,11 +104,25 @@ def rotate_and_store(
     values: Tensor,
     length: Tensor,
     offsets: Tensor | None = None,
-    head_norm: HeadScale | None = None,
+    head_norm: HeadNorm | None = None,
 ) -> Tensor:
-    """Compute `reference.rotate_and_store` in one kernel.
+    """Norm and rotate queries and keys, write keys and values, and return the queries.
 
     A token behind the capacity writes nothing, so that a wrong length harms no other memory.
+
+    Args:
+        qkv: [N, (H + 2 G) D], N = B T with a row's tokens one after the other.
+        cos: [P, 1, D] cosines.
+        sin: [P, 1, D] sines, the first half of D negated (`lean_weights.rotary_tables`).
+        keys: [B, G, S, D] of one layer; slots `length` to `length + T` are written.
+        values: [B, G, S, D], likewise.
+        length: [B] int32, cached tokens of each row before the T new ones.
+        offsets: [T] int, positions of the new tokens behind `length`; None for 0 .. T - 1. The
+            slots are in order whatever the positions are.
+        head_norm: Norm of queries and keys, or None.
+
+    Returns:
+        Queries [B, T, H, D].
     """
     rows, groups, capacity, width = keys.shape
     tokens = qkv.shape[0]
@@ -117,7 +131,7 @@ def rotate_and_store(
     assert length.dtype == torch.int32
     assert qkv.is_contiguous() and cos.is_contiguous() and sin.is_contiguous()
     query = qkv.new_empty(rows, count, heads, width)
-    norm = head_norm or HeadScale(cos, 0.0)
+    norm = head_norm or HeadNorm(cos, 0.0)
     rotate_kernel[(tokens, heads + 2 * groups)](
         qkv,
         cos,
@@ -148,106 +162,29 @@ def rotate_and_store(
     return query
 
 
-@triton.jit(do_not_specialize=["tokens", "parts"])
-def norm_kernel(
-    x,
-    residual,
-    bias,
-    weight,
-    total,
-    normed,
-    epsilon,
-    tokens,
-    parts,
-    WIDTH: tl.constexpr,
-    WIDTH_BLOCK: tl.constexpr,
-    PARTIAL: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    BIAS: tl.constexpr,
-    KEEP: tl.constexpr,
-):
-    """Add and norm one token; grid (N).
-
-    With PARTIAL, x is [K, N, C] in float32: partial products, added in their order.
-    """
-    token = tl.program_id(0).to(tl.int64)
+@triton.jit
+def norm_kernel(x, weight, normed, epsilon, WIDTH: tl.constexpr, WIDTH_BLOCK: tl.constexpr):
+    """Norm one token; grid (N)."""
     channel = tl.arange(0, WIDTH_BLOCK)
     inside = channel < WIDTH
-    at = token * WIDTH + channel
+    at = tl.program_id(0).to(tl.int64) * WIDTH + channel
     value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    if PARTIAL:
-        for part in range(1, parts):
-            value += tl.load(x + part * tokens * WIDTH + at, mask=inside, other=0.0)
-    if BIAS:
-        value += tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
-    if RESIDUAL:
-        value += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
-    rounded = value.to(normed.dtype.element_ty)
-    if KEEP:
-        tl.store(total + at, rounded, mask=inside)
-    value = rounded.to(tl.float32)
     spread = tl.rsqrt(tl.sum(value * value, 0) / WIDTH + epsilon)
     scaled = value * spread * tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
     tl.store(normed + at, scaled.to(normed.dtype.element_ty), mask=inside)
 
 
-def add_norm(
-    x: Tensor, residual: Tensor | None, weight: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """Compute `reference.add_norm` in one kernel."""
+def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Norm x [N, C] by its root mean square, with a weight [C], in one kernel."""
     x = x.contiguous()
-    total = x if residual is None else torch.empty_like(x)
+    tokens, width = x.shape
     normed = torch.empty_like(x)
-    _launch_norm(x, residual, None, weight, total, normed, epsilon, parts=0)
-    return total, normed
-
-
-def join_add_norm(
-    partial: Tensor, residual: Tensor, bias: Tensor | None, weight: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """Add partial products [K, N, C] in float32, bias and residual, and norm the sum."""
-    total, normed = torch.empty_like(residual), torch.empty_like(residual)
-    _launch_norm(partial, residual, bias, weight, total, normed, epsilon, parts=partial.shape[0])
-    return total, normed
-
-
-def _launch_norm(
-    x: Tensor,
-    residual: Tensor | None,
-    bias: Tensor | None,
-    weight: Tensor,
-    total: Tensor,
-    normed: Tensor,
-    epsilon: float,
-    parts: int,
-) -> None:
-    tokens, width = normed.shape
-    assert residual is None or residual.is_contiguous()
     block = triton.next_power_of_2(width)
+    warps = max(1, min(16, block // 512))  # 16 numbers a thread, two accesses in bfloat16
     norm_kernel[(tokens,)](
-        x,
-        x if residual is None else residual,
-        x if bias is None else bias,
-        weight,
-        total,
-        normed,
-        epsilon,
-        tokens,
-        parts,
-        WIDTH=width,
-        WIDTH_BLOCK=block,
-        PARTIAL=parts > 0,
-        RESIDUAL=residual is not None,
-        BIAS=bias is not None,
-        KEEP=parts > 0 or residual is not None,
-        num_warps=norm_warps(block),
-        **OPTIONS,
+        x, weight, normed, epsilon, WIDTH=width, WIDTH_BLOCK=block, num_warps=warps, **OPTIONS
     )
-
-
-def norm_warps(width_block: int) -> int:
-    """Return the warps of a norm: 16 numbers a thread, two 16-byte accesses in bfloat16."""
-    return max(1, min(16, width_block // 512))
+    return normed
 
 
 @triton.jit
@@ -264,7 +201,7 @@ def silu_kernel(gate_up, output, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:
-    """Compute `reference.silu_mul` in one kernel."""
+    """Return silu(gate) * up, [N, F], of [N, 2 F] with the gates first, in one kernel."""
     gate_up = gate_up.contiguous()
     tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
     output = gate_up.new_empty(tokens, width)

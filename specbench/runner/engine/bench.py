@@ -197,12 +197,8 @@ def _matching(question: Question) -> Shape:
 
 def _pairs(question: Question) -> dict[str, ModelPair]:
     """Return target and draft in every engine; all engines share the weights."""
-    target = LeanDecoder.from_weights(
-        random_weights(question.model(question.shape)), question.shape.name
-    )
-    draft = LeanDecoder.from_weights(
-        random_weights(question.model(_matching(question))), question.draft.name
-    )
+    target = LeanDecoder(random_weights(question.model(question.shape)), question.shape.name)
+    draft = LeanDecoder(random_weights(question.model(_matching(question))), question.draft.name)
     return {
         engine: ModelPair("random", run_by(target, engine), run_by(draft, engine))
         for engine in question.engines

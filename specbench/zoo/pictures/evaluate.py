@@ -21,7 +21,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, ChameleonForConditionalGeneration, DynamicCache
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from specbench.models.vqgan import Vqgan, load_vqgan
+from specbench.models.vqgan import Vqgan
+from specbench.models.vqgan_files import load_vqgan
 from specbench.paths import weights_dir
 from specbench.report.contact_sheet import Entry, contact_sheet
 from specbench.zoo.pictures import tokenizer as words

@@ -19,7 +19,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from specbench.models.vqgan import Vqgan, load_vqgan
+from specbench.models.vqgan import Vqgan
+from specbench.models.vqgan_files import load_vqgan
 from specbench.zoo.pictures.render import render_batch
 from specbench.zoo.pictures.stream import Pictures, picture_stream
 from specbench.zoo.pictures.train_vq import BATCH, picture_loss, save_vq, to_tensor

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from specbench.models.vqgan import load_vqgan
+from specbench.models.vqgan_files import load_vqgan
 from specbench.zoo.checksums import write_checksums
 from specbench.zoo.pictures import attribute_net, refine_vq, train_clip, train_features, train_vq
 from specbench.zoo.pictures.evaluate import DRAFT_FOLDER, TARGET_FOLDER, VQ_FOLDER

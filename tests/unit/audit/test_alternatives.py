@@ -68,7 +68,7 @@ def test_a_law_is_that_of_a_decoder_with_the_error(verifier, place):
     """
     models = table_pair(vocab=VOCAB, sharpness=1.5)
     request = Request((0, 1), 3, Law(), Streams(0, "x"), StopTokens(frozenset()))
-    models.bind(request.law)
+    models = models.under(request.law)
     found = enumerate_output(chain(verifier, draft_length=1), models, request, 1000)
     for first in range(VOCAB):
         fed = torch.tensor([[*request.prompt, first]])

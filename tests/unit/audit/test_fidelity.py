@@ -130,7 +130,7 @@ def test_the_divergence_alone_is_looked_at():
 def random_pair():
     shape = Shape("small", "small", 64, 3, 4, 2, 16, 128, 512, tied=False)
     weights = random_weights(RandomModel(shape, 256, torch.device("cpu"), torch.bfloat16))
-    return ModelPair("random", LeanDecoder.from_weights(weights, "random"))
+    return ModelPair("random", LeanDecoder(weights, "random"))
 
 
 def test_a_decoder_that_takes_the_second_best_token_is_seen_in_bfloat16(random_pair):

@@ -70,7 +70,7 @@ def pairs(tmp_path_factory):
                 for parameter in module.parameters():
                     parameter.data += noise * torch.randn_like(parameter)
                 if engine == "lean":
-                    models.append(LeanDecoder(module, name, torch.device("cpu"), torch.float64))
+                    models.append(LeanDecoder.of(module, name, torch.device("cpu"), torch.float64))
                 else:
                     models.append(CausalLM(module, name))
             made[name, engine] = ModelPair(name, *models)

@@ -44,7 +44,7 @@ DECODERS = {
 def case():
     """Return the models and the target's law of whole pictures."""
     models = toy_picture(2, 2, 2, row_end=True, order=5)
-    models.bind(LAW)
+    models = models.under(LAW)
     return models, true_law(models, LAW, PROMPT, models.image.grid.length)
 
 

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from specbench.models.causal_lm import CausalLM
-from specbench.models.decoder import LeanDecoder, supports
+from specbench.models.decoder import LeanDecoder
+from specbench.models.lean_weights import supports
 
 VOCAB = 96
 _LLAMA = dict(
@@ -332,5 +333,5 @@ def model_of(case: Case):
     """Return the model behind the port; the same weights as `module_of`."""
     module = module_of(case)
     if engine_of(case) is LeanDecoder:
-        return LeanDecoder(module, case.kind, torch.device("cpu"), torch.float32)
+        return LeanDecoder.of(module, case.kind, torch.device("cpu"), torch.float32)
     return CausalLM(module, case.kind)

@@ -58,7 +58,7 @@ def close(pair, logits, want, forced, tolerance):
 
 def check_forwards(pair, prompt, reference, scale, tolerance=1e-9):
     """Prefill, steps, windows, rollback and trees give what whole sequences give."""
-    pair.bind(law_of(scale))
+    pair = pair.under(law_of(scale))
     grid, target = pair.image.grid, pair.target
     tokens = picture(pair)
     want = reference(prompt, tokens[:-1], scale)
@@ -112,7 +112,7 @@ def _check_tree(pair, prompt, tokens, reference, scale, tolerance):
 def check_pictures_obey_the_grid(pair, prompts, decoder=None):
     """Sampled tokens are codes where the grid has codes and forced tokens elsewhere."""
     law = law_of(2.0, top_k=5)
-    pair.bind(law)
+    pair = pair.under(law)
     grid, first = pair.image.grid, pair.image.first_code
     for seed, prompt in enumerate(prompts):
         made = generate(decoder or Autoregressive(), pair, law, prompt, grid.length, seed)
@@ -125,7 +125,7 @@ def check_identical(pair, prompt, decoder=None, temperatures=(0.0, 1.0)):
     """A decoder that follows the same random numbers draws the very picture of plain decoding."""
     for temperature in temperatures:
         law = law_of(3.0, temperature, top_k=6)
-        pair.bind(law)
+        pair = pair.under(law)
         runs = [
             generate(each, pair, law, prompt, pair.image.grid.length, seed=4).tokens
             for each in (Autoregressive(), decoder or Jacobi(window=4))

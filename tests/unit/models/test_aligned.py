@@ -86,6 +86,19 @@ def test_another_engine_takes_the_draft_s_place_behind_it(monkeypatch):
     assert models.draft is draft and [model.name for model in switched] == ["5 ids", "3 ids"]
 
 
+def test_a_draft_over_a_part_of_the_vocabulary_maps_its_numbers_to_the_target_s_ids():
+    ids = [4, 0, 2]
+    seen = []
+    table = markov_table(1, 3, 3)
+    body = TableModel(lambda context: seen.append(context) or table(context), 3)
+    models = ModelPair("tables", TableModel(markov_table(1, 5, 5), 5), AlignedDraft(body, 5, ids))
+    logits = logits_of(models.draft, [2, 3, 4])
+    assert seen[-1] == (2, STAND_IN, 0)
+    own = torch.stack([table(seen[-1][: count + 1]) for count in range(3)])
+    assert torch.equal(logits[:, ids], own)
+    assert logits[:, [1, 3]].isneginf().all()
+
+
 MANY_PATHS = {"specinfer", "spectr"}
 
 

@@ -88,7 +88,7 @@ def check(pair, got, want, first=0):
 @pytest.mark.parametrize("guidance", GUIDANCES, ids=repr)
 @pytest.mark.parametrize("step", [1, 4, 16])
 def test_guided_steps_and_windows_equal_separate_full_forwards(pair, reference, guidance, step):
-    pair.bind(Law(guidance=guidance))
+    pair = pair.under(Law(guidance=guidance))
     prompt = pair.image.encode(CAPTION)
     cache = pair.target.new_cache(1, 64)
     got = [pair.target.forward(torch.tensor([prompt]), cache, last=1)]
@@ -100,7 +100,7 @@ def test_guided_steps_and_windows_equal_separate_full_forwards(pair, reference, 
 
 @pytest.mark.parametrize("guidance", GUIDANCES, ids=repr)
 def test_rolled_back_windows_and_trees_equal_full_forwards(pair, reference, guidance):
-    pair.bind(Law(guidance=guidance))
+    pair = pair.under(Law(guidance=guidance))
     prompt = pair.image.encode(CAPTION)
     cache = pair.target.new_cache(1, 64)
     pair.target.forward(torch.tensor([prompt]), cache)
@@ -127,7 +127,7 @@ def laws_of(folder, rows, groups=GROUPS):
     write(folder, groups=groups, rows=rows)
     pair = load(entry(folder), **LAYOUT)
     guidance = Guidance(3.0)
-    pair.bind(Law(guidance=guidance))
+    pair = pair.under(Law(guidance=guidance))
     prompt = pair.image.encode(CAPTION)
     got = pair.target.forward(torch.tensor([[*prompt, *TOKENS]]), pair.target.new_cache(1, 64))[0]
     want = mixed(tensors(groups=groups, rows=rows), pair, guidance, TOKENS, groups=groups)
@@ -180,7 +180,7 @@ def test_a_wrong_unconditional_row_is_noticed(pair, reference, monkeypatch):
     """Mutation: a begin-of-text token too many shifts what guidance compares with."""
     monkeypatch.setitem(LAYOUT, "unconditional", [0, BEGIN, SIZE, SIZE])
     guidance = Guidance(2.5)
-    pair.bind(Law(guidance=guidance))
+    pair = pair.under(Law(guidance=guidance))
     prompt = torch.tensor([pair.image.encode(CAPTION)])
     got = pair.target.forward(prompt, pair.target.new_cache(1, 64), last=1)[0, 0, FIRST]
     assert (got - mixed(reference, pair, guidance, TOKENS)[0, FIRST]).abs() > 1e-2
@@ -195,7 +195,7 @@ def test_the_unconditional_rows_of_releases_give_their_guided_law(folder, refere
     assert len(before) > 3 and before[-1] == TURN
     bare = [TURN] if kind == "last_token" else [before[0]] + [1] * (len(before) - 1)
     bare += [BEGIN, SIZE, SIZE]
-    pair.bind(Law(guidance=Guidance(2.5, unconditional=kind)))
+    pair = pair.under(Law(guidance=Guidance(2.5, unconditional=kind)))
     cache = pair.target.new_cache(1, 64)
     got = [pair.target.forward(torch.tensor([prompt]), cache, last=1)]
     got.append(pair.target.forward(torch.tensor([TOKENS[:3]]), cache))
@@ -207,7 +207,7 @@ def test_the_unconditional_rows_of_releases_give_their_guided_law(folder, refere
 def test_a_row_that_the_entry_does_not_state_is_refused(folder):
     pair = load(entry(folder), **LAYOUT)
     prompt = torch.tensor([pair.image.encode(CAPTION)])
-    pair.bind(Law(guidance=Guidance(2.5, unconditional="padded")))
+    pair = pair.under(Law(guidance=Guidance(2.5, unconditional="padded")))
     with pytest.raises(ModelError, match="padded"):
         pair.target.forward(prompt, pair.target.new_cache(1, 64), last=1)
 
@@ -218,7 +218,7 @@ def test_three_rows_draw_what_two_draw_where_the_prompt_has_no_picture(pair, fol
     prompt = torch.tensor([anole.image.encode(CAPTION)])
     got = []
     for guidance in (Guidance(3.0), Guidance(3.0, "constant", 1.2)):
-        anole.bind(Law(guidance=guidance))
+        anole = anole.under(Law(guidance=guidance))
         cache = anole.target.new_cache(1, 64)
         got.append(anole.target.forward(prompt, cache, last=1)[0, 0, FIRST : FIRST + CODES])
     torch.testing.assert_close(*got)
@@ -237,7 +237,7 @@ def test_every_sample_obeys_the_grid_and_windows_emit_the_tokens_of_plain_decodi
     pair, temperature
 ):
     law = Law(temperature, top_k=8, guidance=Guidance(2.0))
-    pair.bind(law)
+    pair = pair.under(law)
     prompt = pair.image.encode(CAPTION)
     grid = pair.image.grid
     seen = set()

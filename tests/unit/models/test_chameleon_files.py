@@ -322,7 +322,7 @@ def test_the_embedded_entry_reads_what_training_writes(tmp_path):
     caption = "class 7"
     prompt = pair.image.encode(caption)
     assert prompt == world_words.prompts(tokenizer, [caption])[0]
-    pair.bind(Law(guidance=Guidance(2.0)))
+    pair = pair.under(Law(guidance=Guidance(2.0)))
     tokens = [10, 500, 515]
     cache = pair.target.new_cache(1, 64)
     got = pair.target.forward(torch.tensor([[*prompt, *tokens]]), cache, last=1)[0, 0]

@@ -35,7 +35,7 @@ def lean():
         initializer_range=0.4,
     )
     module = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    return LeanDecoder(module, "tiny", CPU, torch.float32)
+    return LeanDecoder.of(module, "tiny", CPU, torch.float32)
 
 
 def compare(lean, model):
@@ -59,7 +59,7 @@ def compare(lean, model):
 
 def test_what_a_compiler_gets_computes_the_same(lean):
     """The same operations, packed projections closed, before any compiler has seen them."""
-    assert isinstance(lean._layers[0].qkv, PackedLinear), "else nothing is closed here"
+    assert isinstance(lean.weights.layers[0].qkv, PackedLinear), "else nothing is closed here"
     model = StaticDecoder(lean, CompilerOps())
     assert not isinstance(model._layers[0].qkv, PackedLinear)
     assert model.sizes == lean.sizes

@@ -122,7 +122,7 @@ def check(pair, got, want, first=0):
 @pytest.mark.parametrize("step", [1, 3, 10])
 def test_guided_steps_and_windows_equal_separate_full_forwards(pair, reference, guidance, step):
     """The negative prompt is longer than the caption: the conditional row is the padded one."""
-    pair.bind(Law(guidance=guidance))
+    pair = pair.under(Law(guidance=guidance))
     assert pair.image.encode(CAPTION) == PROMPT
     cache = pair.target.new_cache(1, 64)
     got = [pair.target.forward(torch.tensor([PROMPT]), cache, last=1)]
@@ -133,7 +133,7 @@ def test_guided_steps_and_windows_equal_separate_full_forwards(pair, reference, 
 
 def test_rolled_back_windows_and_trees_equal_full_forwards(pair, reference):
     guidance = Guidance(3.0)
-    pair.bind(Law(guidance=guidance))
+    pair = pair.under(Law(guidance=guidance))
     cache = pair.target.new_cache(1, 64)
     pair.target.forward(torch.tensor([PROMPT]), cache)
     pair.target.forward(torch.tensor([[FIRST, FIRST + 1, FIRST + 2]]), cache)
@@ -152,7 +152,7 @@ def test_every_sample_obeys_the_grid_and_windows_emit_the_tokens_of_plain_decodi
     pair, temperature
 ):
     law = Law(temperature, top_k=8, guidance=Guidance(3.0))
-    pair.bind(law)
+    pair = pair.under(law)
     grid = pair.image.grid
     windows = [Jacobi(window=5)] + [
         SpeculativeJacobi(5, coupling, acceptance="oracle")
@@ -171,7 +171,7 @@ def test_every_sample_obeys_the_grid_and_windows_emit_the_tokens_of_plain_decodi
 def test_laws_are_those_of_the_definition_and_of_the_library(pair, reference):
     """The library's class, given the very tensors, agrees with both."""
     guidance = Guidance(3.0)
-    pair.bind(Law(guidance=guidance))
+    pair = pair.under(Law(guidance=guidance))
     cache = pair.target.new_cache(1, 64)
     got = pair.target.forward(torch.tensor([[*PROMPT, *TOKENS]]), cache)[0, len(PROMPT) - 1 :]
     places = [place for place, token in enumerate(pair.image.grid.forced[:10]) if token < 0]
@@ -259,8 +259,7 @@ def test_names_of_later_releases_load_as_well(tmp_path, pair):
     write_tensors(tmp_path, {**moved, **pictures}, files=1)
     newer = load(entry(tmp_path), **LAYOUT)
     prompt = torch.tensor([PROMPT])
-    for each in (pair, newer):
-        each.bind(Law(guidance=Guidance(3.0)))
+    pair, newer = (each.under(Law(guidance=Guidance(3.0))) for each in (pair, newer))
     left, right = (
         each.target.forward(prompt, each.target.new_cache(1, 64)) for each in (pair, newer)
     )
@@ -269,7 +268,7 @@ def test_names_of_later_releases_load_as_well(tmp_path, pair):
 
 
 def test_three_rows_are_refused(pair):
-    pair.bind(Law(guidance=Guidance(3.0, "constant", 1.2)))
+    pair = pair.under(Law(guidance=Guidance(3.0, "constant", 1.2)))
     with pytest.raises(ModelError, match="two conditioning rows"):
         pair.target.forward(torch.tensor([PROMPT]), pair.target.new_cache(1, 64))
 

@@ -36,7 +36,7 @@ FIRST, CODES = 10, 60
 def lean(tmp_path_factory):
     path = tiny_checkpoints.write(tmp_path_factory.mktemp("engines"), "llama3")
     module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
-    return LeanDecoder(module, "tiny", CPU, torch.float64)
+    return LeanDecoder.of(module, "tiny", CPU, torch.float64)
 
 
 class Captions:
@@ -56,8 +56,7 @@ class Captions:
 
 def guided(body, bare):
     model = GuidedModel(body, Captions(bare), GRID, FIRST, CODES, tiny_checkpoints.VOCAB)
-    model.guide(Law(guidance=Guidance(2.0)))
-    return model
+    return model.under(Law(guidance=Guidance(2.0)))
 
 
 def draw(models, method, law, seed):

@@ -43,7 +43,7 @@ def engine_of(reference, folder, name, engine):
     ).eval()
     if engine == "transformers":
         return CausalLM(module, name)
-    lean = LeanDecoder(module, name, CPU, torch.float64)
+    lean = LeanDecoder.of(module, name, CPU, torch.float64)
     return StaticDecoder(lean) if engine == "static" else lean
 
 

@@ -45,8 +45,7 @@ class Conditions:
 
 def guided(guidance, bare=(NULL,), text_top_k=None, grid=GRID):
     model = GuidedModel(TableModel(table, VOCAB), Conditions(bare), grid, FIRST, CODES, VOCAB)
-    model.guide(Law(guidance=guidance, text_top_k=text_top_k))
-    return model
+    return model.under(Law(guidance=guidance, text_top_k=text_top_k))
 
 
 def expected(prompt, tokens, guidance, bare=(NULL,)):
@@ -144,7 +143,7 @@ def test_every_sequence_obeys_the_grid_and_jacobi_agrees_with_plain_decoding(tem
     law = Law(temperature, guidance=Guidance(2.0), top_k=3)
     models = ModelPair("toy", TableModel(table, VOCAB))
     models.target = guided(None)
-    models.bind(law)
+    models = models.under(law)
     for seed in range(10):
         request = Request(PROMPT, GRID.length, law, Streams(seed))
         plain = Autoregressive().generate(models, request, CpuClock()).tokens

@@ -102,7 +102,7 @@ def test_forwards_equal_full_recomputation(pair, reference, scale):
 
 
 def test_laws_are_those_of_the_definition_and_of_the_library(pair, module, reference):
-    pair.bind(law_of(5.0))
+    pair = pair.under(law_of(5.0))
     prompt, drawn = pair.image.encode("the blue cat on a dog"), picture(pair)
     cache = pair.target_cache(len(prompt) + len(drawn))
     fed = torch.tensor([[*prompt, *drawn[:-1]]])
@@ -115,7 +115,7 @@ def test_greedy_pictures_are_those_of_the_release(pair, reference):
     """The release's own loop, embedding by embedding, chooses the same codes."""
     prompt = pair.image.encode("a blue cat")
     law = law_of(5.0, 0.0)
-    pair.bind(law)
+    pair = pair.under(law)
     ours = generate(Autoregressive(), pair, law, prompt, SIDE**2).tokens
     theirs = []
     for _ in range(SIDE**2):
@@ -219,7 +219,7 @@ def test_a_smaller_janus_drafts(folder):
         loader=LOADER,
     )
     law = law_of(5.0, 0.0)
-    pair.bind(law)
+    pair = pair.under(law)
     prompt = pair.image.encode("a cat on the dog")
     plain, drafted = (
         generate(decoder, pair, law, prompt, SIDE**2).tokens
@@ -281,8 +281,7 @@ def test_weights_that_only_read_pictures_may_be_missing(tmp_path, pair):
     write(tmp_path / "target", state={**language(), **drawing()})
     blind = load(tmp_path)
     prompt = torch.tensor([pair.image.encode("a red dog")])
-    for each in (pair, blind):
-        each.bind(law_of(5.0))
+    pair, blind = (each.under(law_of(5.0)) for each in (pair, blind))
     left, right = (
         each.target.forward(prompt, each.target.new_cache(1, 16)) for each in (pair, blind)
     )

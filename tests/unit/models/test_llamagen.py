@@ -102,7 +102,7 @@ def test_laws_are_those_of_the_release(folder, classes, captions):
     class_law = files.class_reference(state_of(folder, "model.pt"))
     cases = ((classes, "2", class_law), (captions, "a red cat", caption_reference(folder)))
     for pair, text, reference in cases:
-        pair.bind(law_of(3.0))
+        pair = pair.under(law_of(3.0))
         prompt, drawn = pair.image.encode(text), picture(pair)
         cache = pair.target_cache(len(prompt) + len(drawn))
         fed = torch.tensor([[*prompt, *drawn[:-1]]])
@@ -122,7 +122,7 @@ def test_a_text_encoder_that_lacks_weights_is_refused(folder, tmp_path):
 def test_captions_may_alternate(folder, captions):
     """The features of one caption leave nothing behind in the rows of the next."""
     reference = caption_reference(folder)
-    captions.bind(law_of(3.0))
+    captions = captions.under(law_of(3.0))
     for caption in ("a photo of a red cat", "dog", "a photo of a red cat"):
         prompt = captions.image.encode(caption)
         cache = captions.target_cache(len(prompt) + 4)
@@ -166,8 +166,9 @@ def test_mutations_of_the_rotation_are_noticed(folder, monkeypatch):
 def test_condition_slots_have_neither_queries_nor_keys(classes, captions):
     for pair, slots in ((classes, 1), (captions, files.SLOTS)):
         body = pair.target.body
-        assert body._cos[:slots].abs().max() == 0 and body._sin[:slots].abs().max() == 0
-        assert body._cos[slots].abs().min() > 0
+        cos, sin = body.weights.cos, body.weights.sin
+        assert cos[:slots].abs().max() == 0 and sin[:slots].abs().max() == 0
+        assert cos[slots].abs().min() > 0
         assert body.context == slots + files.SIDE**2
 
 
@@ -189,8 +190,7 @@ def test_every_published_wrapping_loads(folder, tmp_path, classes, wrapper):
     torch.save({wrapper: state} if wrapper else state, tmp_path / "model.pt")
     torch.save(state_of(folder, "vq.pt"), tmp_path / "vq.pt")
     pair = load_classes(tmp_path)
-    for each in (pair, classes):
-        each.bind(law_of(2.0))
+    pair, classes = (each.under(law_of(2.0)) for each in (pair, classes))
     prompt = torch.tensor([pair.image.encode("1")])
     outputs = [each.target.forward(prompt, each.target_cache(8)) for each in (pair, classes)]
     assert torch.equal(*outputs)
@@ -207,8 +207,7 @@ def test_the_arguments_of_its_training_may_stand_beside_the_weights(folder, tmp_
     torch.save(content, tmp_path / "model.pt")
     torch.save(torch.load(folder / "vq.pt", weights_only=True), tmp_path / "vq.pt")
     pair = load_classes(tmp_path)
-    for each in (pair, classes):
-        each.bind(law_of(2.0))
+    pair, classes = (each.under(law_of(2.0)) for each in (pair, classes))
     prompt = torch.tensor([pair.image.encode("1")])
     outputs = [each.target.forward(prompt, each.target_cache(8)) for each in (pair, classes)]
     assert torch.equal(*outputs)
@@ -234,7 +233,7 @@ def test_half_precision_is_near_and_its_logits_are_mixed_in_float32(folder, capt
     prompt = half.image.encode("a red cat")
     outputs = []
     for pair in (half, captions):
-        pair.bind(law_of(2.0))
+        pair = pair.under(law_of(2.0))
         outputs.append(pair.target.forward(torch.tensor([prompt]), pair.target_cache(140), last=1))
     assert outputs[0].dtype == torch.float32
     got, want = (output[0, -1, : files.CODES].double() for output in outputs)
@@ -265,7 +264,7 @@ def test_a_smaller_model_of_the_family_drafts(folder):
         loader={**LOADER, "draft_weights": "draft.pt", "draft_heads": files.HEADS},
     )
     law = law_of(2.0, 0.0)
-    pair.bind(law)
+    pair = pair.under(law)
     prompt = pair.image.encode("4")
     runs = [
         generate(decoder, pair, law, prompt, pair.image.grid.length).tokens

@@ -197,7 +197,7 @@ def test_forwards_equal_full_recomputation(pair, scale, caption):
 
 def test_laws_are_those_of_the_release(pair):
     """Guidance 4 and a cut of the codes, place by place, from the norms' one published row."""
-    pair.bind(law_of(4.0))
+    pair = pair.under(law_of(4.0))
     prompt, drawn = pair.image.encode("a red cat"), picture(pair)
     cache = pair.target_cache(len(prompt) + len(drawn))
     got = pair.target.forward(torch.tensor([[*prompt, *drawn[:-1]]]), cache)[0, len(prompt) - 1 :]

@@ -64,7 +64,7 @@ def test_the_pictures_side_of_a_narrow_pair_speaks_of_numbers():
 
 def forwards(models: ModelPair, law: Law, tokens: list[int]) -> torch.Tensor:
     """Logits of a prompt, of a window, of a step and of a tree."""
-    models.bind(law)
+    models = models.under(law)
     target, cache = models.target, models.target_cache(64)
     own = models.numbers(tokens)
     rows = [target.forward(torch.tensor([models.numbers(PROMPT)]), cache, last=1)]
@@ -108,7 +108,7 @@ def test_published_tokens_are_those_of_laws_over_all_ids(decoder, law):
         outputs = []
         for narrow in (False, True):
             models = pair(narrow)
-            models.bind(law)
+            models = models.under(law)
             # a prompt that holds ids of both kinds, and codes behind words
             prompt = tuple(models.numbers((3, ROW_END, 10)))
             made = generate(decoder, models, law, prompt, GRID.length, seed)
@@ -127,7 +127,7 @@ def test_what_is_copied_from_a_prompt_ends_before_a_word():
     """The text ends as the prompt begins, and a word follows there."""
     models = pair(narrow=True)
     law = Law(0.0, guidance=Guidance(2.0))
-    models.bind(law)
+    models = models.under(law)
     end, *words = models.numbers((END, 3, 10))
     made = generate(pld(), models, law, (end, *words), GRID.length + 4, 0)
     assert models.published(made.tokens)[GRID.length - 1 :] == [END] * 5

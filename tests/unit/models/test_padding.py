@@ -40,7 +40,7 @@ def model_of(tmp_path_factory):
             architecture, _, engine = name.partition(" ")
             path = tiny_checkpoints.write(folder, architecture)
             module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
-            lean = LeanDecoder(module, name, CPU, torch.float64)
+            lean = LeanDecoder.of(module, name, CPU, torch.float64)
             made[name] = StaticDecoder(lean) if engine else lean
         return made[name]
 
@@ -187,7 +187,7 @@ def test_a_head_over_a_slice_gives_the_logits_of_its_ids(model_of, tmp_path):
     path = tiny_checkpoints.write(tmp_path, "llama")
     module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
     head = projection(module.lm_head.weight[20:30], device=CPU, dtype=torch.float64)
-    whole = LeanDecoder(
+    whole = LeanDecoder.of(
         AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval(),
         "whole",
         CPU,
@@ -196,8 +196,8 @@ def test_a_head_over_a_slice_gives_the_logits_of_its_ids(model_of, tmp_path):
     weights = lean_weights.body_weights(
         module.model, module.config, head=head, device=CPU, dtype=torch.float64, head_first=20
     )
-    sliced = LeanDecoder.from_weights(weights, "sliced")
-    assert (sliced.vocab_size, sliced.head_first, sliced.context) == (96, 20, 256)
+    sliced = LeanDecoder(weights, "sliced")
+    assert (sliced.vocab_size, sliced.weights.head_first, sliced.context) == (96, 20, 256)
     close(alone(sliced, LONG), alone(whole, LONG)[:, 20:30])
 
 
@@ -236,9 +236,9 @@ def test_rotating_pairs_is_rotating_halves_of_reordered_weights():
         heads=heads,
         groups=heads,
         epsilon=1e-6,
+        head_first=0,
     )
-    model = LeanDecoder.from_weights(weights, "pairs")
-    model.head_first = 0
+    model = LeanDecoder(weights, "pairs")
     tokens = [3, 1, 4, 1, 5]
     got = alone(model, tokens)
 
@@ -267,6 +267,6 @@ def test_the_two_constructors_agree(tmp_path):
     def module():
         return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
 
-    whole = LeanDecoder(module(), "a", CPU, torch.float32)
-    built = LeanDecoder.from_weights(causal_lm_weights(module(), CPU, torch.float32), "a")
+    whole = LeanDecoder.of(module(), "a", CPU, torch.float32)
+    built = LeanDecoder(causal_lm_weights(module(), CPU, torch.float32), "a")
     assert torch.equal(alone(whole, LONG), alone(built, LONG))

@@ -28,7 +28,7 @@ def model(shape: Shape = SMALL, dtype: torch.dtype = torch.float32, seed: int = 
 
 
 def logits(wanted: RandomModel) -> torch.Tensor:
-    decoder = LeanDecoder.from_weights(random_weights(wanted), wanted.shape.name)
+    decoder = LeanDecoder(random_weights(wanted), wanted.shape.name)
     return decoder.forward(TOKENS, decoder.new_cache(1, 64))
 
 
@@ -77,7 +77,7 @@ def test_the_real_shapes_have_the_norms_of_their_families() -> None:
 
 
 def test_sizes_agree_with_the_shape() -> None:
-    decoder = LeanDecoder.from_weights(random_weights(model()), "small")
+    decoder = LeanDecoder(random_weights(model()), "small")
     norms = 96 * (2 * 3 + 1)
     assert decoder.sizes.parameters == SMALL.parameters + norms
     assert model(dtype=torch.bfloat16).weight_bytes == 2 * SMALL.parameters

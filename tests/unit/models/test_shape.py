@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from specbench.hosting import HostRequest, compose_jobs
 from specbench.models.load import load_pair
 from specbench.models.pair import ModelPair
-from specbench.models.shape import described, explaining, sizes_of
+from specbench.models.shape import explaining
 from specbench.models.table import TableModel
 from specbench.runner.setup import load_models
 from specbench.schema.shape import Shape
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 def test_both_engines_tell_the_checkpoint(folder, name, engine):
     path = tiny_checkpoints.write(folder, name)
     pair = load_pair(entry(path, engine=engine))
-    sizes = sizes_of(pair.target)
+    sizes = pair.target.sizes
     stored = sum(t.numel() for t in load_file(path / "model.safetensors").values())
     config = tiny_checkpoints.configs()[name]
     assert sizes.shape is not None
@@ -42,7 +42,7 @@ def test_both_engines_tell_the_checkpoint(folder, name, engine):
 
 def test_a_configuration_that_does_not_account_for_the_weights_tells_no_shape(folder):
     pair = load_pair(entry(tiny_checkpoints.write(folder, "gpt2")))
-    sizes = sizes_of(pair.target)
+    sizes = pair.target.sizes
     assert sizes.shape is None and sizes.record()["shape"] is None
     assert sizes.parameters > 0 and sizes.cache_bytes_per_token > 0
     values = tiny_checkpoints.configs()["llama"].to_dict()
@@ -55,7 +55,7 @@ def test_a_configuration_that_does_not_account_for_the_weights_tells_no_shape(fo
 def test_a_guided_model_is_as_large_as_its_body():
     ((_, config),) = compose_jobs(HostRequest(("model=tiny_image", "method=ar")))
     pair = load_models(config, frozenset({"draft"}))
-    found = described(pair)
+    found = pair.described()
     assert found["target"]["shape"]["layers"] == pair.target.layers
     assert found["target"]["digest"] == pair.provenance["target"]["digest"]
     assert found["draft"]["parameters"] < found["target"]["parameters"]
@@ -64,7 +64,7 @@ def test_a_guided_model_is_as_large_as_its_body():
 
 def test_a_table_has_no_size():
     table = TableModel(lambda context: torch.zeros(4), 4)
-    assert sizes_of(table) is None
-    assert described(ModelPair("t", table)) == {}
+    assert table.sizes is None
+    assert ModelPair("t", table).described() == {}
     pair = ModelPair("t", table, provenance={"target": {"digest": "d"}})
-    assert described(pair) == {"target": {"digest": "d"}}
+    assert pair.described() == {"target": {"digest": "d"}}

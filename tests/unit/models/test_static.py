@@ -39,7 +39,7 @@ def lean_of(tmp_path_factory):
         if name not in made:
             path = tiny_checkpoints.write(folder, name)
             module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
-            made[name] = LeanDecoder(module, name, CPU, torch.float64)
+            made[name] = LeanDecoder.of(module, name, CPU, torch.float64)
         return made[name]
 
     return load

@@ -29,7 +29,7 @@ def plain(tmp_path_factory):
         torch.manual_seed(1)
         for parameter in module.parameters():
             parameter.data += noise * torch.randn_like(parameter)
-        models.append(LeanDecoder(module, "llama3", torch.device("cpu"), torch.float64))
+        models.append(LeanDecoder.of(module, "llama3", torch.device("cpu"), torch.float64))
     return models
 
 

@@ -14,7 +14,8 @@ from transformers.models.chameleon.modeling_chameleon import ChameleonVQVAE
 
 from specbench.errors import ModelError
 from specbench.models import vqgan
-from specbench.models.vqgan import Vqgan, VqganConfig, load_vqgan
+from specbench.models.vqgan import Vqgan, VqganConfig
+from specbench.models.vqgan_files import load_vqgan
 from specbench.zoo.pictures.train_vq import CONFIG, save_vq
 
 SMALL = VqganConfig(
@@ -205,7 +206,7 @@ def test_training_weights_are_passed_over_and_others_are_not() -> None:
 
 
 def test_incomplete_folder_is_refused(tmp_path) -> None:
-    with pytest.raises(ModelError, match="incomplete"):
+    with pytest.raises(ModelError, match="holds no image tokenizer"):
         load_vqgan(tmp_path)
     save_vq(build(SMALL), tmp_path)
     wider = dataclasses.replace(SMALL, code_width=5)

@@ -95,7 +95,7 @@ def pairs(folder):
         module = AutoModelForCausalLM.from_pretrained(write(folder, name), dtype=torch.float64)
         if engine == "lean":
             cpu = torch.device("cpu")
-            return ModelPair(name, LeanDecoder(module.eval(), name, cpu, torch.float64))
+            return ModelPair(name, LeanDecoder.of(module.eval(), name, cpu, torch.float64))
         return ModelPair(name, CausalLM(module.eval(), name))
 
     return load

@@ -41,7 +41,7 @@ def checkpoint_pair(folder, name, engine="lean", noise=0.05):
     for scale in (0.0, noise):
         module = checkpoint(folder, name, scale)
         if engine == "lean":
-            models.append(LeanDecoder(module, name, torch.device("cpu"), torch.float64))
+            models.append(LeanDecoder.of(module, name, torch.device("cpu"), torch.float64))
         else:
             models.append(CausalLM(module, name))
     return ModelPair(name, *models)

@@ -50,7 +50,7 @@ def loaded(tmp_path_factory):
             if name == "gpt2":
                 model = CausalLM(copy, name)
             else:
-                model = LeanDecoder(copy, name, torch.device("cpu"), torch.float64)
+                model = LeanDecoder.of(copy, name, torch.device("cpu"), torch.float64)
             made[name] = module, ModelPair(name, model)
         return made[name]
 

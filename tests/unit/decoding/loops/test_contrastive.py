@@ -72,7 +72,7 @@ def reference(module, law, prompt, count, alpha, candidates):
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("contrastive")
     module = checkpoint(folder, "llama3")
-    lean = LeanDecoder(checkpoint(folder, "llama3"), "l", torch.device("cpu"), torch.float64)
+    lean = LeanDecoder.of(checkpoint(folder, "llama3"), "l", torch.device("cpu"), torch.float64)
     return module, ModelPair("lean", lean)
 
 

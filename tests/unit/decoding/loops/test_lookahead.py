@@ -40,7 +40,7 @@ def checkpoints(tmp_path_factory):
         weights = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
         if name == "gpt2":
             return ModelPair(name, CausalLM(weights, name))
-        model = LeanDecoder(weights, name, torch.device("cpu"), torch.float64)
+        model = LeanDecoder.of(weights, name, torch.device("cpu"), torch.float64)
         return ModelPair(name, model)
 
     return {name: load(name) for name in ("qwen3", "mistral_window", "gpt2")}

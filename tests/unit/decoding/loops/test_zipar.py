@@ -45,7 +45,7 @@ LAWS = {
 
 
 def generate(decoder, models, law, seed=0, count=None):
-    models.bind(law)
+    models = models.under(law)
     count = count or models.image.grid.length
     request = Request(PROMPT, count, law, Streams(seed, "picture"))
     return decoder.generate(models, request, CpuClock())
@@ -247,7 +247,7 @@ def law_of(reference):
 @pytest.mark.parametrize("row_end", [True, False])
 def test_its_law_is_the_product_of_laws_after_what_is_there(row_end):
     models = toy_picture(2, 2, 2, row_end, order=5)
-    models.bind(GUIDED)
+    models = models.under(GUIDED)
     length = models.image.grid.length
     exact = true_law(models, GUIDED, PROMPT, length)
     written = law_of(Reference(models.image.grid, 1, toy_table(2, 5), 2, GUIDED))
@@ -265,7 +265,7 @@ def test_its_law_is_the_product_of_laws_after_what_is_there(row_end):
 def lean(tmp_path_factory):
     path = tiny_checkpoints.write(tmp_path_factory.mktemp("lean"), "llama3")
     module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64).eval()
-    return LeanDecoder(module, "lean", torch.device("cpu"), torch.float64)
+    return LeanDecoder.of(module, "lean", torch.device("cpu"), torch.float64)
 
 
 class Recorder:
@@ -279,9 +279,9 @@ class Recorder:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
-    def forward(self, tokens, cache, *, mask=None, last=0, **options):
-        logits = self._model.forward(tokens, cache, mask=mask, last=last, **options)
-        self.calls.append((tokens, mask, logits))
+    def run(self, tokens, cache, view):
+        logits = self._model.run(tokens, cache, view)
+        self.calls.append((tokens, view.mask, logits))
         self.padding = cache.padding
         return logits
 

@@ -39,7 +39,7 @@ def test_at_one_it_is_speculative_sampling_token_for_token(law, mu):
 def test_pictures_too_at_one():
     models = toy_picture()
     law = Law(guidance=Guidance(2.0))
-    models.bind(law)
+    models = models.under(law)
     count = models.image.grid.length
     exact = generate(token_sd(3, TokenSD()), models, law, (1, 0), count)
     same = generate(token_sd(3, CoolSD(3, 1.0)), models, law, (1, 0), count)

@@ -69,7 +69,7 @@ def test_neutral_values_restore_the_exact_decoder_on_pictures(kind):
     for seed, temperature in itertools.product(range(2), (0.0, 1.0)):
         law = Law(temperature, top_k=4, guidance=Guidance(2.0))
         models = toy_picture(3, 3, 6, seed=seed)
-        models.bind(law)
+        models = models.under(law)
         count = models.image.grid.length
         topology = Widths(3, 2, kind=kind)
         want = generate(tree_decoder(topology, exact_for(kind)), models, law, (1, 0), count, seed)
@@ -203,7 +203,7 @@ def test_a_larger_bound_never_shortens_a_chain():
 @pytest.mark.parametrize("kind", [POINT, WOR])
 def test_a_larger_bound_takes_fewer_rounds_on_pictures(kind):
     models = toy_picture(4, 4, 8)
-    models.bind(LAW)
+    models = models.under(LAW)
     rounds = []
     for delta in (0.0, 0.2, 1.0):
         decoder = tree_decoder(Widths(2, 2, kind=kind), Lantern(7, delta))
@@ -215,7 +215,7 @@ def test_a_larger_bound_takes_fewer_rounds_on_pictures(kind):
 
 def test_any_drafter_serves():
     models = toy_picture(4, 4, 4)
-    models.bind(LAW)
+    models = models.under(LAW)
     for decoder in (pld(3, Lantern(3, 0.5), ngram_max=1), token_sd(3, Lantern(3, factor=5.0))):
         decoder.prepare(models)
         assert decoder.needs >= {"image"}

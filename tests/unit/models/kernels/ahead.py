@@ -76,7 +76,6 @@ def device_of(arch: int, monkeypatch, tmp_path):
     monkeypatch.setattr(JITFunction, "run", compile_only)
     for module in (attention, matmul):
         monkeypatch.setattr(module, "multiprocessors", lambda device: MULTIPROCESSORS[arch])
-    monkeypatch.setattr(matmul, "shared_memory", lambda device: SHARED_BYTES[arch])
     monkeypatch.setattr(driver, "_active", _Device(arch))
     yield compiled
 

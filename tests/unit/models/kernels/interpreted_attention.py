@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from specbench.models.kernels import attention, reference
+from specbench.models.kernels import attention
+from tests.unit.models.kernels import reference
 from tests.unit.models.kernels.interpreting import assert_agrees, error_of, mutant
 
 POISON = 1e4

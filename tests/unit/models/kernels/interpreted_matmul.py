@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from specbench.models.kernels import attention, matmul, reference, trial
+from specbench.models.kernels import matmul
 from specbench.models.kernels.matmul import MatmulPlan
+from tests.unit.models.kernels import reference
 from tests.unit.models.kernels.interpreting import TOLERANCES, assert_agrees, error_of, mutant
 
 PLANS = [
@@ -36,10 +37,6 @@ def test_products(tokens, outputs, inner, extras, dtype, plan):
     added = (residual, bias) if extras else (None, None)
     got = matmul.few_token_matmul(x, weight, *added, plan=plan)
     assert_agrees(got, reference.few_token_matmul(x, weight, *added))
-    ended = matmul.matmul_add_norm(x, weight, residual, bias, 1e-3, added[1], plan=plan)
-    expected = reference.matmul_add_norm(x, weight, residual, bias, 1e-3, added[1])
-    for one, other in zip(ended, expected, strict=True):
-        assert_agrees(one, other)
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -88,13 +85,3 @@ def test_a_broken_product_is_seen(old, new, tmp_path):
         got = broken.matmul_silu_mul(x, gated, bias, plan=plan)
         errors.append(error_of(got, reference.matmul_silu_mul(x, gated, bias)))
     assert max(errors) > 1e-3
-
-
-def test_the_trial_passes_where_all_is_right():
-    assert trial.failure(torch.device("cpu")) is None
-
-
-def test_the_trial_sees_a_wrong_kernel(monkeypatch):
-    right = attention.decode_attention
-    monkeypatch.setattr(attention, "decode_attention", lambda *asked: right(*asked) * 1.5)
-    assert trial.failure(torch.device("cpu")).startswith("decode_attention in bfloat16 is off by")

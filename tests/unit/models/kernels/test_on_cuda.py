@@ -1,12 +1,16 @@
-"""What only a GPU can show: the kernels on the device, in graphs, and the choice by measuring."""
+"""What only a GPU can show: the kernels on the device and in graphs."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import torch
 
-from specbench.models import kernels
-from specbench.models.kernels import reference
+from tests.unit.models.kernels import reference
+
+if torch.cuda.is_available():
+    from specbench.models.kernels import attention, matmul
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -30,39 +34,33 @@ def inputs(device, dtype, lengths, count, heads=32, groups=8, width=128, slots=2
     return query, keys, values, torch.tensor(lengths, dtype=torch.int32, device=device)
 
 
-def test_the_kernels_pass_their_trial(device):
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        pytest.skip("needs CUDA with compute capability 8.0")
-    assert kernels.obstacle(device) is None
-
-
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("count", [1, 8, 16, 17, 64, 257])
 @pytest.mark.parametrize("tree", [False, True])
 def test_attention(device, dtype, count, tree):
     ancestors = torch.eye(count, device=device).bool() if tree else None
     asked = (*inputs(device, dtype, [0, 1000, 1500], count), ancestors)
-    got = kernels.decode_attention(*asked)
+    got = attention.decode_attention(*asked)
     assert error_of(got, reference.decode_attention(*asked)) <= TOLERANCES[dtype]
-    assert torch.equal(got, kernels.decode_attention(*asked))
+    assert torch.equal(got, attention.decode_attention(*asked))
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_a_token_has_the_same_bits_alone_and_among_others(device, dtype):
     query, keys, values, length = inputs(device, dtype, [700], 16)
-    together = kernels.decode_attention(query, keys, values, length)
+    together = attention.decode_attention(query, keys, values, length)
     for token in range(16):
         own = query[:, token : token + 1]
-        alone = kernels.decode_attention(own, keys, values, length + token)
+        alone = attention.decode_attention(own, keys, values, length + token)
         assert torch.equal(alone[:, 0], together[:, token])
 
 
 def test_a_graph_follows_the_length_on_the_device(device):
     query, keys, values, length = inputs(device, torch.bfloat16, [5], 4)
-    kernels.decode_attention(query, keys, values, length)
+    attention.decode_attention(query, keys, values, length)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        got = kernels.decode_attention(query, keys, values, length)
+        got = attention.decode_attention(query, keys, values, length)
     for cached in (5, 130, 2000):
         length.fill_(cached)
         graph.replay()
@@ -72,43 +70,26 @@ def test_a_graph_follows_the_length_on_the_device(device):
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_measured_products(device, dtype, gated):
-    from specbench.models.kernels import choose
-
+def test_products(device, dtype, gated):
     torch.manual_seed(0)
     weight = torch.randn(2048, 1024, device=device).to(dtype)
-    kernels.prepare([kernels.Projection(weight, gated)])
-    choice = choose.measured(weight, gated=gated)
-    assert choice.plan is None or all(min(pair) > 0 for pair in choice.times)
-    for tokens in (1, 5, 16, 40):
-        x = torch.randn(tokens, 1024, device=device).to(dtype)
-        if gated:
-            got, expected = kernels.matmul_silu_mul(x, weight), reference.matmul_silu_mul(x, weight)
-        else:
-            got = kernels.few_token_matmul(x, weight)
-            expected = reference.few_token_matmul(x, weight)
-        assert error_of(got, expected) <= 2 * TOLERANCES[dtype]
-
-
-def test_every_plan_gives_a_token_the_same_bits_alone_and_among_others(device):
-    from specbench.models.kernels import matmul
-
-    torch.manual_seed(0)
-    weight = torch.randn(4096, 4096, device=device).bfloat16()
-    x = torch.randn(16, 4096, device=device).bfloat16()
-    for plan in matmul.plans(weight):
-        together = matmul.few_token_matmul(x, weight, plan=plan)
-        for token in (0, 3, 15):
-            alone = matmul.few_token_matmul(x[token : token + 1], weight, plan=plan)
-            assert torch.equal(alone[0], together[token])
+    plan = matmul.plan_of((2048, 1024), dtype, device, gated=gated)
+    name = "matmul_silu_mul" if gated else "few_token_matmul"
+    multiply = partial(getattr(matmul, name), plan=plan)
+    x = torch.randn(16, 1024, device=device).to(dtype)
+    together = multiply(x, weight)
+    assert error_of(together, getattr(reference, name)(x, weight)) <= 2 * TOLERANCES[dtype]
+    for token in (0, 3, 15):
+        alone = multiply(x[token : token + 1], weight)
+        assert torch.equal(alone[0], together[token])
 
 
 def test_nothing_waits_for_the_device(device):
     query, keys, values, length = inputs(device, torch.bfloat16, [9], 4)
-    kernels.decode_attention(query, keys, values, length)
+    attention.decode_attention(query, keys, values, length)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        kernels.decode_attention(query, keys, values, length)
+        attention.decode_attention(query, keys, values, length)
         reference.decode_attention(query, keys, values, length)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from specbench.decoding.tree import TreeMask
-from specbench.models.kernels import reference
-from specbench.models.kernels.reference import HeadScale
 from specbench.models.masks import MaskTable
-from specbench.models.norm import LayerHeadNorm, RMSHeadNorm, rms_norm
+from specbench.models.norm import HeadNorm, rms_norm
+from tests.unit.models.kernels import reference
 
 CLOSE = {"atol": 1e-12, "rtol": 1e-12}
 
@@ -77,23 +76,19 @@ def test_rotation_is_the_lean_decoders(kind):
     cos, sin = numbers(2, 40, 1, width)
     weight, bias = numbers(2, heads + groups, width)
     norm = {
-        "none": lambda x: x,
-        "rms": RMSHeadNorm(weight, 1e-3),
-        "layer": LayerHeadNorm(weight, bias, 1e-3),
-    }[kind]
-    scale = {
         "none": None,
-        "rms": HeadScale(weight, 1e-3),
-        "layer": HeadScale(weight, 1e-3, bias),
+        "rms": HeadNorm(weight, 1e-3),
+        "layer": HeadNorm(weight, 1e-3, bias),
     }[kind]
     length, offsets = torch.tensor([5, 11], dtype=torch.int32), torch.tensor([0, 1, 1])
     keys, values = numbers(2, rows, groups, 20, width)
     before = keys.clone(), values.clone()
-    query = reference.rotate_and_store(qkv, cos, sin, keys, values, length, offsets, scale)
+    query = reference.rotate_and_store(qkv, cos, sin, keys, values, length, offsets, norm)
 
     split = qkv.view(rows, count, -1, width)
     positions = length[:, None] + offsets
-    x = norm(split[:, :, : heads + groups])
+    x = split[:, :, : heads + groups]
+    x = x if norm is None else norm(x)
     x = torch.addcmul(x * cos[positions], x.roll(width // 2, -1), sin[positions])
     torch.testing.assert_close(query, x[:, :, :heads], **CLOSE)
     for row, start in enumerate(length.tolist()):
@@ -112,12 +107,8 @@ def test_sums_norms_and_products():
     product = F.linear(x, weight, bias) + residual
     got = reference.few_token_matmul(x, weight, residual, bias)
     torch.testing.assert_close(got, product, **CLOSE)
-    total, normed = reference.matmul_add_norm(x, weight, residual, weight[:, 0], 1e-3, bias)
-    torch.testing.assert_close(total, product, **CLOSE)
+    normed = reference.norm(product, weight[:, 0], 1e-3)
     torch.testing.assert_close(normed, rms_norm(product, weight[:, 0], 1e-3), **CLOSE)
-    total, normed = reference.add_norm(x[:, :6], residual, weight[:, 0], 1e-3)
-    torch.testing.assert_close(total, x[:, :6] + residual, **CLOSE)
-    torch.testing.assert_close(normed, rms_norm(total, weight[:, 0], 1e-3), **CLOSE)
     gates, ups = F.linear(x, weight, bias).chunk(2, -1)
     got = reference.matmul_silu_mul(x, weight, bias)
     torch.testing.assert_close(got, F.silu(gates) * ups, **CLOSE)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from specbench.models.vqgan import load_vqgan
+from specbench.models.vqgan_files import load_vqgan
 from specbench.paths import weights_dir
 from specbench.zoo.pictures import evaluate
 from specbench.zoo.pictures.tokenizer import CODES, build_tokenizer, grid_codes, prompts

@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 from transformers import AutoTokenizer, ChameleonForConditionalGeneration
 
-from specbench.models.vqgan import Vqgan, load_vqgan
+from specbench.models.vqgan import Vqgan
+from specbench.models.vqgan_files import load_vqgan
 from specbench.zoo.pictures import evaluate, train, train_model, train_vq
 from specbench.zoo.pictures import tokenizer as words
 from specbench.zoo.pictures.evaluate import DRAFT_FOLDER, TARGET_FOLDER
