@@ -142,12 +142,9 @@ def scrub_command(words: Sequence[str], environment: Mapping[str, str] | None = 
             out.append(f"{key}={HIDDEN}")
         else:
             out.append(_text(word, values))
-        follows = not sign and word.startswith("-") and _names_in_flag(word)
+        flag = word.startswith("--") and names_a_secret(word)
+        follows = not sign and (flag or word in ("-u", "--user"))
     return out
-
-
-def _names_in_flag(word: str) -> bool:
-    return word in ("-u", "--user") or (word.startswith("--") and names_a_secret(word))
 
 
 def _secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -159,29 +156,19 @@ def _secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=len, reverse=True))
 
 
-def _scrub(value: Any, secrets: tuple[str, ...]) -> Any:
+def _scrub(value: Any, secrets: tuple[str, ...], hide: bool = False) -> Any:
+    """Return a scrubbed value; with `hide`, as behind a secret's name, all of its texts hidden."""
     if isinstance(value, str):
-        return _text(value, secrets)
+        return (value and HIDDEN) if hide else _text(value, secrets)
     if isinstance(value, Mapping):
         return {
-            _text(key, secrets) if isinstance(key, str) else key: _hidden(item)
-            if names_a_secret(str(key))
-            else _scrub(item, secrets)
+            _text(key, secrets) if isinstance(key, str) else key: _scrub(
+                item, secrets, hide or names_a_secret(str(key))
+            )
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [_scrub(item, secrets) for item in value]
-    return value
-
-
-def _hidden(value: Any) -> Any:
-    """Return what a secret's name stands for with every text in it hidden."""
-    if isinstance(value, str):
-        return HIDDEN if value else value
-    if isinstance(value, Mapping):
-        return {key: _hidden(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_hidden(item) for item in value]
+        return [_scrub(item, secrets, hide) for item in value]
     return value
 
 

@@ -17,7 +17,6 @@ from specbench.metrics.geneval import (
     intersection_over_union,
     kept,
 )
-from specbench.zoo.pictures.geneval_rules import relations
 
 BLANK = np.zeros((100, 100, 3), dtype=np.uint8)
 
@@ -130,33 +129,6 @@ def test_two_coloured_objects_bind_colour_to_class() -> None:
     both = (seen("dog", x=0), seen("cat", x=25))
     assert judge(wanted, *both, colors=Reads(x0="pink", x25="red"))[0]
     assert not judge(wanted, *both, colors=Reads(x0="red", x25="pink"))[0]
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "expected"),
-    [
-        (50, 0, {"right of"}),
-        (-50, 0, {"left of"}),
-        (0, 50, {"below"}),
-        (0, -50, {"above"}),
-        (50, 50, {"right of", "below"}),
-        (50, 20, {"right of"}),
-        (0, 0, set()),
-        (3, -3, set()),
-    ],
-)
-def test_relations(x: float, y: float, expected: set[str]) -> None:
-    first = (x, y, x + 20, y + 20)
-    assert relations(first, (0.0, 0.0, 20.0, 20.0)) == expected
-
-
-def test_an_offset_within_a_tenth_of_both_sizes_is_no_relation() -> None:
-    other = (0.0, 0.0, 20.0, 20.0)
-    assert relations((4.0, 0.0, 24.0, 20.0), other) == set()
-    # Beyond by 4.1 - 4 of 4.1: less than half of the distance.
-    assert relations((4.1, 0.0, 24.1, 20.0), other) == set()
-    assert relations((8.1, 0.0, 28.1, 20.0), other) == {"right of"}
-    assert relations((4.1, 0.0, 24.1, 20.0), other, 0.0) == {"right of"}
 
 
 def test_places() -> None:
