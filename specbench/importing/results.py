@@ -21,11 +21,11 @@ from specbench.store import check_writable, job_id, next_free_path, result_stem,
 UNKNOWN = "unknown"
 """What stands where a source does not say and the user has not said."""
 
-MT_BENCH = frozenset(map(str, range(81, 161)))
-"""Question ids of MT-Bench (lm-sys/FastChat, `question.jsonl`)."""
-
-SPEC_BENCH = frozenset(map(str, range(81, 561)))
-"""Question ids of Spec-Bench (hemingkx/Spec-Bench, `question.jsonl`)."""
+_TASKS = {
+    frozenset(map(str, range(81, 161))): "mt_bench",  # lm-sys/FastChat, question.jsonl
+    frozenset(map(str, range(81, 561))): "spec_bench",  # hemingkx/Spec-Bench, question.jsonl
+}
+"""Tasks by their question ids."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ def _planned(
         unknown.append("There is no baseline: no speedup can be formed.")
     model = stated.model or _agreed("model", both)
     dtype = stated.dtype or _agreed("dtype", both)
-    task = stated.task or _task(source)
+    ids = frozenset(answer.sample_id for answer in source.answers)
+    task = stated.task or _TASKS.get(ids, UNKNOWN)
     device = stated.device or UNKNOWN
     law, law_hash, temperature = _law(both)
     named = {"model": model, "dtype": dtype, "task": task, "device": device}
@@ -264,13 +265,6 @@ def _agreed(name: str, sources: Sequence[Published]) -> str:
             f"State the right one with --{name}.",
         )
     return next(iter(said), UNKNOWN)
-
-
-def _task(source: Published) -> str:
-    ids = {answer.sample_id for answer in source.answers}
-    if ids == MT_BENCH:
-        return "mt_bench"
-    return "spec_bench" if ids == SPEC_BENCH else UNKNOWN
 
 
 def _law(sources: Sequence[Published]) -> tuple[str, str, float | None]:
