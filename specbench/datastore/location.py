@@ -16,15 +16,11 @@ class Location(Protocol):
         """Return the folder of the datastore for a loaded model pair; None for no datastore."""
 
 
-class Folder:
-    """A datastore in a folder that is named."""
-
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path).expanduser()
-
-    def folder(self, models: Any) -> Path:
-        """Return the folder."""
-        return self._path
+def folder_of(datastore: Location | str, models: Any) -> Path | None:
+    """Return the folder of a datastore: the one that is named, or that for a loaded model pair."""
+    if isinstance(datastore, str):
+        return Path(datastore).expanduser()
+    return datastore.folder(models)
 
 
 def check_model(metadata: Metadata, folder: Path, models: Any) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import random
 
-from specbench.datastore.location import Folder, Location, check_model
+from specbench.datastore.location import Location, check_model, folder_of
 from specbench.datastore.suffix import SuffixDatastore
 from specbench.datastore.trigrams import Trigrams, count_trigrams
 from specbench.decoding.drafters.base import Drafter, Plan
@@ -123,7 +123,7 @@ class Aded(Drafter):
         check_whole("window", window, 0)
         check_number("step", step, 0)
         check_number("most", most, 0)
-        self._location = Folder(datastore) if isinstance(datastore, str) else datastore
+        self._datastore = datastore
         self._depth = draft_length - 1
         self._simulations = simulations
         self._sentences = sentences
@@ -141,7 +141,7 @@ class Aded(Drafter):
         Raises:
             ConfigError: If there is none, or it belongs to another tokenizer.
         """
-        folder = self._location.folder(models)
+        folder = folder_of(self._datastore, models)
         self._store, counted = None, None
         if folder is not None:
             self._store = SuffixDatastore(folder)

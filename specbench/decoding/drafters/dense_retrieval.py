@@ -17,7 +17,7 @@ from torch import Tensor
 
 from specbench.datastore.dense import DenseDatastore
 from specbench.datastore.format import END_OF_DOCUMENT
-from specbench.datastore.location import Folder, Location, check_model
+from specbench.datastore.location import Location, check_model, folder_of
 from specbench.datastore.prefix_tree import frequent_prefixes, sorted_rows
 from specbench.decoding.drafters.base import Drafter, Drafting, Outcome, Plan, Prefill
 from specbench.decoding.drafters.rest import retrieved_tree
@@ -57,7 +57,7 @@ class DenseRetrieval(Drafter):
         check_whole("neighbours", neighbours, 1)
         check_whole("drafts", drafts, 1, 256)
         check_whole("continuation", continuation, 1, 256)
-        self._location = Folder(datastore) if isinstance(datastore, str) else datastore
+        self._datastore = datastore
         self._neighbours = neighbours
         self._drafts = drafts
         self._continuation = continuation
@@ -71,7 +71,7 @@ class DenseRetrieval(Drafter):
         Raises:
             ConfigError: If there is none, or it belongs to another model or tokenizer.
         """
-        folder = self._location.folder(models)
+        folder = folder_of(self._datastore, models)
         self._store = None
         if folder is not None:
             store = DenseDatastore(folder, exact=self._exact)

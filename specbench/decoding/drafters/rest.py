@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 
 from specbench.datastore.format import END_OF_DOCUMENT
-from specbench.datastore.location import Folder, Location, check_model
+from specbench.datastore.location import Location, check_model, folder_of
 from specbench.datastore.prefix_tree import PrefixTree, frequent_prefixes, trim_to_path_tokens
 from specbench.datastore.suffix import SuffixDatastore
 from specbench.decoding.drafters.base import Drafter, Plan
@@ -77,7 +77,7 @@ class SuffixRetrieval(Drafter):
             raise ConfigError(
                 f"'trim' is '{trim}'", "it is one of: nodes, released", "Choose one of them."
             )
-        self._location = Folder(datastore) if isinstance(datastore, str) else datastore
+        self._datastore = datastore
         self._sizes = (shortest, longest)
         self._matches = matches
         self._continuation = continuation
@@ -91,7 +91,7 @@ class SuffixRetrieval(Drafter):
         Raises:
             ConfigError: If there is none, or it belongs to another tokenizer.
         """
-        folder = self._location.folder(models)
+        folder = folder_of(self._datastore, models)
         self._store = None
         if folder is not None:
             store = SuffixDatastore(folder)
