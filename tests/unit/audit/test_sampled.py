@@ -17,17 +17,11 @@ from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.decoding.verifiers.token_sd import TokenSD
 from specbench.law import Law
+from tests.unit.audit.wrong import NoResidual
 from tests.unit.decoding.parts import generate, table_pair, token_sd
 
 PROMPTS = ((0, 1), (2, 0, 1))
 PLAIN = Law()
-
-
-class ResidualOfTheTarget(TokenSD):
-    """Draws from p after a rejection."""
-
-    def leftover(self, target, draft, accepted):
-        return target[torch.arange(len(target)), accepted]
 
 
 class AcceptsTooMuch(TokenSD):
@@ -67,7 +61,7 @@ def test_correct_decoders_pass(law, seed):
         assert check_of(found, "", True).outcome is CheckOutcome.PASS
 
 
-@pytest.mark.parametrize("verifier", [ResidualOfTheTarget, AcceptsTooMuch])
+@pytest.mark.parametrize("verifier", [NoResidual, AcceptsTooMuch])
 def test_wrong_verifiers_are_found_and_sampling_ends_early(verifier):
     found = evidence(token_sd(3, verifier()), samples=600)
     assert found.found() and len(found.terms) < 600
@@ -171,7 +165,7 @@ def test_planted_errors_are_found_as_often_as_wrong_decoders_are():
     assert powers["drafts accepted with twice the chance"] > 0.9
     few = evidence(token_sd(3), samples=10, planted=True).powers()
     assert max(few.values()) < 0.6 and few["drafts accepted with 1.1 times the chance"] < 0.1
-    for verifier in (ResidualOfTheTarget(), AcceptsTooMuch()):
+    for verifier in (NoResidual(), AcceptsTooMuch()):
         assert evidence(token_sd(3, verifier), samples=240).found()
 
 

@@ -18,6 +18,7 @@ from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel
 from specbench.rng import Streams
+from tests.unit.audit.wrong import StaleFresh, StaleMaximal
 from tests.unit.decoding.enumeration import distance, scripted, true_law
 from tests.unit.decoding.jacobi.choices import RoundScript, family_law
 from tests.unit.decoding.jacobi.toy import PROMPT, image_pair
@@ -127,33 +128,13 @@ def two_steps(coupling):
     return result
 
 
-class StaleLaw(Maximal):
-    """Mutation: a kept draft stays with its old law, as in two of three published back ends."""
-
-    def redraw(self, trial):
-        old = trial.old.clone()
-        drawn = super().redraw(trial)
-        kept = drawn[:-1] == trial.tokens
-        trial.laws[:-1] = torch.where(kept[:, None], old[:-1], trial.laws[:-1])
-        return drawn
-
-
-class NeverUpdated(Fresh):
-    """Mutation: new drafts from the new law, and the old law in the table."""
-
-    def redraw(self, trial):
-        drawn = super().redraw(trial)
-        trial.laws[:-1] = trial.old[:-1]
-        return drawn
-
-
 def test_a_kept_draft_has_the_new_law():
     assert two_steps(Maximal()) == pytest.approx([0.5, 0.5], abs=1e-12)
     assert two_steps(Fresh()) == pytest.approx([0.5, 0.5], abs=1e-12)
-    assert two_steps(StaleLaw()) == pytest.approx([0.722, 0.278], abs=5e-4)
+    assert two_steps(StaleMaximal()) == pytest.approx([0.722, 0.278], abs=5e-4)
 
 
-@pytest.mark.parametrize(("wrong", "word"), [(StaleLaw, "maximal"), (NeverUpdated, "fresh")])
+@pytest.mark.parametrize(("wrong", "word"), [(StaleMaximal, "maximal"), (StaleFresh, "fresh")])
 def test_stale_laws_would_be_noticed(wrong, word):
     models = table_pair(vocab=2, order=2)
     decoder = SpeculativeJacobi(3, wrong())
