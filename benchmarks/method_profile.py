@@ -22,13 +22,10 @@ from specbench.decoding.base import Decoder
 from specbench.decoding.ledger import Generation
 from specbench.hosting import HostRequest, compose_jobs
 from specbench.models.pair import ModelPair
-from specbench.runner.job import target_law
 from specbench.runner.measure import Bench
+from specbench.runner.setup import Job
 from specbench.schema.build import instantiate, locate
 from specbench.schema.config import RunConfig
-from specbench.tasks.config import TaskConfig
-from specbench.tasks.load import load_task
-from specbench.tasks.prompting import for_tokenizer
 
 
 def main() -> None:
@@ -55,12 +52,12 @@ def _profile(config: RunConfig, functions: int) -> None:
     load = locate(str(config.model.loader["_target_"]))
     models: ModelPair = load(config.model, needs=decoder.needs)
     decoder.prepare(models)
-    task = for_tokenizer(load_task(TaskConfig.from_dict(config.task)), models.tokenizer)
+    job = Job.of(config).asked(models)
     clock = CpuClock()
-    bench = Bench(models, task, target_law(config), 0, config.max_new_tokens, clock)
+    bench = Bench(job, models, clock)
 
     def generations() -> Iterator[Generation]:
-        for sample in task.samples:
+        for sample in job.task.samples:
             decoder.reset()
             request = bench.request(sample, 0, bench.prompt(sample))
             yield decoder.generate(models, request, clock)

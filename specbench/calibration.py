@@ -156,8 +156,8 @@ def calibration_command(config: RunConfig) -> str:
         f"method={config.method.name}",
         f"model={config.model.name}",
         *_changed("model", config.model.name, vars(config.model), _MODEL_KEYS),
-        f"task={task['name']}",
-        *_changed("task", str(task["name"]), task, _TASK_KEYS),
+        f"task={task.name}",
+        *_changed("task", task.name, task.node, _TASK_KEYS),
     ]
     for item in fields(SamplingConfig):
         value = getattr(config.sampling, item.name)

@@ -44,7 +44,7 @@ class Guidance:
         schedule: How s grows over the picture: "constant", "linear" (from 1 at the first code to
             s at the last) or "cosine" (the same ends, along half a cosine).
         image_scale: Weight of the image condition for models of three rows, else None.
-        unconditional: Which unconditional row; one of `schema.config.UNCONDITIONAL`.
+        unconditional: Which unconditional row; one of `schema.config.Unconditional`.
 
     Guidance: Ho and Salimans 2022, "Classifier-Free Diffusion Guidance".
     """

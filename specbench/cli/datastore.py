@@ -16,7 +16,7 @@ from specbench.schema import catalog
 if TYPE_CHECKING:
     from specbench.datastore.build import Text, Tokenizer
     from specbench.datastore.format import Metadata
-    from specbench.schema.config import ModelConfig
+    from specbench.schema.model import ModelConfig
 
 app = typer.Typer(
     help="Build and inspect the datastores of retrieval methods.", no_args_is_help=True
@@ -167,7 +167,7 @@ def _print(metadata: Metadata, size: int) -> None:
 
 def _entry(model: str, target: str | None) -> ModelConfig:
     """Return a model entry's configuration, with another target where one is named."""
-    from specbench.schema.config import ModelConfig
+    from specbench.schema.model import ModelConfig
 
     values: dict[str, Any] = dict(catalog.load("model", model))
     if target is not None:

@@ -223,8 +223,7 @@ def print_plan(jobs: Sequence[tuple[str, RunConfig]]) -> None:
 def _plan(label: str, config: RunConfig) -> list[str]:
     model, task = config.model, config.task
     against = f" against {config.baseline.name}" if config.baseline else " without a baseline"
-    limit = task.get("limit")
-    samples = f"the first {limit} samples" if limit else "every sample"
+    samples = f"the first {task.limit} samples" if task.limit else "every sample"
     if model.target.startswith("embedded:"):
         need = "nothing to fetch: the model ships with the package"
     elif model.weights_gb is None:
@@ -244,7 +243,7 @@ def _plan(label: str, config: RunConfig) -> list[str]:
     return [
         f"job: {label}",
         f"runs: {config.method.name} ({config.method.exactness}){against}, {samples} of "
-        f"{task['name']}, {often}",
+        f"{task.name}, {often}",
         f"model: {model.target}" + (f" with the draft {model.draft}" if model.draft else ""),
         *measures,
         f"needs: {need}",

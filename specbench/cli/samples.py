@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from specbench.cli.console import print_json, print_text
 
 if TYPE_CHECKING:
+    from specbench.schema.task import TaskConfig
     from specbench.tasks.base import Sample
-    from specbench.tasks.config import TaskConfig
 
 _LINES = 12
 """Lines of a turn or a reference that are printed."""
@@ -34,7 +34,7 @@ def show_samples(
     Raises:
         SpecbenchError: If the samples cannot be read or the file cannot be written.
     """
-    from specbench.tasks.config import TaskConfig
+    from specbench.schema.task import TaskConfig
     from specbench.tasks.load import load_task
 
     config = TaskConfig.from_dict(entry)

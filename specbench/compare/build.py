@@ -321,8 +321,7 @@ def _dtype(result: ResultSet) -> str:
 
 
 def _modality(result: ResultSet) -> str:
-    model = result.metadata.config.get("model")
-    return str(model.get("modality", "text")) if isinstance(model, dict) else "text"
+    return result.metadata.asked.modality
 
 
 def _version(result: ResultSet) -> str:

@@ -8,7 +8,7 @@ unless the user allows it by name, and then a banner says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from specbench.errors import NotComparable, UsageError, did_you_mean
@@ -83,8 +83,7 @@ _MEANING = {
 def ruler_of(result: ResultSet) -> Ruler:
     """Return the circumstances of one file."""
     data = result.metadata
-    model = data.config.get("model")
-    target = model.get("target") if isinstance(model, dict) else None
+    asked, target = data.asked, data.asked.target
     return Ruler(
         model=f"{data.model} ({target})" if target else data.model,
         law=f"{data.law_hash} ({data.law})" if data.law else data.law_hash,
@@ -92,10 +91,10 @@ def ruler_of(result: ResultSet) -> Ruler:
         device=data.device,
         threads=_text(data.timing.get("threads")),
         engine=data.engine,
-        baseline=_baseline(data.baseline.name, data.config) if data.baseline else "",
+        baseline=_baseline(data.baseline.name, asked.baseline_parameters) if data.baseline else "",
         task=f"{data.task_digest} (version {data.task_version})",
         scorer=json.dumps(dict(data.scorer), sort_keys=True),
-        max_new_tokens=_text(data.config.get("max_new_tokens")),
+        max_new_tokens=_text(asked.max_new_tokens),
         fidelity=_fidelity(result),
         counting="" if data.source else f"version {data.timing.get('counting', 1)}",
         load=_text(data.timing.get("load")),
@@ -228,10 +227,8 @@ def _prompts_clash(results: Sequence[ResultSet]) -> _Clash | None:
     return None
 
 
-def _baseline(name: str, config: Any) -> str:
+def _baseline(name: str, parameters: Mapping[str, Any]) -> str:
     """Return the baseline's name with its parameters, where it has any."""
-    node = config.get("baseline")
-    parameters = node.get("parameters") if isinstance(node, dict) else None
     return f"{name} {json.dumps(parameters, sort_keys=True)}" if parameters else name
 
 

@@ -118,7 +118,4 @@ def _outputs(subject: Subject) -> pd.Series:
 
 
 def _seed(file: ResultSet) -> int:
-    sampling = file.metadata.config.get("sampling")
-    if file.metadata.temperature == 0 or not isinstance(sampling, Mapping):
-        return 0
-    return int(sampling.get("seed") or 0)
+    return 0 if file.metadata.temperature == 0 else file.metadata.asked.seed

@@ -315,31 +315,17 @@ def _records(result: ResultSet) -> Iterable[CorpusRecord]:
 
 def _seed(result: ResultSet) -> int:
     """Return which draw of its law a file holds: its seed, or 0 where the law is greedy."""
-    sampling = result.metadata.config.get("sampling")
-    if result.metadata.temperature == 0 or not isinstance(sampling, Mapping):
-        return 0
-    return int(sampling.get("seed") or 0)
+    return 0 if result.metadata.temperature == 0 else result.metadata.asked.seed
 
 
 def identity_of(result: ResultSet) -> dict[str, Any]:
     """Return what makes two files runs of one method: its id, parameters, parts and draft."""
-    config = result.metadata.config
-    method = config.get("method")
-    model = config.get("model")
+    asked = result.metadata.asked
     identity: dict[str, Any] = {"name": result.metadata.method.name}
-    if isinstance(method, Mapping):
-        parameters = method.get("parameters")
-        identity["parameters"] = parameters if isinstance(parameters, Mapping) else {}
-        identity["decoder"] = method.get("decoder")
-    if isinstance(model, Mapping) and isinstance(method, Mapping) and _drafts(method):
-        identity["draft"] = model.get("draft")
-        identity["draft_revision"] = model.get("draft_revision")
+    identity |= {"parameters": asked.parameters, "decoder": asked.decoder}
+    if "draft" in asked.needs:  # another draft is another method
+        identity |= {"draft": asked.draft, "draft_revision": asked.draft_revision}
     return identity
-
-
-def _drafts(method: Mapping[str, Any]) -> bool:
-    """Return whether a method runs a draft model, so that another one is another method."""
-    return "draft" in (method.get("needs") or ())
 
 
 def _description(identity: Mapping[str, Any], siblings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -116,7 +116,7 @@ def bound_warnings(results: Sequence[ResultSet]) -> list[str]:
     names = [
         result.metadata.method.name
         for result in results
-        if _family(result.metadata.config.get("method")) == UPPER_BOUND
+        if result.metadata.asked.family == UPPER_BOUND
     ]
     if not names:
         return []
@@ -144,10 +144,6 @@ def answer_warnings(results: Sequence[ResultSet]) -> list[str]:
         "checkpoint, its chat template and model.dtype."
         for about, names in found.items()
     ]
-
-
-def _family(method: object) -> object:
-    return method.get("family") if isinstance(method, Mapping) else None
 
 
 def code_warnings(results: Sequence[ResultSet]) -> list[str]:

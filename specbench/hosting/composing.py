@@ -28,7 +28,7 @@ from specbench.paths import conf_dir
 from specbench.schema import catalog
 from specbench.schema.config import RunConfig
 from specbench.schema.metric import derived
-from specbench.schema.reading import unknown_key
+from specbench.schema.node import unknown_key
 
 CONFIG_NAME = "config"
 """The project's own configuration in `conf/`."""

@@ -22,10 +22,10 @@ from specbench.models.checkpoint import Checkpoint
 from specbench.models.image_side import Layout, PixelDecoder
 from specbench.models.one_vocabulary import Family, load_family
 from specbench.models.pair import ModelPair
-from specbench.models.pixels import read_pixel_dtype
+from specbench.models.pixels import PIXEL_DTYPES
 from specbench.models.shards import tensors_below
 from specbench.schema.model import ModelConfig
-from specbench.schema.reading import Reader
+from specbench.schema.node import cannot_be
 
 _CODE_NAME = re.compile(r"<\|visual token (\d+)\|>")
 
@@ -37,9 +37,11 @@ def load(
 
     The further key `pixel_dtype` says in what pixels are computed.
     """
-    drawn = {"pixel_dtype": options.pop("pixel_dtype", "float32")}
-    dtype = read_pixel_dtype(Reader(drawn, "model.loader", tuple(drawn)))
-    return load_family(Emu3(dtype), config, needs, options)
+    word = options.pop("pixel_dtype", "float32")
+    if word not in PIXEL_DTYPES:
+        allowed = f"one of {', '.join(PIXEL_DTYPES)}"
+        raise cannot_be("model.loader.pixel_dtype", word, allowed)
+    return load_family(Emu3(PIXEL_DTYPES[word]), config, needs, options)
 
 
 class Emu3(Family):

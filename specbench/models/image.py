@@ -10,14 +10,16 @@ Shapes: R conditioning rows, P prompt tokens, K codes, D code width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from specbench.errors import ModelError
 from specbench.law import OWN
+from specbench.schema.node import Node, Whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +41,11 @@ between these as its decoder reads them (LlamaGen and Janus give each the length
 the target's input embeddings."""
 
 
+TokenId = Annotated[Whole, Field(ge=0)]
+
+
 @dataclass(frozen=True)
-class Grid:
+class Grid(Node):
     """The tokens that are generated behind the prompt of an image model.
 
     Attributes:
@@ -51,11 +56,13 @@ class Grid:
         text: Free text tokens before the first row, for models that write before they draw.
     """
 
-    rows: int
-    columns: int
-    row_end: int | None = None
-    ending: tuple[int, ...] = ()
-    text: int = 0
+    group = "model.loader.grid"
+
+    rows: Annotated[Whole, Field(ge=1)]
+    columns: Annotated[Whole, Field(ge=1)]
+    row_end: TokenId | None = None
+    ending: Annotated[tuple[TokenId, ...], Field(description="a list of token ids")] = ()
+    text: Annotated[Whole, Field(ge=0)] = 0
 
     @property
     def width(self) -> int:

@@ -9,41 +9,32 @@ Shapes: R conditioning rows, P prompt tokens, K codes, D code width, h x w codes
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import Field, StrictStr
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from specbench.errors import ModelError
 from specbench.law import OWN
-from specbench.models.image import Grid, Pixels, Rows
+from specbench.models.image import Grid, Pixels, Rows, TokenId
 from specbench.models.pixels import code_map, to_pixels
-from specbench.schema.reading import Reader
+from specbench.schema.node import Node, Text, Whole, cannot_be
 
-Parts = tuple[int | str, ...]
+Parts = Annotated[
+    tuple[StrictStr | TokenId, ...], Field(description="a list of token ids and texts")
+]
 """A prompt: token ids, and texts that the tokenizer turns into ids."""
 
 CAPTION = "{caption}"
 """Stands in a prompt's text where the caption goes."""
 
-_GRID_KEYS = ("rows", "columns", "row_end", "ending")
-_KEYS = (
-    "grid",
-    "first_code",
-    "codes",
-    "prompt",
-    "unconditional",
-    "image_conditional",
-    "padding",
-    "image_tokenizer",
-    "image_tokenizer_revision",
-)
-
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(Node):
     """How a family writes a picture as tokens: the parameters of its loader.
 
     Attributes:
@@ -61,73 +52,38 @@ class Layout:
         image_tokenizer_revision: Hub revision of it, or None.
     """
 
+    group = "model.loader"
+
     grid: Grid
-    first_code: int
-    codes: int
+    first_code: TokenId
+    codes: Annotated[Whole, Field(ge=2)]
     prompt: Parts
     unconditional: Parts
     image_conditional: Parts = ()
-    padding: int | None = None
-    image_tokenizer: str | None = None
-    image_tokenizer_revision: str | None = None
+    padding: TokenId | None = None
+    image_tokenizer: Text | None = None
+    image_tokenizer_revision: Text | None = None
 
     @classmethod
-    def read(cls, options: Mapping[str, Any], path: str = "model.loader") -> Layout:
+    def prepared(cls, values: dict[Any, Any]) -> dict[Any, Any]:
+        """Let null stand for no image-conditional row."""
+        return {**values, "image_conditional": values.get("image_conditional") or ()}
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> Layout:
         """Read a loader's parameters.
 
         Raises:
             ConfigError: If a key is unknown, missing or of a wrong value.
         """
-        reader = Reader(options, path, _KEYS)
-        prompt = _parts(reader, "prompt")
-        if sum(CAPTION in part for part in prompt if isinstance(part, str)) != 1:
+        layout = cls.from_dict(options)
+        for key in ("prompt", "unconditional"):
+            if not getattr(layout, key):
+                raise cannot_be(f"{cls.group}.{key}", [], "a list of token ids and texts")
+        if sum(CAPTION in part for part in layout.prompt if isinstance(part, str)) != 1:
             allowed = f"a list of ids and texts, one of which holds {CAPTION}"
-            raise reader.error("prompt", list(prompt), allowed)
-        return cls(
-            grid=read_grid(reader.mapping("grid"), reader.path("grid")),
-            first_code=reader.integer("first_code", minimum=0),
-            codes=reader.integer("codes", minimum=2),
-            prompt=prompt,
-            unconditional=_parts(reader, "unconditional"),
-            image_conditional=_parts(reader, "image_conditional", empty=True),
-            padding=reader.integer("padding", minimum=0, null=True),
-            image_tokenizer=reader.text("image_tokenizer", null=True),
-            image_tokenizer_revision=reader.text("image_tokenizer_revision", null=True),
-        )
-
-
-def read_grid(values: Mapping[str, Any], path: str) -> Grid:
-    """Read a grid's rows, columns and forced tokens.
-
-    Raises:
-        ConfigError: If a key is unknown, missing or of a wrong value.
-    """
-    reader = Reader(values, path, _GRID_KEYS)
-    ending = reader.get("ending", [])
-    if not isinstance(ending, (list, tuple)) or not all(_is_id(token) for token in ending):
-        raise reader.error("ending", ending, "a list of token ids")
-    return Grid(
-        rows=reader.integer("rows", minimum=1),
-        columns=reader.integer("columns", minimum=1),
-        row_end=reader.integer("row_end", minimum=0, null=True),
-        ending=tuple(ending),
-    )
-
-
-def _parts(reader: Reader, key: str, *, empty: bool = False) -> Parts:
-    value = reader.get(key, [])
-    if value is None and empty:
-        return ()
-    fits = isinstance(value, (list, tuple)) and all(
-        isinstance(part, str) or _is_id(part) for part in value
-    )
-    if not fits or not (value or empty):
-        raise reader.error(key, value, "a list of token ids and texts")
-    return tuple(value)
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            raise cannot_be(f"{cls.group}.prompt", list(layout.prompt), allowed)
+        return layout
 
 
 class Prompts:
@@ -230,7 +186,7 @@ class Prompts:
         return ids
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PixelDecoder:
     """What is there of a family's image tokenizer.
 

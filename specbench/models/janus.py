@@ -16,10 +16,12 @@ Shapes: V words, K codes, C channels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from transformers import JanusConfig, JanusForConditionalGeneration
 
@@ -35,7 +37,6 @@ from specbench.models.image_side import (
     CodePictures,
     Layout,
     PixelDecoder,
-    read_grid,
 )
 from specbench.models.lean_weights import body_weights, projection
 from specbench.models.load import (
@@ -46,14 +47,39 @@ from specbench.models.load import (
     pick_dtype,
 )
 from specbench.models.pair import About, ModelPair
-from specbench.models.pixels import read_pixel_dtype
+from specbench.models.pixels import PIXEL_DTYPES, PixelDtype
 from specbench.models.pretrained import read_module, read_settings
 from specbench.models.published import check_engine
 from specbench.schema.model import ModelConfig
-from specbench.schema.reading import Reader
+from specbench.schema.node import Node, Text, refused
 
 _EYES = ("model.vision_model.", "model.aligner.", "lm_head.")
 """Weights that read pictures or write words, which nothing here computes."""
+
+
+@dataclass(frozen=True)
+class Options(Node):
+    """The parameters of a loader.
+
+    Attributes:
+        grid: The generated tokens.
+        template: The prompt, with `CAPTION` in it.
+        begin: Name of the token that begins a picture and ends the prompt.
+        pixel_dtype: In what pixels are computed.
+    """
+
+    group = "model.loader"
+
+    grid: Grid
+    template: Text
+    begin: Text
+    pixel_dtype: PixelDtype = "float32"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if CAPTION not in self.template:
+            raise refused("template", self.template, f"a text that holds {CAPTION}")
+        return self
 
 
 def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options: Any) -> ModelPair:
@@ -62,25 +88,19 @@ def load(config: ModelConfig, *, needs: frozenset[str] = frozenset(), **options:
     Args:
         config: The model entry; a smaller Janus-Pro can draft for a larger one.
         needs: What the methods need of the models; the draft is left out where none needs it.
-        options: The further keys of the entry's loader: `grid` (rows, columns), `template` (the
-            prompt, with `CAPTION` in it), `begin` (name of the token that begins a picture and
-            ends the prompt) and `pixel_dtype` (in which pixels are computed).
+        options: The further keys of the entry's loader; see `Options`.
 
     Raises:
         ConfigError: If an option is not valid.
         ModelError: If a checkpoint is missing, does not fit in memory or cannot be read.
     """
-    reader = Reader(options, "model.loader", ("grid", "template", "begin", "pixel_dtype"))
-    drawn = read_pixel_dtype(reader)
-    grid = read_grid(reader.mapping("grid"), reader.path("grid"))
-    template, begin = reader.text("template"), reader.text("begin")
-    if CAPTION not in template:
-        raise reader.error("template", template, f"a text that holds {CAPTION}")
+    chosen = Options.from_dict(options)
+    grid, drawn = chosen.grid, PIXEL_DTYPES[chosen.pixel_dtype]
     check_engine(config)
     device, files, drafts = find_all(config, needs, grid.length)
     dtype = pick_dtype(config.dtype, device, files)
     tokenizer = load_tokenizer(files, config)
-    captions = rows = JanusCaptions(tokenizer, template, begin)
+    captions = rows = JanusCaptions(tokenizer, chosen.template, chosen.begin)
     models = []
     decoder = None
     provenance: dict[str, Any] = {}

@@ -10,11 +10,11 @@ Shapes: K codes, H heads, N condition slots.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Self
 
 import torch
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
 
 from specbench.errors import ModelError
 from specbench.models import published
@@ -22,7 +22,7 @@ from specbench.models.caption_features import load_caption_features
 from specbench.models.checkpoint import check_memory
 from specbench.models.guided import GuidedModel
 from specbench.models.image import Grid
-from specbench.models.image_side import Captions, CodePictures, Layout, PixelDecoder, read_grid
+from specbench.models.image_side import Captions, CodePictures, Layout, PixelDecoder
 from specbench.models.llamagen_body import cache_values, read_body
 from specbench.models.llamagen_rows import CaptionEmbedding, CaptionRows, ClassRows
 from specbench.models.llamagen_vq import load_vq
@@ -31,60 +31,60 @@ from specbench.models.pair import About, ModelPair
 from specbench.models.published import State, WeightFile
 from specbench.models.room import Room
 from specbench.schema.model import ModelConfig
-from specbench.schema.reading import Reader
+from specbench.schema.node import Node, Text, Whole, refused
 
 DEFAULT_TEXT_ENCODER = "google/flan-t5-xl"
 
-_KEYS = ("weights", "image_tokenizer", "heads", "grid")
-
 
 @dataclass(frozen=True)
-class Options:
-    """The parameters of a loader.
+class Options(Node):
+    """The parameters that every loader of a LlamaGen has.
 
     Attributes:
         weights: Name of the model's file.
         image_tokenizer: Name of the image tokenizer's file, beside it.
         heads: H, which the file does not tell.
         grid: The generated tokens.
+    """
+
+    group = "model.loader"
+
+    weights: Text
+    image_tokenizer: Text
+    heads: Annotated[Whole, Field(ge=1)]
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class ClassOptions(Options):
+    """The parameters of a class-conditional loader.
+
+    Attributes:
         draft_weights: Name of a draft's file, or None.
         draft_heads: H of the draft.
+    """
+
+    draft_weights: Text | None = None
+    draft_heads: Annotated[Whole, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.draft_weights and self.draft_heads is None:
+            raise refused("draft_heads", None, "a whole number of at least 1")
+        return self
+
+
+@dataclass(frozen=True)
+class CaptionOptions(Options):
+    """The parameters of a text-conditional loader.
+
+    Attributes:
         text_encoder: Hub id or folder of the T5 encoder, or None.
         text_encoder_revision: Its hub revision, or None.
     """
 
-    weights: str
-    image_tokenizer: str
-    heads: int
-    grid: Grid
-    draft_weights: str | None = None
-    draft_heads: int = 0
-    text_encoder: str | None = None
-    text_encoder_revision: str | None = None
-
-    @classmethod
-    def read(cls, options: Mapping[str, Any], more: tuple[str, ...]) -> Options:
-        """Read a loader's parameters.
-
-        Args:
-            options: The keys of the entry's loader.
-            more: Keys beside those that every LlamaGen has.
-
-        Raises:
-            ConfigError: If a key is unknown, missing or of a wrong value.
-        """
-        reader = Reader(options, "model.loader", (*_KEYS, *more))
-        draft = reader.text("draft_weights", null=True)
-        return cls(
-            weights=reader.text("weights"),
-            image_tokenizer=reader.text("image_tokenizer"),
-            heads=reader.integer("heads", minimum=1),
-            grid=read_grid(reader.mapping("grid"), reader.path("grid")),
-            draft_weights=draft,
-            draft_heads=reader.integer("draft_heads", minimum=1) if draft else 0,
-            text_encoder=reader.text("text_encoder", null=True),
-            text_encoder_revision=reader.text("text_encoder_revision", null=True),
-        )
+    text_encoder: Text | None = None
+    text_encoder_revision: Text | None = None
 
 
 def load_class_conditional(
@@ -103,7 +103,7 @@ def load_class_conditional(
         ConfigError: If an option is not valid.
         ModelError: If a file is missing, is another model's, or does not fit.
     """
-    chosen = Options.read(options, ("draft_weights", "draft_heads"))
+    chosen = ClassOptions.from_dict(options)
     published.check_engine(config)
     device = pick_device(config.device)
     files = published.find_files(config.target, [chosen.weights], config.target_revision)
@@ -114,7 +114,7 @@ def load_class_conditional(
     grid = chosen.grid
     models = []
     values = 0
-    for file, count in zip(files, (chosen.heads, chosen.draft_heads), strict=False):
+    for file, count in zip(files, (chosen.heads, chosen.draft_heads or 0), strict=False):
         state = State.read(file.fetch())
         table = state["cls_embedding.embedding_table.weight"]
         dtype = published.pick_dtype(config.dtype, device, state.parameters)
@@ -160,7 +160,7 @@ def load_text_conditional(
         ConfigError: If an option is not valid.
         ModelError: If a file is missing, is another model's, or does not fit.
     """
-    chosen = Options.read(options, ("text_encoder", "text_encoder_revision"))
+    chosen = CaptionOptions.from_dict(options)
     encoder = chosen.text_encoder or DEFAULT_TEXT_ENCODER
     published.check_engine(config)
     device = pick_device(config.device)

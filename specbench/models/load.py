@@ -24,7 +24,7 @@ from specbench.models.lean_weights import supports
 from specbench.models.pair import About, ModelPair
 from specbench.models.pretrained import listed, read_module, read_settings, read_tokenizer
 from specbench.models.room import Room, cache_values
-from specbench.schema.config import ModelConfig
+from specbench.schema.model import ModelConfig
 
 SMALL = 500_000_000
 """Parameters below which a CPU decodes in float32 by default."""

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from specbench.models.image import Grid, Pixels
-from specbench.schema.reading import Reader
 
-PIXEL_DTYPES = ("float32", "bfloat16")
+PixelDtype = Literal["float32", "bfloat16"]
 """In what a release draws: words of the loader key `pixel_dtype`."""
 
-
-def read_pixel_dtype(reader: Reader) -> torch.dtype:
-    """Return the dtype in which pixels are computed.
-
-    Raises:
-        ConfigError: If the loader names another one.
-    """
-    word = reader.choice("pixel_dtype", PIXEL_DTYPES, "float32")
-    return torch.bfloat16 if word == "bfloat16" else torch.float32
+PIXEL_DTYPES: dict[PixelDtype, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+}
 
 
 def code_map(grid: Grid, first_code: int, tokens: Sequence[int]) -> Tensor:

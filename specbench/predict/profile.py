@@ -19,6 +19,7 @@ from specbench.predict.acceptance import (
 )
 from specbench.predict.recorded import RecordedModel, recorded_model
 from specbench.predict.tally import Tally, tallies_of
+from specbench.schema.asked import Asked
 from specbench.schema.result import BASELINE, METHOD, FileMetadata, MethodInfo
 from specbench.store import ResultSet
 
@@ -242,15 +243,13 @@ def _profile(label: str, members: Sequence[ResultSet]) -> Profile | str:
     accepted = np.minimum(accepted, proposed)
     kept = 1.0 + float(accepted @ rounds) / tally.rounds
     tokens = tally.mean("emitted") or kept
-    method = _mapping(metadata.config, "method")
-    needs = method.get("needs")
-    needs = needs if isinstance(needs, (list, tuple)) else ()
+    asked = metadata.asked
+    needs = asked.needs
     work = _work(tally, tokens, float(proposed @ rounds) / tally.rounds, "draft" in needs)
     drafter: Drafter = "lookup"
     if work.draft_forwards:
         drafter = "self" if "layer_skip" in needs else "model"
-    model = _mapping(metadata.config, "model")
-    names = {"target": str(model.get("target") or metadata.model), "draft": model.get("draft")}
+    names = {"target": asked.target or metadata.model, "draft": asked.draft}
     models = {
         role: found
         for role, name in names.items()
@@ -271,8 +270,8 @@ def _profile(label: str, members: Sequence[ResultSet]) -> Profile | str:
         acceptance=rates_of(proposed, accepted, rounds),
         work=work,
         kept=tokens / kept,
-        fixed=_why_fixed(method, work, tally.mean("nodes")),
-        rows=_rows(metadata.config, model),
+        fixed=_why_fixed(asked, work, tally.mean("nodes")),
+        rows=_rows(asked),
         cost=_cost(timed[BASELINE], timed[METHOD]),
         notes=tuple(notes),
         dtype=metadata.dtype,
@@ -299,8 +298,8 @@ def _work(tally: Tally, tokens: float, proposed: float, draft_model: bool) -> Ro
     )
 
 
-def _why_fixed(method: Mapping[str, Any], work: RoundWork, nodes: float) -> str:
-    if not work.draft_forwards and "window" in _mapping(method, "parameters"):
+def _why_fixed(asked: Asked, work: RoundWork, nodes: float) -> str:
+    if not work.draft_forwards and "window" in asked.parameters:
         return "its guesses depend on the window that it ran with"
     if abs(work.target_forwards - 1.0) > _ONE_FORWARD:
         return "a round of it is not one target forward"
@@ -326,21 +325,18 @@ def _cost(plain: Tally, tally: Tally) -> RoundCost | None:
     )
 
 
-def _rows(config: Mapping[str, Any], model: Mapping[str, Any]) -> int:
-    scale = _mapping(config, "sampling").get("cfg_scale")
-    guided = model.get("modality") == "image" and scale not in (None, 1, 1.0)
-    return 2 if guided else 1
+def _rows(asked: Asked) -> int:
+    return 2 if asked.modality == "image" and asked.cfg_scale not in (None, 1) else 1
 
 
 def _identity(result: ResultSet) -> dict[str, Any]:
     about = result.metadata
-    model = _mapping(about.config, "model")
     return {
         "name": about.method.name,
-        "parameters": dict(_mapping(_mapping(about.config, "method"), "parameters")),
+        "parameters": dict(about.asked.parameters),
         "model": about.model,
-        "target": model.get("target"),
-        "draft": model.get("draft"),
+        "target": about.asked.target,
+        "draft": about.asked.draft,
         "law": about.law,
         "law_hash": about.law_hash,
     }
@@ -363,8 +359,3 @@ def _labels(identities: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         labels.append(f"{own['name']} ({', '.join(parts)})" if parts else str(own["name"]))
     return labels
-
-
-def _mapping(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    inner = values.get(key)
-    return inner if isinstance(inner, Mapping) else {}

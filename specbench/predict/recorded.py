@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError
-from specbench.schema.reading import Reader
+from specbench.schema.node import Node, Number
 from specbench.schema.result import FileMetadata
 from specbench.schema.shape import Shape
+
+
+@dataclass(frozen=True)
+class _Weights(Node):
+    parameters: Annotated[Number, Field(ge=1.0)]
+    weight_bytes: Annotated[Number, Field(ge=1.0)]
 
 
 class RecordedModel(NamedTuple):
@@ -42,12 +51,12 @@ def recorded_model(metadata: FileMetadata, role: str, name: str) -> RecordedMode
     """
     about: Any = metadata.provenance.get("models")
     about = about.get(role) if isinstance(about, Mapping) else None
-    if not isinstance(about, Mapping) or about.get("shape") is None:
+    if not isinstance(about, Mapping) or not isinstance(about.get("shape"), Mapping):
         return None
+    sizes = {key: about.get(key) for key in ("parameters", "weight_bytes")}
     try:
-        reader = Reader(about, f"models.{role}", list(about))
-        shape = Shape.from_record(about["shape"], name)
-        weights = reader.number("parameters", minimum=1)
-        return RecordedModel(shape, reader.number("weight_bytes", minimum=1) / weights)
+        shape = Shape.from_dict({**about["shape"], "name": name, "title": name})
+        weights = _Weights.from_dict(sizes)
     except ConfigError:
         return None
+    return RecordedModel(shape, weights.weight_bytes / weights.parameters)

@@ -13,30 +13,24 @@ from specbench.models.defaults import unfollowed
 from specbench.models.pair import ModelPair
 from specbench.runner.code import codes
 from specbench.runner.provenance import device_name, provenance
-from specbench.schema.config import RunConfig
+from specbench.runner.setup import Job
 from specbench.schema.result import COUNTING_VERSION, FileMetadata
-from specbench.tasks.base import Task
 
 PROTOCOL_VERSION = 2
 """Moves when the way of measuring changes, so that old journals are not continued."""
 
 
 def file_metadata(
-    config: RunConfig,
-    task: Task,
-    models: ModelPair,
-    law: Law,
-    inputs: Mapping[str, Mapping[str, str]],
+    job: Job, models: ModelPair, inputs: Mapping[str, Mapping[str, str]]
 ) -> FileMetadata:
     """Return the metadata of a job before it has run.
 
     Args:
-        config: The configuration.
-        task: The samples.
+        job: What is measured.
         models: The loaded models.
-        law: The target's law.
         inputs: For each arm, digests of what its method reads beside the models.
     """
+    config, task, law = job.config, job.task, job.law
     device = models.target.device
     chosen = config.identity()
     code = codes(chosen)
@@ -96,10 +90,12 @@ def checkpoint_notes(models: ModelPair, law: Law) -> list[str]:
     return [line for line in (*models.about.notes, unfollowed(models.about.defaults, law)) if line]
 
 
-def job_stem(config: RunConfig, task: Task, metadata: FileMetadata) -> str:
+def job_stem(job: Job, fingerprint: str) -> str:
     """Return the file name of a job; earlier versions named the entry and not its checkpoint."""
-    method, job = config.method.name, metadata.job_id
-    earlier = store.result_stem(method, config.model.name, task.name, job)
-    if store.is_begun(config.results_dir, earlier):
-        return earlier
-    return store.result_stem(method, config.model.label, task.name, job)
+    config = job.config
+    named = (
+        store.result_stem(config.method.name, model, job.task.name, fingerprint)
+        for model in (config.model.name, config.model.label)
+    )
+    earlier, own = named
+    return earlier if store.is_begun(config.results_dir, earlier) else own

@@ -27,15 +27,13 @@ from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.runner.measure import Bench
 from specbench.runner.patience import OutOfTime, Patience
-from specbench.runner.setup import load_models, target_law
+from specbench.runner.setup import Job, load_models
 from specbench.schema.build import instantiate
 from specbench.schema.config import RunConfig
+from specbench.schema.model import Dtype
 from specbench.tasks.base import Sample
-from specbench.tasks.config import TaskConfig
-from specbench.tasks.load import load_task
-from specbench.tasks.prompting import for_tokenizer
 
-_WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
+_WIDER: dict[str, Dtype] = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
 _CONTROL_SAMPLES = 100
 """Generations of a control that is found by so few; its power is resampled from them."""
 
@@ -110,12 +108,11 @@ class _Audit:
     def __init__(self, config: RunConfig, effort: Effort) -> None:
         self._config = config
         self._effort = effort
-        needs = instantiate(config.method.decoder).needs
-        self._needs: frozenset[str] = needs
-        self._models = load_models(config, needs)
-        task = load_task(TaskConfig.from_dict(config.task))
-        self._task = for_tokenizer(task, self._models.tokenizer)
-        own = target_law(config)
+        job = Job.of(replace(config, baseline=None))
+        self._needs = job.needs
+        self._models = load_models(config, job.needs)
+        self._job = job.asked(self._models)
+        own = job.law
         self._sampling = replace(own, temperature=1.0) if own.greedy else own
         self._greedy = replace(own, temperature=0.0, top_k=None, top_p=None)
         self._wide: ModelPair | None = None
@@ -242,18 +239,17 @@ class _Audit:
 
     def _requests(self, law: Law) -> list[Request]:
         """Return the requests of the identity checks."""
-        seed, limit = self._config.sampling.seed, self._config.max_new_tokens
         clock = clock_for(self._models.target.device)
-        bench = Bench(self._models, self._task, law, seed, limit, clock)
+        bench = Bench(replace(self._job, law=law), self._models, clock)
         requests = [bench.request(sample, 0, bench.prompt(sample)) for sample in self._samples()]
-        if limit is not None:
+        if self._config.max_new_tokens is not None:
             return requests
         most = self._effort.tokens
         return [replace(r, max_new_tokens=min(r.max_new_tokens, most)) for r in requests]
 
     def _samples(self) -> Sequence[Sample]:
         """Return the samples that prompt the checks, spread over the task."""
-        samples, wanted = self._task.samples, self._effort.prompts
+        samples, wanted = self._job.task.samples, self._effort.prompts
         if wanted is None or wanted >= len(samples):
             return samples
         return [samples[index * len(samples) // wanted] for index in range(wanted)]

@@ -23,12 +23,8 @@ from specbench.errors import ConfigError
 from specbench.models.pair import ModelPair
 from specbench.runner.measure import Bench
 from specbench.runner.provenance import provenance
-from specbench.runner.setup import load_models, target_law
-from specbench.schema.build import instantiate
+from specbench.runner.setup import Job, load_models
 from specbench.schema.config import RunConfig
-from specbench.tasks.config import TaskConfig
-from specbench.tasks.load import load_task
-from specbench.tasks.prompting import for_tokenizer
 
 _TRIED_TOKENS = 16
 """Tokens of the first generation, which nobody keeps: it warms up and tells the pace."""
@@ -61,7 +57,9 @@ def calibrate(
         SpecbenchError: If the method has nothing to calibrate, or something that the user can
             mend prevents it.
     """
-    decoder: Decoder = instantiate(config.method.decoder)
+    unlimited = replace(config, baseline=None, task=replace(config.task, limit=None))
+    job = Job.of(unlimited)
+    decoder = job.arms[0].decoder
     parts = calibrated_parts(decoder)
     if not parts:
         raise ConfigError(
@@ -71,17 +69,14 @@ def calibrate(
         )
     if config.timing.threads is not None:
         torch.set_num_threads(config.timing.threads)
-    law = target_law(config)
+    law, task = job.law, job.task
     decoder.check(law)
-    asked = TaskConfig.from_dict(config.task)
-    task = load_task(replace(asked, limit=None))
-    samples = min(samples, asked.limit or samples)
+    samples = min(samples, config.task.limit or samples)
     models = load_models(config, decoder.needs)
     decoder.prepare(models)
-    task = for_tokenizer(task, models.tokenizer)
     held_out = task.samples[-max(1, min(samples, len(task.samples) // 2)) :]
     clock = clock_for(models.target.device)
-    bench = Bench(models, task, law, config.sampling.seed, config.max_new_tokens, clock)
+    bench = Bench(job.asked(models), models, clock)
     requests = tuple(bench.request(sample, 0, bench.prompt(sample)) for sample in held_out)
     say(f"calibrating {config.method.name} on {models.name}: trying its pace")
     pace = _seconds_per_token(decoder, models, requests[0], clock)

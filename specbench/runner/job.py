@@ -24,21 +24,17 @@ from specbench.runner.code import other_code, software
 from specbench.runner.device_state import tell, watch_of
 from specbench.runner.finished import identities, taken_up
 from specbench.runner.judging import Judge, repeated_answers, score_advice
-from specbench.runner.measure import Arm, Bench, Place, result_row
+from specbench.runner.measure import Bench, Place, result_row
 from specbench.runner.notes import with_notes
 from specbench.runner.pictures import Album, check_drawing
 from specbench.runner.progress import JobProgress, Progress
 from specbench.runner.quality import Measure, build_measures, is_first_pass, judge_pictures, wanted
-from specbench.runner.schedule import Pair, lacking
-from specbench.runner.setup import build_arms, load_for, prepare, target_law
-from specbench.runner.work import announce, foretell, label, pace
+from specbench.runner.setup import Job, Pair, load_for, prepare
+from specbench.runner.work import announce, foretell, pace
 from specbench.schema.config import RunConfig
 from specbench.schema.result import SCHEMA_VERSION, FileMetadata
 from specbench.store import Journal, ResultSet
-from specbench.tasks.base import Sample, Task
-from specbench.tasks.config import TaskConfig
-from specbench.tasks.load import load_task
-from specbench.tasks.prompting import for_tokenizer
+from specbench.tasks.base import Sample
 
 OpenProgress = Callable[[str, int, int], Progress]
 """Shows a job's progress, given its label, its measurements, and how many of them are done."""
@@ -70,28 +66,6 @@ class Step(NamedTuple):
     pending: tuple[int, ...] = ()
 
 
-def run_job(config: RunConfig) -> JobResult:
-    """Measure one method on one model and task.
-
-    With `timing.processes` above 1 this process measures nothing itself: fresh ones do, one after
-    the other (`runner.processes`).
-
-    Args:
-        config: The validated configuration.
-
-    Raises:
-        SpecbenchError: If something that the user can mend prevents the job.
-        KeyboardInterrupt: If interrupted; the journal is intact and the job can be resumed.
-    """
-    if config.timing.processes > 1:
-        from specbench.runner.processes import run_in_processes
-
-        return run_in_processes(config)
-    step = run_process(config)
-    assert step.result is not None
-    return step.result
-
-
 def run_process(
     config: RunConfig,
     process: int = 0,
@@ -114,37 +88,33 @@ def run_process(
     watch = Watch()
     if config.timing.threads is not None:
         torch.set_num_threads(config.timing.threads)
-    task = load_task(TaskConfig.from_dict(config.task))
+    job = Job.of(config)
     store.check_writable(config.results_dir)
-    arms = build_arms(config)
-    for arm in arms:
-        arm.decoder.check(target_law(config))
+    for arm in job.arms:
+        arm.decoder.check(job.law)
     measures = build_measures(config)
     if process == 0 and not begun:
-        announce(config, len(arms), task)
-    models = load_for(config, arms)
+        announce(job)
+    models = load_for(job)
     if config.pictures and models.image is not None:
         check_drawing(models.image, models.name)
-    inputs = {arm.name: prepare(arm, config, models) for arm in arms}
-    task = for_tokenizer(task, models.tokenizer)
-    metadata = file_metadata(config, task, models, target_law(config), inputs)
-    stem = job_stem(config, task, metadata)
+    inputs = {arm.name: prepare(job, arm, models) for arm in job.arms}
+    job = job.asked(models)
+    metadata = file_metadata(job, models, inputs)
+    stem = job_stem(job, metadata.job_id)
     finished = store.existing_results(config.results_dir, stem) if config.resume else []
     written = store.read_parquet(finished[-1]) if finished else None
     if written is not None:
-        measured = {store.key_of(row) for row in identities(written)}
-        if not any(
-            lacking(config, arms, task, measured, k) for k in range(config.timing.processes)
-        ):
-            return Step(_reused(written, stem, config, task, models, measures))
+        if not job.left({store.key_of(row) for row in identities(written)}):
+            return Step(_reused(written, stem, job, models, measures))
         metadata = replace(written.metadata, schema_version=SCHEMA_VERSION)
     fresh = not config.resume and not begun
     with Journal.open(config.results_dir, stem, metadata, fresh=fresh) as journal:
         path = store.next_free_path(config.results_dir, stem)
         if written is not None and taken_up(written, journal):
             path = written.path
-        job = _Job(config, task, arms, models, journal, measures, path)
-        return job.run(process, watch, open_progress or _on_terminal(config))
+        running = _Running(job, models, journal, measures, path)
+        return running.run(process, watch, open_progress or _on_terminal(config))
 
 
 def _on_terminal(config: RunConfig) -> OpenProgress:
@@ -152,70 +122,55 @@ def _on_terminal(config: RunConfig) -> OpenProgress:
 
 
 def _reused(
-    written: ResultSet,
-    stem: str,
-    config: RunConfig,
-    task: Task,
-    models: ModelPair,
-    measures: Sequence[Measure],
+    written: ResultSet, stem: str, job: Job, models: ModelPair, measures: Sequence[Measure]
 ) -> JobResult:
     """Return a finished file, after adding the pictures and measures that it lacks."""
     path = written.path
-    store.drop_written(config.results_dir, stem, identities(written))
-    album = _album(path, config, task, models)
+    store.drop_written(job.config.results_dir, stem, identities(written))
+    album = _album(path, job, models)
     frame = written.rows
     undrawn = frame["picture"].isna() & frame["error"].isna()
     undrawn &= (frame["repeat"] == 0) & (frame["process"] == 0)
     if album is not None and (undrawn.any() or wanted(measures, written.metadata)):
         rows = written.table.to_pylist(maps_as_pydicts="strict")
-        store.write_parquet(path, *judge_pictures(album, measures, task, rows, written.metadata))
+        judged = judge_pictures(album, measures, job.task, rows, written.metadata)
+        store.write_parquet(path, *judged)
     return JobResult(path, failed_samples(identities(written)), True)
 
 
-def _album(path: Path, config: RunConfig, task: Task, models: ModelPair) -> Album | None:
+def _album(path: Path, job: Job, models: ModelPair) -> Album | None:
     """Return where the pictures of a result file stand; None where there are none."""
-    if models.image is None or not config.pictures:
+    if models.image is None or not job.config.pictures:
         return None
-    return Album(path.parent, path.stem, models.image, config.sampling.seed, task.samples)
+    seed = job.config.sampling.seed
+    return Album(path.parent, path.stem, models.image, seed, job.task.samples)
 
 
-class _Job:
+class _Running:
     """The state of one running job."""
 
     def __init__(
         self,
-        config: RunConfig,
-        task: Task,
-        arms: Sequence[Arm],
+        job: Job,
         models: ModelPair,
         journal: Journal,
         measures: Sequence[Measure],
         path: Path,
     ) -> None:
-        self._config = config
-        self._task = task
-        self._arms = arms
+        self._job = job
         self._models = models
         self._journal = journal
         self._measures = measures
         self._path = path
-        self._album = _album(path, config, task, models)
-        self._device = watch_of(models.target.device)
-        law = target_law(config)
-        self._judge = Judge(models, task, law, config.score)
-        self._bench = Bench(
-            models,
-            task,
-            law,
-            config.sampling.seed,
-            config.max_new_tokens,
-            clock_for(models.target.device),
-            self._device.between if self._device is not None else None,
-        )
+        self._album = _album(path, job, models)
+        device = models.target.device
+        self._device = watch_of(device)
+        self._judge = Judge(job, models)
+        between = self._device.between if self._device is not None else None
+        self._bench = Bench(job, models, clock_for(device), between)
         self._process = 0
         self._about: dict[str, Any] = {}
-        on_cpu = models.target.device.type == "cpu"
-        self._threads = torch.get_num_threads() if on_cpu else 1
+        self._threads = torch.get_num_threads() if device.type == "cpu" else 1
         self._neighbours = Neighbours(self._threads)
         self._seen = (-1, -1)
 
@@ -251,27 +206,24 @@ class _Job:
                 tokens = sum(row.get("new_tokens") or 0 for row in rows)
                 nanoseconds = sum(row.get("total_ns") or 0 for row in rows)
                 progress.advance(len(rows), tokens, nanoseconds / 1e9)
-                if position == 0 and not self._config.timing.warmup:
+                if position == 0 and not self._job.config.timing.warmup:
                     foretell(progress, self._left(), nanoseconds / 1e9, "the first sample")
             if todo and self._device is not None:
                 tell(progress, self._device.news())
-            later = [
-                k for k in range(self._config.timing.processes) if k > process and self._missing(k)
-            ]
+            every = range(process + 1, self._job.config.timing.processes)
+            later = [k for k in every if self._missing(k)]
             if later:
                 return Step(None, tuple(later))
             return Step(self._finish(progress))
 
     def _extent(self) -> tuple[str, int, int]:
         """Return the job's label, its number of measurements, and how many are done."""
-        timing, arms = self._config.timing, len(self._arms)
-        pairs = len(self._task.samples) * timing.repeats * timing.processes
-        done = pairs - self._left()
-        return label(self._config, self._task.name), pairs * arms, done * arms
+        timing, arms = self._job.config.timing, len(self._job.arms)
+        pairs = len(self._job.task.samples) * timing.repeats * timing.processes
+        return self._job.label, pairs * arms, (pairs - self._left()) * arms
 
     def _left(self) -> int:
-        """Return how many pairs are missing in all processes."""
-        return sum(len(self._missing(k)) for k in range(self._config.timing.processes))
+        return self._job.left(self._journal.done)
 
     def _look_around(self, watch: Watch, progress: Progress) -> None:
         """Record how busy the machine is; say so, and what is odd in the checkpoints."""
@@ -280,7 +232,7 @@ class _Job:
         self._journal.note(self._process, self._about)
         lines = [other_code(self._journal.metadata.provenance, code), rest.advice(self._threads)]
         if not self._process:
-            lines += checkpoint_notes(self._models, target_law(self._config))
+            lines += checkpoint_notes(self._models, self._job.law)
         for line in filter(None, lines):
             progress.warn(line)
 
@@ -303,7 +255,7 @@ class _Job:
             progress.warn(advice)
         if self._album is not None:
             progress.say("measuring the pictures")
-            judged = judge_pictures(self._album, self._measures, self._task, rows, metadata)
+            judged = judge_pictures(self._album, self._measures, self._job.task, rows, metadata)
             rows, metadata = judged
         self._journal.check_place()
         store.write_parquet(self._path, rows, metadata)
@@ -326,7 +278,7 @@ class _Job:
 
     def _missing(self, process: int) -> list[Pair]:
         """Return the pairs of a process that the journal lacks."""
-        return lacking(self._config, self._arms, self._task, self._journal.done, process)
+        return self._job.lacking(self._journal.done, process)
 
     def _warm_up(self) -> float | None:
         """Run a few samples unrecorded, then forget everything that they left behind.
@@ -335,9 +287,9 @@ class _Job:
             Seconds that the last of them took in all arms, or None where it failed.
         """
         seconds = None
-        for sample in self._task.samples[: self._config.timing.warmup]:
-            seconds = pace(self._bench.run(sample, self._arms, flip=False))
-        for arm in self._arms:
+        for sample in self._job.task.samples[: self._job.config.timing.warmup]:
+            seconds = pace(self._bench.run(sample, self._job.arms, flip=False))
+        for arm in self._job.arms:
             arm.decoder.reset()
         return seconds
 
@@ -348,40 +300,40 @@ class _Job:
         repeat starts afresh and its samples follow each other; after an interruption, those
         that the journal holds are decoded once more, unrecorded.
         """
-        carriers = [arm for arm in self._arms if arm.decoder.carries_state]
-        if not self._config.carry_state:
+        carriers = [arm for arm in self._job.arms if arm.decoder.carries_state]
+        if not self._job.config.carry_state:
             for arm in carriers:
                 arm.decoder.reset()
             return
-        index = self._task.samples.index(sample)
+        index = self._job.task.samples.index(sample)
         if self._seen == (repeat, index):
             self._seen = (repeat, index + 1)
             return
         for arm in carriers:
             arm.decoder.reset()
-        for earlier in self._task.samples[:index] if carriers else ():
-            self._bench.run(earlier, self._arms, flip=False)
+        for earlier in self._job.task.samples[:index] if carriers else ():
+            self._bench.run(earlier, self._job.arms, flip=False)
         self._seen = (repeat, index + 1)
 
     def _measure(self, pair: Pair, position: int) -> list[dict[str, Any]]:
         """Measure a sample in every arm and return its rows, scored and judged."""
         sample = pair.sample
-        measured = self._bench.run(sample, self._arms, pair.flip)
+        measured = self._bench.run(sample, self._job.arms, pair.flip)
         place = Place(pair.repeat, self._process, position)
-        names = {"model": self._models.name, "task": self._task.name}
+        names = {"model": self._models.name, "task": self._job.task.name}
         rows = []
         for entry in measured:
             row = result_row(entry, sample, names, place, self._models.published)
             if entry.error is None:
                 row |= self._judge.scored(sample, entry)
                 row |= self._judge.judged(sample, measured[0], entry)
-                if is_first_pass(row) and not self._config.carry_state:
+                if is_first_pass(row) and not self._job.config.carry_state:
                     row |= self._bench.offers(sample, entry)
             rows.append(row)
         return rows
 
     def _ordered(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        index = {sample.id: place for place, sample in enumerate(self._task.samples)}
+        index = {sample.id: place for place, sample in enumerate(self._job.task.samples)}
         return sorted(
             rows,
             key=lambda row: (

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specbench.audit.fidelity import Fidelity, judge, worst
-from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.runner.measure import Measured
+from specbench.runner.setup import Job
 from specbench.schema.result import BASELINE
 from specbench.tasks import sandbox
-from specbench.tasks.base import Sample, Task
+from specbench.tasks.base import Sample
 from specbench.tasks.reasoning import UNFINISHED, opens_thought, score_answers
 from specbench.tasks.scorers import PassAt1
 
@@ -27,17 +27,15 @@ class Judge:
     """Scores answers and compares tokens, each once however often it is repeated.
 
     Args:
+        job: Its samples, its scorers and its law.
         models: The pair.
-        task: Its samples and scorers.
-        law: The target's law.
-        score: Whether answers are scored.
     """
 
-    def __init__(self, models: ModelPair, task: Task, law: Law, score: bool) -> None:
+    def __init__(self, job: Job, models: ModelPair) -> None:
         self._models = models
-        self._task = task
-        self._law = law
-        self._score = score
+        self._task = job.task
+        self._law = job.law
+        self._score = job.config.score
         self._verdicts: dict[tuple[Any, ...], Fidelity] = {}
         self._scores: dict[tuple[Any, ...], tuple[float | None, str]] = {}
 

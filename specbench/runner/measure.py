@@ -17,37 +17,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from specbench.clock import Clock
-from specbench.decoding.base import Decoder
 from specbench.decoding.ceiling import CeilingProbe
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.ledger import Generation, Round
 from specbench.decoding.request import Request, StopRule, StopStrings, StopTokens
 from specbench.errors import SpecbenchError
 from specbench.finite import watching
-from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.rng import Streams
 from specbench.runner.memory import PeakMemory
-from specbench.tasks.base import Sample, Task
+from specbench.runner.setup import Arm, Job
+from specbench.tasks.base import Sample
 from specbench.tasks.prompting import format_prompt, trim_answer
 from specbench.tasks.reasoning import readable, spoken
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One side of a comparison.
-
-    Attributes:
-        name: "baseline" or "method".
-        method: Id of the method that runs in it.
-        decoder: The decoder.
-        faithful: Whether the method promises plain decoding's tokens at temperature 0.
-    """
-
-    name: str
-    method: str
-    decoder: Decoder
-    faithful: bool
 
 
 @dataclass
@@ -78,30 +60,24 @@ class Bench:
     """Runs samples under one law on one model pair.
 
     Args:
+        job: Its prompts, stop rules, seed, limit and law.
         models: The pair.
-        task: Its prompts and stop rules.
-        law: The target's law.
-        seed: Seed of every random stream.
-        max_new_tokens: Limit for each turn, or None for the task's own.
         clock: The clock that fits the device.
         between: Called when a sample has been measured in every arm, outside of what is timed.
     """
 
     def __init__(
         self,
+        job: Job,
         models: ModelPair,
-        task: Task,
-        law: Law,
-        seed: int,
-        max_new_tokens: int | None,
         clock: Clock,
         between: Callable[[], None] | None = None,
     ) -> None:
         self._models = models
-        self._task = task
-        self._law = law
-        self._seed = seed
-        self._max_new_tokens = max_new_tokens
+        self._task = job.task
+        self._law = job.law
+        self._seed = job.config.sampling.seed
+        self._max_new_tokens = job.config.max_new_tokens
         self._clock = clock
         self._between = between
         self._memory = PeakMemory(models.target.device)

@@ -60,16 +60,23 @@ class TraceOfProcess(Exception):
         return f"\n{self.args[0]}"
 
 
-def run_in_processes(config: RunConfig) -> JobResult:
-    """Run a job in `timing.processes` fresh processes and return how it ended.
+def run_job(config: RunConfig) -> JobResult:
+    """Measure one method on one model and task.
+
+    With `timing.processes` above 1 this process measures nothing itself.
 
     Args:
         config: The validated configuration.
 
     Raises:
-        SpecbenchError: What stopped a process; `JobsFailed` where one died.
-        KeyboardInterrupt: If interrupted; what was measured is in the journal.
+        SpecbenchError: If something that the user can mend prevents the job or stops a process;
+            `JobsFailed` where one died.
+        KeyboardInterrupt: If interrupted; the journal is intact and the job can be resumed.
     """
+    if config.timing.processes == 1:
+        only = run_process(config).result
+        assert only is not None
+        return only
     show = _Show(config)
     process, begun = 0, False
     try:

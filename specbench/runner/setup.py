@@ -1,9 +1,10 @@
-"""What a job needs before it measures: its law, its arms and its models."""
+"""What is measured, as one value, and the models that it needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 from specbench.calibration import find_calibrations
 from specbench.decoding.base import Decoder
@@ -11,10 +12,108 @@ from specbench.law import Guidance, Law
 from specbench.models import engines
 from specbench.models.load import pick_device
 from specbench.models.pair import ModelPair
-from specbench.runner.measure import Arm
 from specbench.schema.build import instantiate, locate
-from specbench.schema.config import MethodConfig, RunConfig, missing_draft
+from specbench.schema.config import RunConfig, missing_draft
+from specbench.schema.method import MethodConfig
 from specbench.schema.result import BASELINE, METHOD
+from specbench.store import Key
+from specbench.tasks.base import Sample, Task
+from specbench.tasks.load import load_task
+from specbench.tasks.prompting import for_tokenizer
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison.
+
+    Attributes:
+        name: "baseline" or "method".
+        method: Id of the method that runs in it.
+        decoder: The decoder.
+        faithful: Whether the method promises plain decoding's tokens at temperature 0.
+    """
+
+    name: str
+    method: str
+    decoder: Decoder
+    faithful: bool
+
+
+class Pair(NamedTuple):
+    """One sample in one repeat, to be measured in every arm.
+
+    Attributes:
+        sample: The sample.
+        repeat: Index of the repeat.
+        flip: Whether the last arm begins.
+    """
+
+    sample: Sample
+    repeat: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured: made once of a configuration, and handed on.
+
+    Attributes:
+        config: The validated configuration; seed, limits and timing stand there.
+        law: The target's law.
+        arms: The baseline, where there is one, and the method.
+        task: The samples.
+    """
+
+    config: RunConfig
+    law: Law
+    arms: tuple[Arm, ...]
+    task: Task
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """Build what a configuration names; models are loaded apart.
+
+        Raises:
+            SpecbenchError: If a part or the task's samples cannot be read.
+        """
+        arms = [_arm(METHOD, config.method)]
+        if config.baseline is not None:
+            arms.insert(0, _arm(BASELINE, config.baseline))
+        return cls(config, target_law(config), tuple(arms), load_task(config.task))
+
+    def asked(self, models: ModelPair) -> Self:
+        """Return the job with its prompts as the loaded models take them."""
+        return replace(self, task=for_tokenizer(self.task, models.tokenizer))
+
+    @property
+    def label(self) -> str:
+        """What the job is called while it runs."""
+        return f"{self.config.method.name} on {self.task.name} with {self.config.model.label}"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the arms need of the models."""
+        return frozenset(need for arm in self.arms for need in arm.decoder.needs)
+
+    def lacking(self, done: Collection[Key], process: int) -> list[Pair]:
+        """Return the pairs of a process that are not done, with the order of their arms.
+
+        The order flips with the sample, the repeat and the process (ABBA).
+
+        Args:
+            done: What has been measured.
+            process: Index of the process.
+        """
+        return [
+            Pair(sample, repeat, bool((index + repeat + process) % 2))
+            for repeat in range(self.config.timing.repeats)
+            for index, sample in enumerate(self.task.samples)
+            if not all(Key(arm.name, sample.id, repeat, process) in done for arm in self.arms)
+        ]
+
+    def left(self, done: Collection[Key]) -> int:
+        """Return how many pairs are not done in all processes."""
+        return sum(len(self.lacking(done, k)) for k in range(self.config.timing.processes))
 
 
 def target_law(config: RunConfig) -> Law:
@@ -38,25 +137,16 @@ def target_law(config: RunConfig) -> Law:
     )
 
 
-def build_arms(config: RunConfig) -> list[Arm]:
-    """Return the baseline, where there is one, and the method."""
-    arms = []
-    if config.baseline is not None:
-        arms.append(_arm(BASELINE, config.baseline))
-    arms.append(_arm(METHOD, config.method))
-    return arms
-
-
-def load_for(config: RunConfig, arms: Sequence[Arm]) -> ModelPair:
+def load_for(job: Job) -> ModelPair:
     """Load the models that the arms need.
 
     Raises:
         ConfigError: If an arm needs something that the model entry lacks.
     """
-    drafted = [arm for arm in arms if "draft" in arm.decoder.needs]
-    if drafted and config.model.draft is None:
-        raise missing_draft(drafted[0].name, drafted[0].method, config.model.name)
-    return load_models(config, frozenset(need for arm in arms for need in arm.decoder.needs))
+    for arm in job.arms:
+        if "draft" in arm.decoder.needs and job.config.model.draft is None:
+            raise missing_draft(arm.name, arm.method, job.config.model.name)
+    return load_models(job.config, job.needs)
 
 
 def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
@@ -84,15 +174,16 @@ def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
     return models.under(target_law(config))
 
 
-def prepare(arm: Arm, config: RunConfig, models: ModelPair) -> dict[str, str]:
+def prepare(job: Job, arm: Arm, models: ModelPair) -> dict[str, str]:
     """Fit an arm to the loaded models; return digests of what it reads beside them.
 
     Raises:
         ConfigError: If a calibration or a datastore is missing or belongs to other models.
     """
+    config = job.config
     if arm.name == BASELINE and config.baseline is not None:
         config = replace(config, method=config.baseline)
-    used = find_calibrations(config, arm.decoder, models, target_law(config))
+    used = find_calibrations(config, arm.decoder, models, job.law)
     arm.decoder.prepare(models)
     return used | arm.decoder.inputs()
 

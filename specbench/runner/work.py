@@ -8,8 +8,7 @@ from typing import NamedTuple
 from specbench.report.terminal import Terminal
 from specbench.runner.measure import Measured
 from specbench.runner.progress import Progress
-from specbench.schema.config import RunConfig
-from specbench.tasks.base import Task
+from specbench.runner.setup import Job
 
 
 class Work(NamedTuple):
@@ -30,10 +29,10 @@ class Work(NamedTuple):
     warmup: int
 
     @classmethod
-    def of(cls, config: RunConfig, arms: int, task: Task) -> Work:
+    def of(cls, job: Job) -> Work:
         """Return the work of a job."""
-        turns = [len(sample.turns) for sample in task.samples]
-        timing = config.timing
+        turns = [len(sample.turns) for sample in job.task.samples]
+        timing, arms = job.config.timing, len(job.arms)
         warmup = sum(turns[: timing.warmup]) * arms * timing.processes
         passes = timing.repeats * timing.processes
         return cls(len(turns), sum(turns), arms, passes, warmup)
@@ -58,18 +57,11 @@ def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def label(config: RunConfig, task: str) -> str:
-    """Return what a job is called while it runs."""
-    return f"{config.method.name} on {task} with {config.model.label}"
-
-
-def announce(config: RunConfig, arms: int, task: Task) -> None:
+def announce(job: Job) -> None:
     """Say how many generations a job makes, before its models are loaded."""
-    if not config.progress:
-        return
-    work = Work.of(config, arms, task).describe(config.model.modality == "image")
-    line = f"{label(config, task.name)}: {work}"
-    Terminal(stderr=True).print(line, soft_wrap=True)
+    if job.config.progress:
+        work = Work.of(job).describe(job.config.model.modality == "image")
+        Terminal(stderr=True).print(f"{job.label}: {work}", soft_wrap=True)
 
 
 def pace(measured: Sequence[Measured]) -> float | None:

@@ -1,81 +1,54 @@
 """The typed configuration of one job, validated once, right after composition.
 
-Everything after this module may trust its values: types, ranges and names are checked here, and
-every error names the full key path, what is allowed and the nearest valid name. The module knows
-nothing of Hydra and nothing of torch; it reads plain dictionaries.
+Everything after this module may trust its values. The module knows nothing of Hydra and nothing of
+torch; it reads plain dictionaries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
+from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError
-from specbench.schema.method import MethodConfig, Paper
+from specbench.schema.method import MethodConfig
 from specbench.schema.metric import MetricConfig
 from specbench.schema.model import ModelConfig
-from specbench.schema.reading import Reader
+from specbench.schema.node import Node, Number, Whole, problem, refused
+from specbench.schema.task import TaskConfig
 
-__all__ = [
-    "MethodConfig",
-    "MetricConfig",
-    "ModelConfig",
-    "Paper",
-    "RunConfig",
-    "SamplingConfig",
-    "TimingConfig",
-    "check_capabilities",
-]
-
-_LAW_KEYS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "cfg_scale",
-    "cfg_schedule",
-    "image_scale",
-    "text_top_k",
-    "unconditional",
-)
-_SAMPLING_KEYS = (*_LAW_KEYS, "seed")
-RUN_ENGINES = ("auto", "graph", "kernels", "compile", "eager")
-CFG_SCHEDULES = ("constant", "linear", "cosine")
-UNCONDITIONAL = ("own", "last_token", "padded")
 _HOTTEST = 1e6
 """Temperatures lie between this and its inverse: beyond, float32 laws overflow or go flat."""
-_LARGEST_PENALTY = 100.0
-"""Penalties lie between this and its inverse: a float16 logit of 600 stays finite."""
-_LEAST_MASS = 1e-6
-_LARGEST_SCALE = 1000.0
-_LARGEST_SEED = 2**63 - 1
-_MOST_TIMES = 100_000
-_MOST_THREADS = 1024
-_MOST_TOKENS = 10_000_000
-_TIMING_KEYS = ("repeats", "processes", "warmup", "threads")
-_RUN_KEYS = (
-    "method",
-    "model",
-    "task",
-    "baseline",
-    "sampling",
-    "max_new_tokens",
-    "engine",
-    "timing",
-    "carry_state",
-    "score",
-    "pictures",
-    "metric",
-    "results_dir",
-    "resume",
-    "progress",
-)
+
+
+def _warm(value: float) -> float:
+    if value and not 1 / _HOTTEST <= value <= _HOTTEST:
+        raise ValueError
+    return value
+
+
+Temperature = Annotated[
+    Number,
+    AfterValidator(_warm),
+    Field(
+        description=f"0, or a number of at least {1 / _HOTTEST:g} and at most {_HOTTEST:g}",
+    ),
+]
+Unconditional = Literal["own", "last_token", "padded"]
+Penalty = Annotated[Number, Field(ge=0.01, le=100.0)]
+"""A float16 logit of 600 stays finite."""
+Scale = Annotated[Number, Field(ge=0.0, le=1000.0)]
+Times = Annotated[Whole, Field(ge=1, le=100_000)]
+Count = Annotated[Whole, Field(ge=0), AfterValidator(lambda count: count or None)]
+"""How many of the likeliest tokens are kept; 0 keeps all."""
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Node):
     """The target law's parameters and the seed of every random stream.
 
     Attributes:
@@ -85,71 +58,40 @@ class SamplingConfig:
         repetition_penalty: Divides the logits of tokens already seen; 1 is none.
         seed: Key of the random streams.
         cfg_scale: Scale of classifier-free guidance of an image model; 1 is none. None for text.
-        cfg_schedule: How the scale grows over a picture; one of `CFG_SCHEDULES`.
+        cfg_schedule: How the scale grows over a picture.
         image_scale: Weight of the image condition, for models of three conditioning rows.
         text_top_k: Like `top_k`, for the text tokens beside a picture.
         unconditional: The unconditional row of an image model: the model's own; that behind the
             prompt's last token; or that behind a prompt whose caption is padding.
     """
 
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_penalty: float = 1.0
-    seed: int = 0
-    cfg_scale: float | None = None
-    cfg_schedule: str = "constant"
-    image_scale: float | None = None
-    text_top_k: int | None = None
-    unconditional: str = "own"
+    group = "sampling"
+
+    temperature: Temperature = 0.0
+    top_k: Count | None = None
+    top_p: Annotated[Number, Field(ge=1e-6, le=1.0)] | None = None
+    repetition_penalty: Penalty = 1.0
+    seed: Annotated[Whole, Field(ge=0, le=2**63 - 1)] = 0
+    cfg_scale: Scale | None = None
+    cfg_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    image_scale: Scale | None = None
+    text_top_k: Count | None = None
+    unconditional: Unconditional = "own"
 
     @classmethod
-    def from_dict(
-        cls, values: Mapping[str, Any], model: Mapping[str, Any] | None = None
-    ) -> SamplingConfig:
-        """Validate the `sampling` node.
+    def prepared(cls, values: dict[Any, Any]) -> dict[Any, Any]:
+        """Let null stand for the default."""
+        return {key: value for key, value in values.items() if value is not None}
 
-        Args:
-            values: The node. A null stands for the model's own value, or else the general one.
-            model: The model's own law (`ModelConfig.sampling`).
-
-        Raises:
-            ConfigError: If a key is unknown or of a wrong value.
-        """
-        chosen = {**(model or {})}
-        chosen |= {key: value for key, value in values.items() if value is not None}
-        reader = Reader(chosen, "sampling", _SAMPLING_KEYS)
-        top_k = reader.integer("top_k", 0, minimum=0)
-        text_top_k = reader.integer("text_top_k", 0, minimum=0)
-        if top_k and text_top_k > top_k:
-            raise reader.error("text_top_k", text_top_k, f"at most sampling.top_k={top_k}")
-        return cls(
-            temperature=_temperature(reader),
-            top_k=top_k or None,
-            top_p=reader.number("top_p", minimum=_LEAST_MASS, maximum=1, null=True),
-            repetition_penalty=reader.number(
-                "repetition_penalty", 1.0, minimum=1 / _LARGEST_PENALTY, maximum=_LARGEST_PENALTY
-            ),
-            cfg_scale=reader.number("cfg_scale", minimum=0, maximum=_LARGEST_SCALE, null=True),
-            cfg_schedule=reader.choice("cfg_schedule", CFG_SCHEDULES, "constant"),
-            image_scale=reader.number("image_scale", minimum=0, maximum=_LARGEST_SCALE, null=True),
-            text_top_k=text_top_k or None,
-            unconditional=reader.choice("unconditional", UNCONDITIONAL, "own"),
-            seed=reader.integer("seed", 0, minimum=0, maximum=_LARGEST_SEED),
-        )
-
-
-def _temperature(reader: Reader) -> float:
-    """Return 0 or a temperature by which float32 logits can be divided."""
-    value: float = reader.number("temperature", 0.0, minimum=0, maximum=_HOTTEST)
-    if 0 < value < 1 / _HOTTEST:
-        allowed = f"0, or a number of at least {1 / _HOTTEST:g} and at most {_HOTTEST:g}"
-        raise reader.error("temperature", value, allowed)
-    return value
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.top_k and (self.text_top_k or 0) > self.top_k:
+            raise refused("text_top_k", self.text_top_k, f"at most sampling.top_k={self.top_k}")
+        return self
 
 
 @dataclass(frozen=True)
-class TimingConfig:
+class TimingConfig(Node):
     """How often each sample is measured.
 
     Attributes:
@@ -159,40 +101,33 @@ class TimingConfig:
         processes: Fresh processes that measure one after the other.
     """
 
-    repeats: int = 3
-    warmup: int = 2
-    threads: int | None = None
-    processes: int = 1
+    group = "timing"
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TimingConfig:
-        """Validate the `timing` node.
+    repeats: Times = 3
+    warmup: Annotated[Whole, Field(ge=0, le=100_000)] = 2
+    threads: Annotated[Whole, Field(ge=1, le=1024)] | None = None
+    processes: Times = 1
 
-        Raises:
-            ConfigError: If a key is unknown or of a wrong value.
-        """
-        reader = Reader(values, "timing", _TIMING_KEYS)
-        return cls(
-            repeats=reader.integer("repeats", 3, minimum=1, maximum=_MOST_TIMES),
-            processes=reader.integer("processes", 1, minimum=1, maximum=_MOST_TIMES),
-            warmup=reader.integer("warmup", 2, minimum=0, maximum=_MOST_TIMES),
-            threads=reader.integer("threads", minimum=1, maximum=_MOST_THREADS, null=True),
-        )
+
+def _folder(value: Any) -> Path:
+    if not value or not isinstance(value, (str, Path)):
+        raise ValueError
+    return Path(value)
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Node):
     """Everything that one job needs to know.
 
     Attributes:
         method: The measured method.
         model: The target and its draft.
-        task: The task's node, read by `specbench.tasks.config.TaskConfig.from_dict`.
+        task: What is asked.
         baseline: The method that it is measured against, or None.
-        sampling: The target law.
+        sampling: The target law; what the run leaves null is the model's own.
         max_new_tokens: Limit of new tokens a turn, or None for the task's own.
-        engine: How lean models run their forwards; one of `RUN_ENGINES`. "auto" is "graph" on
-            CUDA and "eager" elsewhere.
+        engine: How lean models run their forwards. "auto" is "graph" on CUDA and "eager"
+            elsewhere.
         timing: Repeats, warm-up and threads.
         carry_state: Whether what a method learns in one sample serves it in the next. Every
             repeat starts afresh all the same.
@@ -206,64 +141,42 @@ class RunConfig:
 
     method: MethodConfig
     model: ModelConfig
-    task: Mapping[str, Any]
+    task: TaskConfig
     baseline: MethodConfig | None = None
     sampling: SamplingConfig = SamplingConfig()
-    max_new_tokens: int | None = None
-    engine: str = "auto"
+    max_new_tokens: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = None
+    engine: Literal["auto", "graph", "kernels", "compile", "eager"] = "auto"
     timing: TimingConfig = TimingConfig()
-    carry_state: bool = False
-    score: bool = True
-    pictures: bool = True
+    carry_state: StrictBool = False
+    score: StrictBool = True
+    pictures: StrictBool = True
     metric: tuple[MetricConfig, ...] = ()
-    results_dir: Path = Path("results")
-    resume: bool = True
-    progress: bool = True
+    results_dir: Annotated[Path, BeforeValidator(_folder), Field(description="a text")] = Path(
+        "results"
+    )
+    resume: StrictBool = True
+    progress: StrictBool = True
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Validate a composed configuration.
-
-        Args:
-            values: The configuration; `baseline` is a method's node or None, `metric` holds the
-                nodes of the chosen metrics by name.
-
-        Raises:
-            ConfigError: If a key is unknown, missing or of a wrong value.
-        """
-        reader = Reader(values, "", _RUN_KEYS)
-        task = reader.mapping("task")
-        if not isinstance(task.get("name"), str):
-            raise ConfigError("'task' is missing", "", "Add task=NAME to the command.")
-        baseline = reader.get("baseline")
-        model = ModelConfig.from_dict(reader.mapping("model"))
-        metrics = reader.mapping("metric").items()
-        return cls(
-            method=MethodConfig.from_dict(reader.mapping("method")),
-            model=model,
-            task=task,
-            baseline=None if baseline is None else MethodConfig.from_dict(baseline, "baseline"),
-            sampling=SamplingConfig.from_dict(reader.mapping("sampling"), model.sampling),
-            max_new_tokens=reader.integer(
-                "max_new_tokens", minimum=1, maximum=_MOST_TOKENS, null=True
-            ),
-            engine=reader.choice("engine", RUN_ENGINES, "auto"),
-            timing=TimingConfig.from_dict(reader.mapping("timing")),
-            carry_state=reader.boolean("carry_state", False),
-            score=reader.boolean("score", True),
-            pictures=reader.boolean("pictures", True),
-            metric=tuple(MetricConfig.from_dict(node, f"metric.{name}") for name, node in metrics),
-            results_dir=Path(reader.text("results_dir", "results")),
-            resume=reader.boolean("resume", True),
-            progress=reader.boolean("progress", True),
-        )
+    def prepared(cls, values: dict[Any, Any]) -> dict[Any, Any]:
+        """Take the model's own law where the run gives none, and metrics from their names."""
+        task, model = values.get("task"), values.get("model")
+        if isinstance(task, Mapping) and not isinstance(task.get("name"), str):
+            raise problem("'task' is missing", "", "Add task=NAME to the command.")
+        own = model.get("sampling") if isinstance(model, Mapping) else None
+        given = values.get("sampling")
+        if isinstance(own, Mapping) and isinstance(given, Mapping | None):
+            chosen = {key: value for key, value in (given or {}).items() if value is not None}
+            values["sampling"] = {**own, **chosen}
+        if isinstance(metrics := values.get("metric") or {}, Mapping):
+            values["metric"] = tuple(
+                MetricConfig.from_dict(node, f"metric.{name}") for name, node in metrics.items()
+            )
+        return values
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain values that JSON can hold."""
-        plain = asdict(self)
-        plain["results_dir"] = str(self.results_dir)
-        plain["task"] = dict(self.task)
-        return plain
+        return {**asdict(self), "results_dir": str(self.results_dir), "task": dict(self.task.node)}
 
     def identity(self) -> dict[str, Any]:
         """Return what decides what is measured: all but where it goes and how it is shown.
@@ -349,7 +262,7 @@ def check_pictures(config: RunConfig) -> None:
             pictures.
     """
     model = config.model
-    task, modality = config.task["name"], config.task.get("modality") or "text"
+    task, modality = config.task.name, config.task.modality
     if modality != model.modality:
         noun = {"text": "text", "image": "pictures"}
         raise ConfigError(

@@ -8,42 +8,42 @@ beside bytes and operations. It can be changed from the command line.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, replace
+from typing import Annotated, Any, Self
+
+from pydantic import Field, StrictStr, model_validator
+from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError, UsageError
-from specbench.schema.reading import Reader, unknown_key
-
-RATES = ("float32", "bfloat16", "float16", "float8", "int8")
-"""Number formats for which an entry may state a peak rate."""
-
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1}
-"""Bytes of one weight in each format."""
-
-_KEYS = (
-    "name",
-    "title",
-    "aliases",
-    "devices",
-    "bandwidth",
-    "flops",
-    "memory_bytes",
-    "assumed",
-    "sources",
-    "note",
+from specbench.schema.node import (
+    Node,
+    Number,
+    Text,
+    Words,
+    problem,
+    refused,
+    unknown_key,
 )
 
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1}
+"""Bytes of one weight in each number format for which an entry may state a peak rate."""
 
-class Source(NamedTuple):
-    """Where a figure stands: which figures, in which document, at which address."""
-
-    figures: str
-    title: str
-    url: str
+Positive = Annotated[Number, Field(gt=0.0)]
+Share = Annotated[Number, Field(gt=0.0, le=1.0)]
+Microseconds = Annotated[Number, Field(ge=0.0, le=1e9)]
 
 
 @dataclass(frozen=True)
-class Assumed:
+class DataSheet(Node):
+    """Where a figure stands: which figures, in which document, at which address."""
+
+    figures: Text
+    title: Text
+    url: Text
+
+
+@dataclass(frozen=True)
+class Assumed(Node):
     """What no data sheet states.
 
     Attributes:
@@ -57,43 +57,27 @@ class Assumed:
             does not have: walking the draft, and waiting for the device once more.
     """
 
-    bandwidth_efficiency: float = 0.8
-    compute_efficiency: float = 0.7
-    memory_share: float = 0.9
-    layer_overhead_us: float = 8.0
-    forward_overhead_us: float = 10.0
-    round_overhead_us: float = 100.0
+    group = "assumed"
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], path: str = "assumed") -> Assumed:
-        """Validate a group of assumptions; what is absent keeps its default.
+    group = "assumed"
 
-        Raises:
-            ConfigError: If a key is unknown or a value is impossible.
-        """
-        reader = Reader(values, path, [item.name for item in fields(cls)])
-        read = {}
-        for item in fields(cls):
-            shared = item.name.endswith(("_efficiency", "_share"))
-            read[item.name] = reader.number(
-                item.name,
-                float(getattr(cls, item.name)),
-                minimum=0,
-                maximum=1.0 if shared else 1e9,
-                above=shared,
-            )
-        return cls(**read)
+    bandwidth_efficiency: Share = 0.8
+    compute_efficiency: Share = 0.7
+    memory_share: Share = 0.9
+    layer_overhead_us: Microseconds = 8.0
+    forward_overhead_us: Microseconds = 10.0
+    round_overhead_us: Microseconds = 100.0
 
 
 @dataclass(frozen=True)
-class Hardware:
+class Hardware(Node):
     """One device.
 
     Attributes:
         name: Its id, the stem of its YAML file.
         title: A short human name.
         bandwidth: Bytes per second between memory and the device.
-        flops: Dense peak operations per second by number format (`RATES`); a multiplication and
+        flops: Dense peak operations per second by number format (`BYTES`); a multiplication and
             an addition are two.
         memory_bytes: Bytes of memory.
         assumed: What no data sheet states.
@@ -103,45 +87,39 @@ class Hardware:
         note: What a reader should know of the figures.
     """
 
-    name: str
-    title: str
-    bandwidth: float
-    flops: Mapping[str, float]
-    memory_bytes: float
-    assumed: Assumed
-    sources: tuple[Source, ...]
-    aliases: tuple[str, ...] = ()
-    devices: tuple[str, ...] = ()
-    note: str = ""
+    group = "hardware"
+
+    name: Text
+    title: Text
+    bandwidth: Positive
+    flops: dict[str, Positive]
+    memory_bytes: Positive
+    assumed: Assumed = Assumed()
+    sources: tuple[DataSheet, ...] = ()
+    aliases: Words = ()
+    devices: Words = ()
+    note: StrictStr = ""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.flops:
+            raise refused("flops", {}, f"a rate for some of {', '.join(BYTES)}")
+        if not self.sources:
+            allowed = "a list of {figures, title, url}, one for each source"
+            raise refused("sources", None, allowed)
+        return self
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], path: str = "hardware") -> Hardware:
-        """Validate the node of one device.
-
-        Raises:
-            ConfigError: If a key is unknown, missing or of a wrong value.
-        """
-        reader = Reader(values, path, _KEYS)
-        rates = Reader(reader.mapping("flops"), reader.path("flops"), RATES)
-        flops = {
-            name: rates.number(name, minimum=0, above=True)
-            for name in RATES
-            if rates.get(name) is not None
-        }
-        if not flops:
-            raise reader.error("flops", {}, f"a rate for some of {', '.join(RATES)}")
-        return cls(
-            name=reader.text("name"),
-            title=reader.text("title"),
-            bandwidth=reader.number("bandwidth", minimum=0, above=True),
-            flops=flops,
-            memory_bytes=reader.number("memory_bytes", minimum=0, above=True),
-            assumed=Assumed.from_dict(reader.mapping("assumed"), reader.path("assumed")),
-            sources=_sources(reader),
-            aliases=reader.words("aliases"),
-            devices=reader.words("devices"),
-            note=reader.text("note", ""),
-        )
+    def prepared(cls, values: dict[Any, Any]) -> dict[Any, Any]:
+        """Leave out the rates that are null."""
+        rates = values.get("flops")
+        if isinstance(rates, Mapping):
+            for name in rates:
+                if name not in BYTES:
+                    error = unknown_key("{path}.flops", str(name), BYTES)
+                    raise problem(error.what, error.why, error.fix)
+            values["flops"] = {name: rate for name, rate in rates.items() if rate is not None}
+        return values
 
     def assuming(self, changes: Mapping[str, float]) -> Hardware:
         """Return the device with some assumptions changed.
@@ -149,13 +127,8 @@ class Hardware:
         Raises:
             UsageError: If there is no such assumption, or the value is impossible.
         """
-        known = {item.name: getattr(self.assumed, item.name) for item in fields(Assumed)}
-        for key in changes:
-            if key not in known:
-                error = unknown_key("assumed", key, list(known))
-                raise UsageError(error.what, error.why, error.fix)
         try:
-            assumed = Assumed.from_dict({**known, **changes})
+            assumed = Assumed.from_dict({**asdict(self.assumed), **changes})
         except ConfigError as error:
             raise UsageError(error.what, error.why, error.fix) from error
         return replace(self, assumed=assumed)
@@ -163,14 +136,3 @@ class Hardware:
     def ridge(self, dtype: str) -> float:
         """Return the operations per byte from which this device computes longer than it reads."""
         return self.flops[dtype] / self.bandwidth
-
-
-def _sources(reader: Reader) -> tuple[Source, ...]:
-    entries = reader.get("sources") or []
-    sources = []
-    for entry in entries if isinstance(entries, (list, tuple)) else [entries]:
-        one = Reader(entry, reader.path("sources"), Source._fields)
-        sources.append(Source(*(one.text(name) for name in Source._fields)))
-    if not sources:
-        raise reader.error("sources", None, "a list of {figures, title, url}, one for each source")
-    return tuple(sources)

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import field
+from typing import Any, Literal, Self
 
-from specbench.errors import ConfigError, did_you_mean
+from pydantic import StrictStr, model_validator
+from pydantic.dataclasses import dataclass
+
 from specbench.schema.families import FAMILIES
-from specbench.schema.reading import Reader
+from specbench.schema.node import Keys, Node, Text, problem, refused
 from specbench.schema.result import MethodInfo
-
-EXACTNESS = ("exact", "greedy", "lossy")
-"""exact: the target's law; greedy: its argmax only; lossy: neither, by a knob."""
-
-MODALITIES = ("text", "image", "any")
-
-CAPABILITIES = ("draft", "tree_mask", "layer_skip", "hidden_states", "features", "image")
-"""What a method may need of a model, beside a target."""
-
-_METHOD_KEYS = (
-    "name",
-    "title",
-    "family",
-    "paper",
-    "exactness",
-    "knob",
-    "modality",
-    "needs",
-    "summary",
-    "parameters",
-    "decoder",
-)
 
 
 @dataclass(frozen=True)
-class Paper:
+class Paper(Node):
     """Where a method was published.
 
     Attributes:
@@ -44,104 +24,88 @@ class Paper:
         url: Where to read it.
     """
 
-    title: str = ""
-    authors: str = ""
-    url: str = ""
+    title: StrictStr = ""
+    authors: StrictStr = ""
+    url: StrictStr = ""
 
 
 @dataclass(frozen=True)
-class MethodConfig:
+class MethodConfig(Node):
     """One decoding method: what it promises and the parts that it is made of.
+
+    Beside these keys, a file may hold parameters of its own; each is documented by one sentence
+    under `parameters`.
 
     Attributes:
         name: Its id, the stem of its YAML file.
         title: A short human name.
-        exactness: "exact", "greedy" or "lossy".
+        exactness: exact: the target's law; greedy: its argmax only; lossy: neither, by a knob.
+        decoder: The node that `specbench.schema.build.instantiate` turns into a decoder.
         knob: The parameter that makes a lossy method lossy; empty for the others.
         paper: Where it was published.
         family: The group that it is listed with; one of `FAMILIES`.
-        modality: "text", "image" or "any".
-        needs: What the model must have beside a target; see `CAPABILITIES`.
+        modality: What it decodes.
+        needs: What the model must have beside a target.
         summary: One or two sentences on how it works.
         parameters: The values of its own parameters, such as the draft length.
         documentation: One sentence for each parameter.
-        decoder: The node that `specbench.schema.build.instantiate` turns into a decoder.
     """
 
-    name: str
-    title: str
-    exactness: str
-    decoder: Mapping[str, Any]
-    knob: str = ""
+    group = "method"
+
+    name: Text
+    title: Text
+    exactness: Literal["exact", "greedy", "lossy"]
+    decoder: Keys
+    knob: StrictStr = ""
     paper: Paper = Paper()
-    family: str = "other"
-    modality: str = "text"
-    needs: tuple[str, ...] = ()
-    summary: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    documentation: Mapping[str, str] = field(default_factory=dict)
+    family: Literal[FAMILIES] = "other"  # type: ignore[valid-type]
+    modality: Literal["text", "image", "any"] = "text"
+    needs: tuple[
+        Literal["draft", "tree_mask", "layer_skip", "hidden_states", "features", "image"], ...
+    ] = ()
+    summary: StrictStr = ""
+    parameters: Keys = field(default_factory=dict)
+    documentation: Keys = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], path: str = "method") -> MethodConfig:
-        """Validate the node of one method.
+    def keys_of(cls, values: Mapping[Any, Any]) -> Collection[str]:
+        """Return the fields and the method's own parameters."""
+        keys = [key for key in super().keys_of(values) if key != "documentation"]
+        return [*keys, *own_parameters(values)]
 
-        Beside the keys of every method, a node may hold parameters of its own; each is
-        documented by one sentence under `parameters`.
-
-        Raises:
-            ConfigError: If a key is unknown, missing or of a wrong value.
-        """
-        documentation = values.get("parameters") if isinstance(values, Mapping) else None
-        names = tuple(documentation) if isinstance(documentation, Mapping) else ()
-        reader = Reader(values, path, (*_METHOD_KEYS, *names))
-        exactness = reader.choice("exactness", EXACTNESS)
-        knob = reader.text("knob", "", null=True) or ""
-        if (exactness == "lossy") != bool(knob):
-            raise reader.error(
-                "knob", knob or None, "the lossy parameter of a lossy method, null for the others"
-            )
-        needs = reader.words("needs")
-        for need in needs:
-            if need not in CAPABILITIES:
-                raise reader.error(
-                    "needs",
-                    need,
-                    f"a list of: {', '.join(CAPABILITIES)}",
-                    did_you_mean(need, CAPABILITIES),
-                )
+    @classmethod
+    def prepared(cls, values: dict[Any, Any]) -> dict[Any, Any]:
+        """Gather the parameters' values; those of the knob and of `needs` may be null."""
+        names = own_parameters(values)
         for name in names:
             if name not in values:
-                raise ConfigError(
-                    f"'{reader.path(name)}' is missing",
-                    f"it is documented under '{reader.path('parameters')}'",
+                raise problem(
+                    f"'{{path}}.{name}' is missing",
+                    "it is documented under '{path}.parameters'",
                     "Give it a value in the method's file.",
                 )
-        decoder = reader.mapping("decoder")
-        if "_target_" not in decoder:
-            raise ConfigError(
-                f"'{path}.decoder._target_' is missing",
+        documentation = values.get("parameters")
+        if names:
+            documentation = {name: str(text) for name, text in values["parameters"].items()}
+        parameters = {name: values.pop(name) for name in names}
+        for name in ("knob", "needs"):
+            if values.get(name) is None:
+                values.pop(name, None)
+        return {**values, "parameters": parameters, "documentation": documentation}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.exactness == "lossy") != bool(self.knob):
+            allowed = "the lossy parameter of a lossy method, null for the others"
+            raise refused("knob", self.knob or None, allowed)
+        if "_target_" not in self.decoder:
+            raise problem(
+                "'{path}.decoder._target_' is missing",
                 "it names the class that generates, such as package.module.Class",
                 "Add it to the method's file.",
             )
-        paper = Reader(reader.mapping("paper"), f"{path}.paper", ("title", "authors", "url"))
-        return cls(
-            name=reader.text("name"),
-            title=reader.text("title"),
-            exactness=exactness,
-            knob=knob,
-            paper=Paper(
-                title=paper.text("title", ""),
-                authors=paper.text("authors", ""),
-                url=paper.text("url", ""),
-            ),
-            family=reader.choice("family", FAMILIES, "other"),
-            modality=reader.choice("modality", MODALITIES, "text"),
-            needs=needs,
-            summary=reader.text("summary", ""),
-            parameters={name: reader.get(name) for name in names},
-            documentation={name: str(text) for name, text in reader.mapping("parameters").items()},
-            decoder=decoder,
-        )
+        return self
 
     def info(self) -> MethodInfo:
         """Return what a result file records of the method."""
@@ -153,3 +117,9 @@ class MethodConfig:
             paper=self.paper.title,
             modality=self.modality,
         )
+
+
+def own_parameters(values: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return the names that an entry documents under `parameters`."""
+    documentation = values.get("parameters")
+    return tuple(documentation) if isinstance(documentation, Mapping) else ()

@@ -7,85 +7,63 @@ them. A file with a `metric` node measures pictures: the node names a class of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import StrictStr
+from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError
-from specbench.schema.reading import Reader
-
-BETTER = ("higher", "lower", "neither")
-
-AVERAGES = ("pictures", "categories")
-"""pictures: the mean over pictures; categories: the mean of the categories' means."""
-
-_METRIC_KEYS = (
-    "name",
-    "title",
-    "unit",
-    "better",
-    "definition",
-    "average",
-    "parameters",
-    "metric",
-)
+from specbench.schema.method import own_parameters
+from specbench.schema.node import Keys, Node, Text, problem
 
 
 @dataclass(frozen=True)
-class MetricConfig:
+class MetricConfig(Node):
     """A metric that measures pictures.
 
     Attributes:
         name: Its id, the stem of its YAML file.
         title: A short human name.
         unit: Unit of its values.
-        better: "higher", "lower" or "neither".
+        better: Which values are better.
         definition: What it is.
         metric: The node that `specbench.schema.build.instantiate` turns into a metric.
-        average: For metrics with a value for each picture: "pictures" or "categories".
+        average: For metrics with a value for each picture: the mean over "pictures", or the mean
+            of the "categories"' means.
         parameters: The values of its own parameters.
     """
 
-    name: str
-    title: str
-    unit: str
-    better: str
-    definition: str
-    metric: Mapping[str, Any]
-    average: str = "pictures"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    group = "metric"
+
+    name: Text
+    title: Text
+    better: Literal["higher", "lower", "neither"]
+    metric: Keys
+    unit: StrictStr = ""
+    definition: StrictStr = ""
+    average: Literal["pictures", "categories"] = "pictures"
+    parameters: Keys = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], path: str = "metric") -> MetricConfig:
-        """Validate the node of one metric.
-
-        Raises:
-            ConfigError: If a key is unknown, missing or of a wrong value, or if the metric is
-                derived and measures nothing itself.
-        """
-        if isinstance(values, Mapping) and "metric" not in values:
+    def keys_of(cls, values: Mapping[Any, Any]) -> Collection[str]:
+        """Return the fields and the metric's own parameters; a derived metric is refused first."""
+        if values and "metric" not in values:
             raise derived(str(values.get("name")))
-        documentation = values.get("parameters") if isinstance(values, Mapping) else None
-        names = tuple(documentation) if isinstance(documentation, Mapping) else ()
-        reader = Reader(values, path, (*_METRIC_KEYS, *names))
-        name = reader.text("name")
-        node = reader.mapping("metric")
-        if "_target_" not in node:
-            raise ConfigError(
-                f"'{path}.metric._target_' is missing",
+        return [*super().keys_of(values), *own_parameters(values)]
+
+    @classmethod
+    def prepared(cls, values: dict[Any, Any]) -> dict[Any, Any]:
+        """Gather the parameters' values."""
+        if isinstance(node := values.get("metric"), Mapping) and "_target_" not in node:
+            raise problem(
+                "'{path}.metric._target_' is missing",
                 "it names the class that measures, such as package.module.Class",
                 "Add it to the metric's file.",
             )
-        return cls(
-            name=name,
-            title=reader.text("title"),
-            unit=reader.text("unit", ""),
-            better=reader.choice("better", BETTER),
-            definition=reader.text("definition", ""),
-            metric=node,
-            average=reader.choice("average", AVERAGES, "pictures"),
-            parameters={name: reader.get(name) for name in names},
-        )
+        parameters = {name: values.pop(name, None) for name in own_parameters(values)}
+        return {**values, "parameters": parameters}
 
 
 def derived(name: str) -> ConfigError:

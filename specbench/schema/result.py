@@ -14,11 +14,13 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from specbench.schema.asked import Asked
 from specbench.schema.model import label_of
 from specbench.secrets import scrub
 
@@ -191,6 +193,11 @@ class FileMetadata:
     corpus: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    @cached_property
+    def asked(self) -> Asked:
+        """What the configuration says was asked of the run."""
+        return Asked.of(self.config)
 
     def to_json(self) -> str:
         """Return the metadata as one line of JSON, its secrets hidden."""

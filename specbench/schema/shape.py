@@ -6,26 +6,21 @@ checkpoint carries, or from a result file, which records the shapes of the model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, StrictBool, StrictStr
+from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError
-from specbench.schema.reading import Reader
+from specbench.schema.node import Node, Number, Text, Whole, Words
 
 LARGEST_SIZE = 10**9
 """Size beyond which a configuration is not believed."""
 
-_SIZES = (
-    "hidden_size",
-    "layers",
-    "heads",
-    "key_value_heads",
-    "head_size",
-    "intermediate_size",
-    "vocabulary",
-)
-_KEYS = ("name", "title", "aliases", "checkpoints", *_SIZES, "tied", "parameters", "source")
+Size = Annotated[Whole, Field(ge=1, le=LARGEST_SIZE)]
+
+_COUNTED = "published_parameters"
 
 _CONFIG_NAMES = {
     "hidden_size": "hidden_size",
@@ -38,7 +33,7 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(Node):
     """Sizes of a decoder with gated feed-forward layers and grouped-query attention.
 
     Attributes:
@@ -58,40 +53,32 @@ class Shape:
         source: Where the sizes stand.
     """
 
-    name: str
-    title: str
-    hidden_size: int
-    layers: int
-    heads: int
-    key_value_heads: int
-    head_size: int
-    intermediate_size: int
-    vocabulary: int
-    tied: bool
-    aliases: tuple[str, ...] = ()
-    checkpoints: tuple[str, ...] = ()
-    published_parameters: float | None = None
-    source: str = ""
+    group = "shape"
+
+    name: Text
+    title: Text
+    hidden_size: Size
+    layers: Size
+    heads: Size
+    key_value_heads: Size
+    head_size: Size
+    intermediate_size: Size
+    vocabulary: Size
+    tied: StrictBool = False
+    aliases: Words = ()
+    checkpoints: Words = ()
+    published_parameters: Annotated[Number, Field(ge=0)] | None = None
+    source: StrictStr = ""
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], path: str = "shape") -> Shape:
-        """Validate the node of one shape.
+    def keys_of(cls, values: Mapping[Any, Any]) -> Collection[str]:
+        """Return the fields; what a publisher counts stands under `parameters`."""
+        return ["parameters" if key == _COUNTED else key for key in super().keys_of(values)]
 
-        Raises:
-            ConfigError: If a key is unknown, missing or of a wrong value.
-        """
-        reader = Reader(values, path, _KEYS)
-        sizes = {name: reader.integer(name, minimum=1, maximum=LARGEST_SIZE) for name in _SIZES}
-        return cls(
-            name=reader.text("name"),
-            title=reader.text("title"),
-            **sizes,
-            tied=reader.boolean("tied", False),
-            aliases=reader.words("aliases"),
-            checkpoints=reader.words("checkpoints"),
-            published_parameters=reader.number("parameters", minimum=0, null=True),
-            source=reader.text("source", ""),
-        )
+    @classmethod
+    def prepared(cls, values: dict[Any, Any]) -> dict[Any, Any]:
+        """Give what a publisher counts its own name: `parameters` follow from the sizes."""
+        return {_COUNTED if key == "parameters" else key: values[key] for key in values}
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any], name: str) -> Shape:
@@ -129,20 +116,10 @@ class Shape:
             tied=bool(values.get("tie_word_embeddings", False)),
         )
 
-    @classmethod
-    def from_record(cls, values: Any, name: str) -> Shape:
-        """Read what `record` wrote.
-
-        Raises:
-            ConfigError: If a size is missing, or of a wrong value.
-        """
-        reader = Reader(values, "shape", (*_SIZES, "tied"))
-        sizes = {size: reader.integer(size, minimum=1, maximum=LARGEST_SIZE) for size in _SIZES}
-        return cls(name, name, **sizes, tied=reader.boolean("tied", False))
-
     def record(self) -> dict[str, int | bool]:
-        """Return the sizes alone, as a result file keeps them."""
-        return {size: getattr(self, size) for size in (*_SIZES, "tied")}
+        """Return the sizes alone, as a result file keeps them; `from_dict` reads them."""
+        kept = (*_CONFIG_NAMES, "key_value_heads", "head_size", "tied")
+        return {name: getattr(self, name) for name in kept}
 
     @property
     def multiplied_parameters(self) -> int:

@@ -1,14 +1,13 @@
 """Tasks: what is asked, how it is asked, and how answers are scored."""
 
+from specbench.schema.task import PromptFormat, TaskConfig
 from specbench.tasks.base import (
-    PromptFormat,
     Sample,
     Score,
     Scorer,
     Task,
     sample_digest,
 )
-from specbench.tasks.config import TaskConfig
 from specbench.tasks.load import load_task
 from specbench.tasks.prompting import (
     for_tokenizer,

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
+from specbench.schema.task import DATE, PromptFormat
 from specbench.secrets import scrub
-
-STYLES = ("auto", "chat", "completion")
-
-DATE = "2024-07-26"
-"""The date that chat templates are told: the one that Llama 3.1's own template falls back to."""
 
 
 @dataclass(frozen=True)
@@ -71,35 +67,6 @@ class Scorer(Protocol):
 
     def score(self, sample: Sample, answers: Sequence[str]) -> Score:
         """Score the answers to a sample's turns, in order."""
-
-
-@dataclass(frozen=True)
-class PromptFormat:
-    """How a user message becomes a prompt.
-
-    Attributes:
-        style: "chat" uses the tokenizer's chat template, "completion" plain text, "auto" chat
-            where the tokenizer has a template and completion elsewhere.
-        system: System message of a chat, or None.
-        template: User message of a chat; `{question}` stands for the turn.
-        completion: Plain-text prompt of one turn; `{question}` stands for the turn.
-        separator: Plain text between an answer and the next turn.
-        answer_prefix: Text that begins the answer, tokenised apart from the prompt.
-        chat_template_args: Further variables of the tokenizer's chat template.
-        thinking: Whether the chat template switches the model's reasoning on; None leaves that
-            to the template.
-        date: The day that templates print, year-month-day.
-    """
-
-    style: str = "auto"
-    system: str | None = None
-    template: str = "{question}"
-    completion: str = "{question}"
-    separator: str = "\n\n"
-    answer_prefix: str = ""
-    chat_template_args: Mapping[str, Any] = field(default_factory=dict)
-    thinking: bool | None = None
-    date: str = DATE
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specbench.errors import TaskError
-from specbench.tasks.base import PromptFormat
+from specbench.schema.task import PromptFormat
 
 Message = Mapping[str, str]
 

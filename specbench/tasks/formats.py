@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from specbench.schema.task import RowFormat
 from specbench.tasks.base import Sample
 
 Row = Mapping[str, Any]
-RowFormat = Callable[[Row, int, str], Sample]
+Reading = Callable[[Row, int, str], Sample]
 
 _CALCULATOR_NOTE = re.compile(r"<<[^<>]*>>")
 _FINAL_NUMBER = re.compile(r"####\s*(-?[$]?[0-9][0-9,.]*)\s*$")
@@ -148,7 +149,7 @@ def class_id(row: Row, index: int, task: str) -> Sample:
     return Sample(f"{task}/{number}", task, (str(number),), {"class": number})
 
 
-FORMATS: dict[str, RowFormat] = {
+FORMATS: dict[RowFormat, Reading] = {
     "specbench": specbench,
     "gsm8k": gsm8k,
     "humaneval": humaneval,

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from specbench.errors import ConfigError, TaskError, did_you_mean
 from specbench.schema.build import instantiate
+from specbench.schema.task import TaskConfig
 from specbench.tasks.base import Sample, Scorer, Task, task_digest
-from specbench.tasks.config import TaskConfig
 from specbench.tasks.formats import FORMATS, ORDERS, SHOTS, SPLITS, Row, RowError
 from specbench.tasks.scorers import ByCategory
 from specbench.tasks.sources import Rows, broken_row, read_rows

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from specbench.errors import TaskError
-from specbench.tasks.base import PromptFormat, Sample, Task
+from specbench.schema.task import PromptFormat, Style
+from specbench.tasks.base import Sample, Task
 from specbench.tasks.chat_template import ChatTemplate
 
 
-def prompt_style(prompt: PromptFormat, tokenizer: Any) -> str:
+def prompt_style(prompt: PromptFormat, tokenizer: Any) -> Style:
     """Return "chat" or "completion": what `prompt.style` means for this tokenizer.
 
     Raises:

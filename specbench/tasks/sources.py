@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple
 from specbench.bounded import check_regular
 from specbench.errors import TaskError
 from specbench.paths import cache_dir, tasks_dir
-from specbench.tasks.config import SourceConfig
+from specbench.schema.task import SourceConfig
 from specbench.tasks.formats import Row
 
 LARGEST_FILE = 4 << 30

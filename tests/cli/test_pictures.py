@@ -31,18 +31,18 @@ def names(*words: str) -> list[str]:
 
 def test_an_image_model_brings_its_own_task_and_the_task_its_metrics() -> None:
     (config,) = composed(*IMAGE)
-    assert config.task["name"] == "shapes"
-    assert [metric.name for metric in config.metric] == config.task["metrics"]
+    assert config.task.name == "shapes"
+    assert [metric.name for metric in config.metric] == list(config.task.metrics)
     (other,) = composed(*IMAGE, "task=coco_captions", "task.limit=3")
-    assert (other.task["name"], other.task["limit"]) == ("coco_captions", 3)
+    assert (other.task.name, other.task.limit) == ("coco_captions", 3)
     (limited,) = composed(*IMAGE, "task.limit=7")
-    assert (limited.task["name"], limited.task["limit"]) == ("shapes", 7)
+    assert (limited.task.name, limited.task.limit) == ("shapes", 7)
 
 
 def test_a_sweep_has_the_task_that_its_models_share() -> None:
     words = ("model=lumina,anole", "method=ar", "task.limit=2")
     jobs = composed(*words, multirun=True)
-    assert {config.task["name"] for config in jobs} == {"geneval"}
+    assert {config.task.name for config in jobs} == {"geneval"}
 
 
 def test_metrics_are_chosen_by_name_by_list_and_not_at_all() -> None:

@@ -20,7 +20,7 @@ def test_the_default_run_is_the_embedded_pair(specbench: Call, fake_runner: Fake
     result = specbench("run")
     assert result.exit_code == 0, result.output
     (config,) = fake_runner.configs
-    assert (config.method.name, config.model.name, config.task["name"]) == (
+    assert (config.method.name, config.model.name, config.task.name) == (
         "token_sd",
         "tiny_text",
         "tiny",

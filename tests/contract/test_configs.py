@@ -19,7 +19,6 @@ from specbench.paths import conf_dir
 from specbench.schema import catalog
 from specbench.schema.build import instantiate, locate
 from specbench.schema.config import MethodConfig, MetricConfig
-from specbench.tasks.config import TaskConfig
 
 METHODS = catalog.names("method")
 MODELS = catalog.names("model")
@@ -47,7 +46,7 @@ def test_the_default_run_needs_nothing_from_outside() -> None:
     ((_, config),) = compose_jobs(HostRequest())
     assert config.model.target.startswith("embedded:")
     assert config.model.draft is not None and config.model.draft.startswith("embedded:")
-    assert config.task["name"] == "tiny"
+    assert config.task.name == "tiny"
     assert config.baseline is not None and config.baseline.name == "ar"
 
 
@@ -128,7 +127,7 @@ def test_a_task_composes(name: str) -> None:
     if catalog.load("task", name).get("modality") == "image":
         words.append("model=tiny_image")
     ((_, config),) = compose_jobs(HostRequest(tuple(words)))
-    task = TaskConfig.from_dict(dict(config.task))
+    task = config.task
     assert task.name == name
     assert task.licence
     assert [metric.name for metric in config.metric] == list(task.metrics)

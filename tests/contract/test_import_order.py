@@ -119,7 +119,7 @@ def test_an_upward_import_would_be_seen(file: str, source: str) -> None:
         ("specbench.importing", {*HEAVY, *HYDRA}),
         ("specbench.report", {*HEAVY, *HYDRA}),
         ("specbench.report.table", {*HEAVY, *HYDRA}),
-        ("specbench.tasks.config", {"torch", "transformers", *HYDRA}),
+        ("specbench.schema.task", {"torch", "transformers", *HYDRA}),
     ],
 )
 def test_light_rooms_load_nothing_heavy(module: str, absent: set[str]) -> None:

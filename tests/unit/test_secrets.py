@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specbench import store
-from specbench.runner.job import run_job
+from specbench.runner import run_job
 from specbench.secrets import HIDDEN, names_a_secret, scrub, scrub_command, scrub_row
 from tests.unit.runner import toy
 

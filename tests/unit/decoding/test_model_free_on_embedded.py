@@ -13,7 +13,7 @@ from specbench.rng import Streams
 from specbench.schema import catalog
 from specbench.schema.build import instantiate
 from specbench.schema.model import ModelConfig
-from specbench.tasks.config import TaskConfig
+from specbench.schema.task import TaskConfig
 from specbench.tasks.load import load_task
 from specbench.tasks.prompting import for_tokenizer, format_prompt
 

@@ -22,6 +22,7 @@ from specbench.models.static import StaticDecoder
 from specbench.models.table import TableModel, markov_table
 from specbench.rng import Streams
 from specbench.runner import setup
+from specbench.schema import catalog
 from specbench.schema.build import instantiate
 from specbench.schema.config import RunConfig
 from tests.unit.models import tiny_checkpoints
@@ -156,7 +157,7 @@ def run_config(**changes):
     node = {"name": "m", "title": "M", "target": "nowhere/at-all", "loader": {"_target_": "x.y"}}
     method = {"name": "ar", "title": "Plain", "decoder": {"_target_": "x.y"}, "exactness": "exact"}
     model = {**node, "device": "cpu", **changes.pop("model", {})}
-    return {"method": method, "model": model, "task": {"name": "t"}, **changes}
+    return {"method": method, "model": model, "task": catalog.load("task", "tiny"), **changes}
 
 
 def test_an_engine_is_refused_before_anything_is_looked_for(monkeypatch):

@@ -1,5 +1,7 @@
 """Guidance and grid constraints behind the Model port."""
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from specbench.models.image import CODE, Grid, Rows
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
 from specbench.rng import Streams
-from specbench.schema.config import UNCONDITIONAL
+from specbench.schema.config import Unconditional
 
 FIRST, CODES, ROW_END, END, NULL, PAD = 2, 4, 6, 7, 8, 9
 VOCAB = 10
@@ -157,8 +159,10 @@ def test_guidance_is_part_of_the_laws_hash_and_text_laws_keep_theirs():
     digests = {Law(guidance=guidance).digest() for guidance in [None, *LAWS]}
     assert len(digests) == 1 + len(LAWS)
     assert Law(text_top_k=3).digest() != Law().digest()
-    kinds = {Law(guidance=Guidance(3.0, unconditional=kind)).digest() for kind in UNCONDITIONAL}
-    assert len(kinds) == len(UNCONDITIONAL) == 3
+    kinds = {
+        Law(guidance=Guidance(3.0, unconditional=kind)).digest() for kind in get_args(Unconditional)
+    }
+    assert len(kinds) == len(get_args(Unconditional)) == 3
     # The hash that result files hold since before there was a choice.
     assert Law(top_k=2000, guidance=Guidance(3.0)).digest() == "cbf68dd6c4322656"
 

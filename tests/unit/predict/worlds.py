@@ -9,7 +9,7 @@ import numpy as np
 from specbench.predict.acceptance import Acceptance
 from specbench.predict.profile import Profile, RoundCost, RoundWork
 from specbench.predict.speedup import Question
-from specbench.schema.hardware import Assumed, Hardware, Source
+from specbench.schema.hardware import Assumed, DataSheet, Hardware
 from specbench.schema.result import MethodInfo
 from specbench.schema.shape import Shape
 
@@ -33,7 +33,7 @@ def device(
     assumed: Assumed = IDEAL,
 ) -> Hardware:
     """A device that reads the 720 bytes of `SMALL` in bfloat16 in one second."""
-    source = Source("all", "none", "none")
+    source = DataSheet("all", "none", "none")
     return Hardware("d", "Device", bandwidth, {"bfloat16": flops}, memory, assumed, (source,))
 
 

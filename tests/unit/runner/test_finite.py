@@ -9,7 +9,7 @@ import torch
 
 from specbench.compare import compare
 from specbench.models.table import TableModel
-from specbench.runner.job import run_job
+from specbench.runner import run_job
 from specbench.schema.config import ModelConfig, SamplingConfig, TimingConfig
 from specbench.store import read_parquet
 from tests.unit.models import published_checkpoints as published

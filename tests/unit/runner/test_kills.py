@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from specbench import store
-from specbench.runner.job import run_job
+from specbench.runner import run_job
 from specbench.schema.config import TimingConfig
 from tests.unit.runner import toy
 

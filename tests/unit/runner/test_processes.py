@@ -16,6 +16,7 @@ from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.errors import ConfigError, JobsFailed
 from specbench.runner import run_job
 from specbench.runner.job import run_process
+from specbench.runner.setup import Job
 from specbench.schema.config import TimingConfig
 from tests.unit.runner import toy
 
@@ -86,14 +87,8 @@ def test_the_result_file_waits_for_the_last_process(tmp_path):
 
 
 def test_the_flip_of_a_pair_counts_sample_repeat_and_process(tmp_path):
-    from specbench.runner.schedule import lacking
-    from specbench.runner.setup import build_arms
-    from specbench.tasks.config import TaskConfig
-    from specbench.tasks.load import load_task
-
-    about = config(tmp_path, 2, repeats=2)
-    task, arms = load_task(TaskConfig.from_dict(about.task)), build_arms(about)
-    flips = [[pair.flip for pair in lacking(about, arms, task, set(), k)] for k in (0, 1)]
+    job = Job.of(config(tmp_path, 2, repeats=2))
+    flips = [[pair.flip for pair in job.lacking(set(), k)] for k in (0, 1)]
     assert flips[0] == [False, True, False, True, True, False, True, False]
     assert flips[1] == [not flip for flip in flips[0]]
 

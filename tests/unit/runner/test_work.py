@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from specbench.runner import run_job
-from specbench.runner.work import Work, foretell, label, lasting, pace
+from specbench.runner.setup import Job
+from specbench.runner.work import Work, foretell, lasting, pace
 from specbench.schema.config import TimingConfig
 from tests.unit.runner import toy_image
 from tests.unit.runner.toy import config
@@ -27,7 +28,8 @@ def test_every_turn_of_a_conversation_is_a_generation():
     samples = [SimpleNamespace(turns=("a", "b")), SimpleNamespace(turns=("c",))]
     timing = SimpleNamespace(repeats=3, processes=2, warmup=1)
     task = SimpleNamespace(samples=samples)
-    work = Work.of(SimpleNamespace(timing=timing), 2, task)
+    config = SimpleNamespace(timing=timing)
+    work = Work.of(SimpleNamespace(config=config, arms=(1, 2), task=task))
     assert work == Work(samples=2, turns=3, arms=2, passes=6, warmup=8)
     words = "36 generations (2 samples of 3 turns, 2 arms, 6 repeats), and 8 to warm up"
     assert work.describe(pictures=False) == words
@@ -83,7 +85,7 @@ def test_a_run_says_how_much_it_will_do_before_it_loads_anything(
 def test_a_checkpoint_is_called_by_its_own_name(tmp_path):
     made = config(tmp_path)
     model = replace(made.model, name="hf", target="/models/my-8b/")
-    assert label(replace(made, model=model), "tiny").endswith("on tiny with my-8b")
+    assert Job.of(replace(made, model=model)).label == "token_sd on toy with my-8b"
 
 
 def test_a_run_says_how_long_it_takes_after_the_warm_up_or_the_first_sample(tmp_path, capsys):

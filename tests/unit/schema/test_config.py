@@ -10,14 +10,9 @@ from typing import Any
 import pytest
 
 from specbench.errors import ConfigError
-from specbench.schema.config import (
-    MethodConfig,
-    ModelConfig,
-    RunConfig,
-    SamplingConfig,
-    TimingConfig,
-    check_capabilities,
-)
+from specbench.schema.config import RunConfig, SamplingConfig, TimingConfig, check_capabilities
+from specbench.schema.method import MethodConfig
+from specbench.schema.model import ModelConfig
 
 METHOD: dict[str, Any] = {
     "name": "copy",
@@ -40,12 +35,21 @@ MODEL: dict[str, Any] = {
     "draft": "embedded:small",
 }
 
+TASK: dict[str, Any] = {
+    "name": "tiny",
+    "title": "Tiny",
+    "version": 1,
+    "licence": "ours",
+    "source": {"kind": "file", "file": "tiny.jsonl"},
+    "max_new_tokens": 8,
+}
+
 
 def node(**changes: Any) -> dict[str, Any]:
     plain = {
         "method": copy.deepcopy(METHOD),
         "model": copy.deepcopy(MODEL),
-        "task": {"name": "tiny", "limit": None},
+        "task": {**TASK, "limit": None},
         "baseline": {**copy.deepcopy(METHOD), "name": "ar", "needs": []},
         "sampling": {"temperature": 0.7, "top_k": 5, "top_p": 0.9, "seed": 3},
         "max_new_tokens": None,
@@ -250,10 +254,17 @@ def test_a_modality_must_fit() -> None:
 
 def test_an_image_model_brings_its_own_law_and_the_run_may_change_it() -> None:
     own = {"temperature": 1.0, "top_k": 128, "cfg_scale": 2.0}
-    law = SamplingConfig.from_dict({"temperature": None, "top_k": None, "seed": 3}, own)
-    assert law == SamplingConfig(temperature=1.0, top_k=128, seed=3, cfg_scale=2.0)
-    law = SamplingConfig.from_dict({"temperature": 0, "top_k": 0, "cfg_scale": 1}, own)
-    assert law == SamplingConfig(temperature=0, top_k=None, cfg_scale=1)
+
+    def law(**sampling: Any) -> SamplingConfig:
+        changed = node(model__sampling=own, sampling=sampling)
+        return RunConfig.from_dict(changed).sampling
+
+    assert law(temperature=None, top_k=None, seed=3) == SamplingConfig(
+        temperature=1.0, top_k=128, seed=3, cfg_scale=2.0
+    )
+    assert law(temperature=0, top_k=0, cfg_scale=1) == SamplingConfig(
+        temperature=0, top_k=None, cfg_scale=1
+    )
 
 
 def test_guidance_is_refused_on_a_model_of_text() -> None:
@@ -268,7 +279,7 @@ def test_an_unconditional_row_is_asked_only_of_models_that_state_it() -> None:
     def check(kind: str, **model: Any) -> None:
         changed = node(sampling__unconditional=kind)
         changed["model"] = {**changed["model"], **model}
-        changed["task"] = {**changed["task"], "modality": "image"}
+        changed["task"] = {**TASK, "modality": "image"}
         changed["method"] = {**changed["method"], "modality": "any", "needs": []}
         changed["baseline"] = None
         check_capabilities(RunConfig.from_dict(changed))
@@ -282,3 +293,35 @@ def test_an_unconditional_row_is_asked_only_of_models_that_state_it() -> None:
             check(kind, modality="image", loader=loader)
     with pytest.raises(ConfigError, match=r"sampling\.unconditional"):
         check_capabilities(RunConfig.from_dict(node(sampling__unconditional="last_token")))
+
+
+def test_a_jobs_identity_holds_its_task_as_it_is_written() -> None:
+    written = {**TASK, "category": "one", "stop": None, "metrics": [], "limit": 3}
+    config = RunConfig.from_dict(node(task=written))
+    assert config.task.category == ("one",) and config.task.stop == ()
+    assert config.to_dict()["task"] == written
+    assert config.identity()["task"] == {k: v for k, v in written.items() if k != "metrics"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("task__limit", 0, "'task.limit' cannot be 0"),
+        ("task__limt", 0, "Unknown key 'task.limt'. Did you mean 'task.limit'?"),
+        ("task__source", 3, "'task.source' must be a group of keys, but it is 3"),
+        ("task__source__kind", "fil", "'task.source.kind' cannot be 'fil'"),
+        ("task__source__url", "x", "Unknown key 'task.source.url'"),
+        ("task__prompt", {"styl": "chat"}, "Unknown key 'task.prompt.styl'"),
+        ("task__prompt", {"date": "today"}, "'task.prompt.date' cannot be 'today'"),
+    ],
+)
+def test_a_task_is_checked_like_the_rest(path: str, value: Any, words: str) -> None:
+    changed = node(task=copy.deepcopy(TASK))
+    *parents, last = path.split("__")
+    target = changed
+    for parent in parents:
+        target = target[parent]
+    target[last] = value
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_dict(changed)
+    assert caught.value.what.startswith(words)

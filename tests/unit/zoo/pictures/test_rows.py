@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from specbench.paths import tasks_dir
-from specbench.tasks.config import TaskConfig
+from specbench.schema.task import TaskConfig
 from specbench.tasks.load import load_task
 from specbench.zoo.pictures.detector import judge
 from specbench.zoo.pictures.rows import (
