@@ -44,8 +44,8 @@ golden: install ## Write the golden files and docs/methods.md anew
 	SPECBENCH_WRITE_GOLDEN=1 $(BIN)/pytest tests/unit/report tests/contract/test_docs.py
 
 train: install ## Train the embedded models again: about three hours (into ZOO_OUT=build/zoo)
-	$(BIN)/python -m specbench.zoo.train --out $(ZOO_OUT) --seed 0
-	$(BIN)/python -m specbench.zoo.pictures.train --out $(ZOO_OUT) --seed 0
+	$(BIN)/python -m specbench.training.text.recipe --out $(ZOO_OUT) --seed 0
+	$(BIN)/python -m specbench.training.pictures.recipe --out $(ZOO_OUT) --seed 0
 
 clean: ## Remove caches and build output; keep .venv and results
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

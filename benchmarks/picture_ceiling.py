@@ -19,12 +19,12 @@ from specbench.metrics.distance import FrechetDistance
 from specbench.metrics.features import EmbeddedFeatures
 from specbench.models.vqgan_files import load_vqgan
 from specbench.paths import tasks_dir, weights_dir
+from specbench.training.pictures.data import Pictures
+from specbench.training.pictures.evaluate import TARGET_FOLDER, VQ_FOLDER, to_pixels
+from specbench.training.pictures.vq import to_tensor
 from specbench.zoo.pictures.detector import judge
-from specbench.zoo.pictures.evaluate import TARGET_FOLDER, VQ_FOLDER, to_pixels
 from specbench.zoo.pictures.render import render_batch
 from specbench.zoo.pictures.scene import scene_of
-from specbench.zoo.pictures.stream import Pictures
-from specbench.zoo.pictures.train_vq import to_tensor
 
 _SEEDS = 1 << 51
 

@@ -5,7 +5,7 @@ Transformers for High-Resolution Image Synthesis", section 3.1). Modules carry t
 CompVis/taming-transformers (taming/models/vqgan.py, taming/modules/diffusionmodules/model.py), as
 does the copy that Chameleon, Lumina-mGPT and Anole use (facebookresearch/chameleon,
 chameleon/inference/vqgan.py), so their published state dictionaries load without a map of names.
-This module computes only; training lies in `specbench/zoo/pictures/train_vq.py`.
+This module computes only; training lies in `specbench/training/pictures/vq.py`.
 
 Shape legend: B pictures, C channels, H x W pixels, h x w codes, D width of a code, K codes.
 """

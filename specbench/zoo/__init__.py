@@ -1,1 +1,1 @@
-"""Embedded models: procedural worlds, the script that trains on them, and the shipped weights."""
+"""Embedded models: procedural worlds, the tokenizer, and the shipped weights."""

@@ -145,8 +145,7 @@ def states_of(model: Model, folder: Path) -> Iterator[States]:
 
 
 def _world() -> Iterator[Piece]:
-    from specbench.zoo.data import training_samples
-    from specbench.zoo.held_out import held_out_prompts
+    from specbench.zoo.held_out import held_out_prompts, training_samples
     from specbench.zoo.tokenizer import segments
 
     for sample in training_samples(_SEED, held_out_prompts()):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from specbench.paths import weights_dir
-from specbench.zoo.checksums import write_checksums
-from specbench.zoo.pictures import train_clip, train_features
+from specbench.training.pictures import clip, features
+from specbench.training.saving import write_checksums
 from specbench.zoo.pictures.attribute_net import AttributeNet
 from specbench.zoo.pictures.attributes import as_input, attributes, draw, meanings
 from specbench.zoo.pictures.scene import CLASSES, COLORS, SHAPES, vocabulary
@@ -46,13 +46,13 @@ def test_pictures_of_one_meaning_are_no_negatives() -> None:
     images, texts = torch.eye(3), torch.eye(3)
     texts[1] = texts[0]
     scale = torch.tensor(10.0)
-    apart = train_clip._loss(images, texts, scale, torch.tensor([0, 1, 2]))
-    together = train_clip._loss(images, texts, scale, torch.tensor([0, 0, 2]))
+    apart = clip._loss(images, texts, scale, torch.tensor([0, 1, 2]))
+    together = clip._loss(images, texts, scale, torch.tensor([0, 0, 2]))
     assert together < apart
 
 
 def test_the_end_token_has_the_largest_id() -> None:
-    tokenizer = train_clip.build_tokenizer()
+    tokenizer = clip.build_tokenizer()
     ids = tokenizer("a photo of a red circle")["input_ids"]
     assert ids[-1] == len(tokenizer) - 1 == max(ids)
     assert tokenizer.unk_token_id not in tokenizer(" ".join(vocabulary()))["input_ids"]
@@ -87,7 +87,7 @@ def test_shipped_files_are_what_they_were(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_shipped_features_read_pictures() -> None:
-    read = train_features.evaluate(AttributeNet.load(weights_dir() / "tiny_features"))
+    read = features.evaluate(AttributeNet.load(weights_dir() / "tiny_features"))
     assert read.shapes > 0.96 and read.colors > 0.9 and read.place_error < 2.0
 
 
@@ -97,5 +97,5 @@ def test_the_shipped_captions_find_their_pictures() -> None:
 
     place = f"local-dir:{weights_dir() / 'tiny_clip'}"
     model = open_clip.create_model(place).eval()
-    found = train_clip.evaluate(model, open_clip.get_tokenizer(place))
+    found = clip.evaluate(model, open_clip.get_tokenizer(place))
     assert found.matched > 0.6 and found.shuffled < 0.2 and found.retrieval > 0.75

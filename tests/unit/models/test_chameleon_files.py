@@ -20,9 +20,9 @@ from specbench.models.vqgan import Vqgan
 from specbench.paths import conf_dir
 from specbench.runner.pictures import check_drawing
 from specbench.schema.model import ModelConfig
-from specbench.zoo.pictures import tokenizer as world_words
-from specbench.zoo.pictures.train_model import build_model, load_model, save_model
-from specbench.zoo.pictures.train_vq import CONFIG as WORLD_VQ
+from specbench.training.pictures import tokenizer as world_words
+from specbench.training.pictures.model import build_model, load_model, save_model
+from specbench.training.pictures.vq import CONFIG as WORLD_VQ
 from tests.unit.models.by_hand import write_tensors
 from tests.unit.models.chameleon_checkpoints import (
     CODES,

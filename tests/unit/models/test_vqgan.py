@@ -16,7 +16,7 @@ from specbench.errors import ModelError
 from specbench.models import vqgan
 from specbench.models.vqgan import Vqgan, VqganConfig
 from specbench.models.vqgan_files import load_vqgan
-from specbench.zoo.pictures.train_vq import CONFIG, save_vq
+from specbench.training.pictures.vq import CONFIG, save_vq
 
 SMALL = VqganConfig(
     channels=8,

@@ -20,7 +20,7 @@ def small_pools(monkeypatch):
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    from specbench.zoo.data import training_samples
+    from specbench.zoo.held_out import training_samples
     from specbench.zoo.tokenizer import train_tokenizer
 
     samples = itertools.islice(training_samples(7, frozenset()), 1500)

@@ -10,12 +10,12 @@ import random
 import pytest
 
 from specbench.paths import tasks_dir
-from specbench.zoo.data import training_samples
 from specbench.zoo.held_out import (
     PROMPTS_PER_TASK,
     held_out_prompts,
     held_out_samples,
     task_file,
+    training_samples,
     write_task_files,
 )
 from specbench.zoo.worlds import WORLDS

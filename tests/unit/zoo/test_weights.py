@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from specbench.paths import weights_dir
-from specbench.zoo.evaluate import DRAFT_FOLDER, TARGET_FOLDER, converse, score
+from specbench.training.text.evaluate import DRAFT_FOLDER, TARGET_FOLDER, converse, score
 from specbench.zoo.held_out import held_out_samples
 from specbench.zoo.worlds import WORLDS
 

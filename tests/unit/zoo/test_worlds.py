@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from specbench.zoo.evaluate import is_right
+from specbench.training.text.evaluate import is_right
 from specbench.zoo.worlds import WORLDS, Sample
 from specbench.zoo.worlds.functions import run_reference
 

@@ -6,7 +6,8 @@ import itertools
 
 import torch
 
-from specbench.zoo.data import PROMPT_WEIGHT, batches, training_samples
+from specbench.training.text.data import PROMPT_WEIGHT, batches
+from specbench.zoo.held_out import training_samples
 from specbench.zoo.tokenizer import segments
 from specbench.zoo.worlds import WORLDS
 

@@ -1,14 +1,8 @@
-"""Train the Frechet features of the world: `python -m specbench.zoo.pictures.train_features`.
-
-The number of steps is fixed, so that a seed names the weights up to the rounding of the machine.
-One thread needs about eight minutes.
-"""
+"""Train the Frechet features of the world. One thread needs about eight minutes."""
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specbench.zoo.checksums import write_checksums
-from specbench.zoo.pictures.attribute_net import FOLDER, AttributeNet
+from specbench.training.loop import Log, Loss, descend
+from specbench.training.saving import write_checksums
+from specbench.zoo.pictures.attribute_net import AttributeNet
 from specbench.zoo.pictures.attributes import (
     Accuracy,
     Attributes,
@@ -66,34 +61,21 @@ def build(folder: Path, seed: int = 0, steps: int = STEPS) -> AttributeNet:
     net = AttributeNet()
     optimizer = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, steps, pct_start=0.1)
-    begun = time.monotonic()
-    for step, (pixels, truth) in enumerate(itertools.islice(_stream(seed), steps)):
-        loss = net.heads.loss(F.gelu(net.activations(pixels)), truth)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    stream = _stream(seed)
+
+    def loss(step: int) -> Loss:
+        pixels, truth = next(stream)
+        found = net.heads.loss(F.gelu(net.activations(pixels)), truth)
+        return Loss(found, found.item())
+
+    def take(step: int) -> None:
         optimizer.step()
         schedule.step()
-        if (step + 1) % _LOG_EVERY == 0:
-            spent = time.monotonic() - begun
-            print(f"step {step + 1}/{steps}  loss {loss.item():.4f}  {spent:.0f} s", flush=True)
+
+    descend(list(net.parameters()), steps, loss, take, Log("features", _LOG_EVERY), clip=False)
     net.standardise(as_input(draw(f"features/{seed}/spread", _POOL).pictures))
     net.save(folder)
     write_checksums(folder)
     shipped = AttributeNet.load(folder)
     print(f"{evaluate(shipped)}", flush=True)
     return shipped
-
-
-def main() -> None:
-    """Train and write `tiny_features` into a folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    build(options.out / FOLDER, options.seed, options.steps)
-
-
-if __name__ == "__main__":
-    main()

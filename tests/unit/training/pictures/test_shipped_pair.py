@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from specbench.models.vqgan_files import load_vqgan
 from specbench.paths import weights_dir
-from specbench.zoo.pictures import evaluate
-from specbench.zoo.pictures.tokenizer import CODES, build_tokenizer, grid_codes, prompts
-from specbench.zoo.pictures.train_model import load_model
+from specbench.training.pictures import evaluate
+from specbench.training.pictures.model import load_model
+from specbench.training.pictures.tokenizer import CODES, build_tokenizer, grid_codes, prompts
 
 TARGET = weights_dir() / evaluate.TARGET_FOLDER
 DRAFT = weights_dir() / evaluate.DRAFT_FOLDER

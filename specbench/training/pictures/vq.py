@@ -12,20 +12,19 @@ so that the codebook begins as a sample of a meaningful space.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from specbench.models.vqgan import Vqgan, VqganConfig
+from specbench.training.loop import Log, Loss, descend, set_rate
+from specbench.training.pictures.data import Pictures, picture_stream
+from specbench.training.saving import save_half
 from specbench.zoo.pictures.scene import SIZE
-from specbench.zoo.pictures.stream import Pictures, picture_stream
-from specbench.zoo.train import sum_gradients
 
 STEPS, BATCH = 2400, 32
 CONFIG = VqganConfig(
@@ -140,7 +139,6 @@ def fit_vq(model: Vqgan, stream: Iterator[Pictures], steps: int, folder: Path) -
         steps: Optimizer steps.
         folder: Where the tokenizer goes, see `save_vq`.
     """
-    rank, processes = dist.get_rank(), dist.get_world_size()
     codebook = Codebook(model)
     model.codebook.requires_grad_(False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -148,12 +146,8 @@ def fit_vq(model: Vqgan, stream: Iterator[Pictures], steps: int, folder: Path) -
         trained, lr=_RATE, betas=(0.9, 0.98), weight_decay=1e-4, fused=True
     )
     quantised_from = round(steps * _UNQUANTISED)
-    begun, running = time.monotonic(), 0.0
-    for step in range(steps):
-        done = (step + 1) / steps
-        factor = min(1.0, done / _WARM_UP, (1 - step / steps) / (1 - _DECAY_FROM))
-        for group in optimizer.param_groups:
-            group["lr"] = _RATE * factor
+
+    def loss(step: int) -> Loss:
         wanted = to_tensor(next(stream))
         with torch.autocast("cpu", torch.bfloat16):
             latents = model.latents(wanted)
@@ -171,20 +165,29 @@ def fit_vq(model: Vqgan, stream: Iterator[Pictures], steps: int, folder: Path) -
         with torch.autocast("cpu", torch.bfloat16):
             drawn = model.reconstruct(quantised)
         drawn_loss = picture_loss(drawn.float(), wanted)
-        model.zero_grad(set_to_none=True)
-        ((drawn_loss + _COMMITMENT * commitment) / processes).backward()
-        sum_gradients(model)
-        nn.utils.clip_grad_norm_(trained, 1.0)
+
+        def words() -> str:
+            used = f"perplexity {codebook.perplexity():.0f}"
+            return f"commitment {commitment.item():.4f}  {used}"
+
+        value = (drawn_loss + _COMMITMENT * commitment) / dist.get_world_size()
+        return Loss(value, drawn_loss.item(), words)
+
+    def take(step: int) -> None:
+        done = (step + 1) / steps
+        factor = min(1.0, done / _WARM_UP, (1 - step / steps) / (1 - _DECAY_FROM))
+        set_rate(optimizer, _RATE * factor)
         optimizer.step()
-        running = drawn_loss.item() if step == 0 else 0.97 * running + 0.03 * drawn_loss.item()
-        if rank == 0 and ((step + 1) % _LOG_EVERY == 0 or step + 1 == steps):
-            print(
-                f"vq step {step + 1}/{steps}  loss {running:.4f}  "
-                f"commitment {commitment.item():.4f}  perplexity {codebook.perplexity():.0f}  "
-                f"{(time.monotonic() - begun) / 60:.1f} min",
-                flush=True,
-            )
-            save_vq(model, folder)
+
+    descend(
+        trained,
+        steps,
+        loss,
+        take,
+        Log("vq", _LOG_EVERY, memory=0.97),
+        save=lambda: save_vq(model, folder),
+        save_every=_LOG_EVERY,
+    )
 
 
 def save_vq(model: Vqgan, folder: Path) -> None:
@@ -192,10 +195,7 @@ def save_vq(model: Vqgan, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     params = json.dumps(model.config.to_params(), indent=2) + "\n"
     (folder / "config.json").write_text(params, encoding="utf-8")
-    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    path = folder / "model.safetensors"
-    save_file(weights, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors writes for the owner alone
+    save_half(model, folder / "model.safetensors")
 
 
 def train_vq(folder: Path, seed: int, steps: int = STEPS) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from specbench.zoo.evaluate import is_right
+from specbench.training.text.evaluate import is_right
 from specbench.zoo.worlds import Sample
 
 _CODE = {

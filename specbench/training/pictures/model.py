@@ -9,7 +9,6 @@ algorithm 1). Optimizers, their rates and the summing of gradients are those of 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,23 +16,23 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import ChameleonConfig, ChameleonForConditionalGeneration
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from specbench.models.vqgan import Vqgan
-from specbench.zoo.pictures import tokenizer as words
-from specbench.zoo.pictures.stream import Pictures
-from specbench.zoo.pictures.train_vq import to_tensor
-from specbench.zoo.train import build_optimizers, rate, sum_gradients, update
+from specbench.training.loop import Log, Loss, Optimizers, begin_as_identity, descend, rate
+from specbench.training.pictures import tokenizer as words
+from specbench.training.pictures.data import Pictures
+from specbench.training.pictures.vq import to_tensor
+from specbench.training.saving import save_half
 
 TARGET_LAYERS, DRAFT_LAYERS = 6, 1
 BATCH = 16
 CAPTION_DROPOUT, UNKNOWN_SHARE = 0.1, 0.01
 _WIDTH, _HEADS, _FEED_FORWARD, _CONTEXT = 128, 4, 384, 256
 _STRUCTURE_WEIGHT = 0.05
-_MATRIX_RATE, _OTHER_RATE = 4e-3, 3e-3
 _LOG_EVERY = 50
 # transformers builds its own tokenizer beside the language model, with groups of 32 channels
 # that ours does not have; this is the smallest one, without weights of its own in the checkpoint.
@@ -85,14 +84,7 @@ def build_model(layers: int, tokenizer: Tokenizer) -> ChameleonForConditionalGen
     model.model.vqmodel = nn.Identity()
     # At these lengths plain matrix products train faster on a CPU than the fused attention.
     model.config._attn_implementation = "eager"
-    for name, parameter in model.named_parameters():
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
-            nn.init.zeros_(parameter)
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if type(child).__name__ == "ChameleonRMSNorm":
-                # The same function and parameter name in one fused operator: faster to train.
-                setattr(module, name, nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps))
+    begin_as_identity(model, "ChameleonRMSNorm")
     return model
 
 
@@ -179,24 +171,21 @@ def fit(
         save_every: Steps between two calls of `save`.
         save: Writes the model; also called behind the last step.
     """
-    rank, processes = dist.get_rank(), dist.get_world_size()
-    optimizers = build_optimizers(model, rank, processes)
-    begun, running = time.monotonic(), 0.0
-    for step in range(steps):
-        model.zero_grad(set_to_none=True)
-        loss = _loss(model, next(stream), teacher)
-        (loss / processes).backward()
-        sum_gradients(model)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        update(optimizers, [_MATRIX_RATE, _OTHER_RATE], rate(step, steps))
-        running = loss.item() if step == 0 else 0.98 * running + 0.02 * loss.item()
-        if rank != 0:
-            continue
-        if (step + 1) % _LOG_EVERY == 0:
-            spent = time.monotonic() - begun
-            print(f"step {step + 1}/{steps}  loss {running:.4f}  {spent / 60:.1f} min", flush=True)
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            save()
+    optimizers = Optimizers.of(model, dist.get_rank(), dist.get_world_size())
+
+    def loss(step: int) -> Loss:
+        found = _loss(model, next(stream), teacher)
+        return Loss(found / dist.get_world_size(), found.item())
+
+    descend(
+        list(model.parameters()),
+        steps,
+        loss,
+        lambda step: optimizers.take(rate(step, steps)),
+        Log("pictures", _LOG_EVERY, memory=0.98),
+        save=save,
+        save_every=save_every,
+    )
 
 
 def save_model(
@@ -204,10 +193,7 @@ def save_model(
 ) -> None:
     """Write a checkpoint folder with weights rounded to float16, as they are shipped."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    path = folder / "model.safetensors"
-    save_file(weights, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # safetensors writes for the owner alone
+    save_half(model, folder / "model.safetensors")
     model.config.architectures = [type(model).__name__]
     model.config.dtype = torch.float16
     model.config.save_pretrained(folder)

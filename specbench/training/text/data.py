@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from specbench.zoo.tokenizer import segments
-from specbench.zoo.worlds import WORLDS, Sample
+from specbench.zoo.worlds import Sample
 
 PROMPT_WEIGHT = 0.1
 _POOL = 2048
@@ -35,20 +35,6 @@ class Batch(NamedTuple):
 class _Encoded(NamedTuple):
     tokens: list[int]
     weights: list[float]
-
-
-def training_samples(seed: int, excluded: frozenset[str]) -> Iterator[Sample]:
-    """Yield samples of all worlds in their shares, leaving out excluded first prompts."""
-    names = list(WORLDS)
-    shares = [WORLDS[name].share for name in names]
-    index = 0
-    while True:
-        source = random.Random(f"train/{seed}/{index}")
-        name = source.choices(names, weights=shares)[0]
-        sample = WORLDS[name].generate(source)
-        if sample.turns[0] not in excluded:
-            yield sample
-        index += 1
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, samples: list[Sample]) -> list[_Encoded]:

@@ -1,4 +1,4 @@
-"""Score the pictures of a trained pair: `python -m specbench.zoo.pictures.evaluate FOLDER`.
+"""Score the pictures of a trained pair: `python -m specbench.training.pictures.evaluate FOLDER`.
 
 Sampling here is plain and batched, through transformers alone: the numbers of `docs/pictures.md` do
 not depend on the decoders that this project measures.
@@ -25,13 +25,13 @@ from specbench.models.vqgan import Vqgan
 from specbench.models.vqgan_files import load_vqgan
 from specbench.paths import weights_dir
 from specbench.report.contact_sheet import Entry, contact_sheet
-from specbench.zoo.pictures import tokenizer as words
+from specbench.training.pictures import tokenizer as words
+from specbench.training.pictures.data import Pictures
+from specbench.training.pictures.model import load_model
+from specbench.training.pictures.vq import to_tensor
 from specbench.zoo.pictures.detector import judge
 from specbench.zoo.pictures.render import render_batch
 from specbench.zoo.pictures.scene import HELD_OUT_TASKS, TASKS, Scene, draw_scene
-from specbench.zoo.pictures.stream import Pictures
-from specbench.zoo.pictures.train_model import load_model
-from specbench.zoo.pictures.train_vq import to_tensor
 
 TARGET_FOLDER, DRAFT_FOLDER, VQ_FOLDER = "tiny_image_target", "tiny_image_draft", "vq"
 _LIGHT_SEED = 1 << 50

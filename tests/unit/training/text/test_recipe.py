@@ -9,13 +9,15 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from specbench.zoo import train
-from specbench.zoo.data import Batch, batches, training_samples
+from specbench.training.loop import Optimizers, rate
+from specbench.training.text import recipe
+from specbench.training.text.data import Batch, batches
+from specbench.zoo.held_out import training_samples
 
 
 def _model(tokenizer, seed: int = 0) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    return train.build_model(layers=1, feed_forward=64, tokenizer=tokenizer)
+    return recipe.build_model(layers=1, feed_forward=64, tokenizer=tokenizer)
 
 
 def _stream(tokenizer):
@@ -23,7 +25,7 @@ def _stream(tokenizer):
 
 
 def test_rate_warms_up_and_decays_to_zero() -> None:
-    rates = [train.rate(step, 1000) for step in range(1000)]
+    rates = [rate(step, 1000) for step in range(1000)]
     assert rates[0] == pytest.approx(0.05)
     assert max(rates) == 1.0 and rates[200] == 1.0
     assert rates[-1] < 0.01
@@ -33,7 +35,7 @@ def test_rate_warms_up_and_decays_to_zero() -> None:
 
 def test_every_parameter_has_one_optimizer(tokenizer) -> None:
     model = _model(tokenizer)
-    parts = [train.build_optimizers(model, rank, 2) for rank in range(2)]
+    parts = [Optimizers.of(model, rank, 2) for rank in range(2)]
     matrices = [p for part in parts for p in part.matrices.param_groups[0]["params"]]
     others = parts[0].others.param_groups[0]["params"]
     assert sorted(map(id, [*matrices, *others])) == sorted(map(id, model.parameters()))
@@ -49,22 +51,22 @@ def _one_batch(tokenizer) -> Batch:
 def test_loss_counts_only_weighted_tokens(tokenizer) -> None:
     model, batch = _model(tokenizer), _one_batch(tokenizer)
     silent = Batch(batch.tokens, torch.zeros_like(batch.weights))
-    assert train._next_token_loss(model, silent, None).item() == 0.0
-    whole = train._next_token_loss(model, batch, None).item()
-    half = train._next_token_loss(model, Batch(batch.tokens, batch.weights / 2), None).item()
+    assert recipe._next_token_loss(model, silent, None).item() == 0.0
+    whole = recipe._next_token_loss(model, batch, None).item()
+    half = recipe._next_token_loss(model, Batch(batch.tokens, batch.weights / 2), None).item()
     assert half == pytest.approx(whole / 2, rel=1e-5)
 
 
 def test_distillation_is_least_at_the_teacher(tokenizer) -> None:
     teacher, other, batch = _model(tokenizer, 1), _model(tokenizer, 2), _one_batch(tokenizer)
-    own = train._next_token_loss(teacher, batch, teacher).item()
-    assert own < train._next_token_loss(other, batch, teacher).item()
+    own = recipe._next_token_loss(teacher, batch, teacher).item()
+    assert own < recipe._next_token_loss(other, batch, teacher).item()
 
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path_factory):
-    monkeypatch.setattr(train, "_check", lambda *_: "")
-    monkeypatch.setattr(train, "_LOG_EVERY", 1)
+    monkeypatch.setattr(recipe, "_check", lambda *_: "")
+    monkeypatch.setattr(recipe, "_LOG_EVERY", 1)
     meeting = tmp_path_factory.mktemp("meeting") / "processes"
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=0, world_size=1)
     yield
@@ -73,15 +75,15 @@ def quick(monkeypatch, tmp_path_factory):
 
 def _fit(tokenizer, folder) -> LlamaForCausalLM:
     model = _model(tokenizer)
-    train.fit(model, None, _stream(tokenizer), 4, tokenizer, folder)
+    recipe.fit(model, None, _stream(tokenizer), 4, tokenizer, folder)
     return model
 
 
 def test_fit_learns_and_repeats(tokenizer, tmp_path, quick, capsys) -> None:
     batch = list(itertools.islice(_stream(tokenizer), 2))[0]
-    before = train._next_token_loss(_model(tokenizer), batch, None).item()
+    before = recipe._next_token_loss(_model(tokenizer), batch, None).item()
     first, second = _fit(tokenizer, tmp_path / "a"), _fit(tokenizer, tmp_path / "b")
-    assert train._next_token_loss(first, batch, None).item() < before
+    assert recipe._next_token_loss(first, batch, None).item() < before
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
     assert "step 4/4" in capsys.readouterr().out

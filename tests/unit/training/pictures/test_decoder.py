@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import torch
 
-from specbench.zoo.pictures.refine_vq import erase
+from specbench.training.pictures.data import Pictures, picture_stream
+from specbench.training.pictures.decoder import erase
+from specbench.training.pictures.vq import to_tensor
 from specbench.zoo.pictures.render import render_batch
 from specbench.zoo.pictures.scene import draw_scene
-from specbench.zoo.pictures.stream import Pictures, picture_stream
-from specbench.zoo.pictures.train_vq import to_tensor
 
 PATCH = 4
 

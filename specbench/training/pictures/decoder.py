@@ -9,7 +9,6 @@ Encoder and codebook stay as they are, and with them every token that the target
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,14 +16,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from specbench.models.vqgan import Vqgan
 from specbench.models.vqgan_files import load_vqgan
+from specbench.training.loop import Log, Loss, descend, set_rate
+from specbench.training.pictures.data import Pictures, picture_stream
+from specbench.training.pictures.vq import BATCH, picture_loss, save_vq, to_tensor
 from specbench.zoo.pictures.render import render_batch
-from specbench.zoo.pictures.stream import Pictures, picture_stream
-from specbench.zoo.pictures.train_vq import BATCH, picture_loss, save_vq, to_tensor
-from specbench.zoo.train import sum_gradients
 
 STEPS = 400
 _RATE, _LOG_EVERY = 6e-4, 50
@@ -66,17 +65,13 @@ def refine(model: Vqgan, stream: Iterator[Pictures], steps: int, folder: Path) -
         steps: Optimizer steps.
         folder: Where the tokenizer goes.
     """
-    rank, processes = dist.get_rank(), dist.get_world_size()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    model.requires_grad_(False)
     trained = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
     for parameter in trained:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(trained, lr=_RATE, betas=(0.9, 0.98), weight_decay=1e-4)
-    begun, running = time.monotonic(), 0.0
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = _RATE * min(1.0, 10 * (step + 1) / steps, 2 * (1 - step / steps))
+
+    def loss(step: int) -> Loss:
         drawn = next(stream)
         wanted = to_tensor(drawn)
         ids = model.encode(wanted).clone()
@@ -87,19 +82,15 @@ def refine(model: Vqgan, stream: Iterator[Pictures], steps: int, folder: Path) -
         codes = F.embedding(ids, model.codebook).permute(0, 3, 1, 2).contiguous()
         with torch.autocast("cpu", torch.bfloat16):
             pixels = model.reconstruct(codes)
-        loss = picture_loss(pixels.float(), wanted)
-        model.zero_grad(set_to_none=True)
-        (loss / processes).backward()
-        sum_gradients(model)
-        nn.utils.clip_grad_norm_(trained, 1.0)
+        found = picture_loss(pixels.float(), wanted)
+        return Loss(found / dist.get_world_size(), found.item())
+
+    def take(step: int) -> None:
+        set_rate(optimizer, _RATE * min(1.0, 10 * (step + 1) / steps, 2 * (1 - step / steps)))
         optimizer.step()
-        running = loss.item() if step == 0 else 0.95 * running + 0.05 * loss.item()
-        if rank == 0 and ((step + 1) % _LOG_EVERY == 0 or step + 1 == steps):
-            minutes = (time.monotonic() - begun) / 60
-            words = f"decoder step {step + 1}/{steps}  loss {running:.4f}  {minutes:.1f} min"
-            print(words, flush=True)
-    if rank == 0:
-        save_vq(model, folder)
+
+    log = Log("decoder", _LOG_EVERY, memory=0.95)
+    descend(trained, steps, loss, take, log, save=lambda: save_vq(model, folder))
 
 
 def refine_vq(folder: Path, seed: int, steps: int = STEPS) -> None:

@@ -1,4 +1,4 @@
-"""Score a trained pair on the held-out prompts: `python -m specbench.zoo.evaluate FOLDER`.
+"""Score a trained pair on the held-out prompts (`python -m specbench.training.text.evaluate`).
 
 Decoding here is plain and batched, through transformers alone: the numbers of `docs/zoo.md` do not
 depend on the decoders that this project measures.

@@ -12,13 +12,15 @@ from transformers import AutoTokenizer, ChameleonForConditionalGeneration
 
 from specbench.models.vqgan import Vqgan
 from specbench.models.vqgan_files import load_vqgan
-from specbench.zoo.pictures import evaluate, train, train_model, train_vq
-from specbench.zoo.pictures import tokenizer as words
-from specbench.zoo.pictures.evaluate import DRAFT_FOLDER, TARGET_FOLDER
+from specbench.training.loop import Optimizers
+from specbench.training.pictures import evaluate, recipe
+from specbench.training.pictures import model as train_model
+from specbench.training.pictures import tokenizer as words
+from specbench.training.pictures import vq as train_vq
+from specbench.training.pictures.data import CLASS_SHARE, picture_stream, training_scene
+from specbench.training.pictures.evaluate import DRAFT_FOLDER, TARGET_FOLDER
 from specbench.zoo.pictures.render import render_batch
 from specbench.zoo.pictures.scene import TASKS, Scene, combinations, left_out, vocabulary
-from specbench.zoo.pictures.stream import CLASS_SHARE, picture_stream, training_scene
-from specbench.zoo.train import build_optimizers
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +180,7 @@ def test_tokenizer_of_pictures_learns_and_repeats(alone, tmp_path, monkeypatch, 
 
 def test_norms_are_not_matrices(picture_tokenizer) -> None:
     model = build(picture_tokenizer)
-    optimizers = build_optimizers(model, 0, 1)
+    optimizers = Optimizers.of(model, 0, 1)
     matrices = {id(p) for p in optimizers.matrices.param_groups[0]["params"]}
     named = {name for name, parameter in model.named_parameters() if id(parameter) in matrices}
     assert len(named) == 7 and all(name.endswith("_proj.weight") for name in named)
@@ -332,7 +334,7 @@ def test_one_command_writes_the_layout(tmp_path, monkeypatch) -> None:
     counts = ("--vq-steps", "2", "--target-steps", "1", "--draft-steps", "1")
     stages = ("--stages", "vq", "target", "draft")
     monkeypatch.setattr("sys.argv", ["train", "--out", str(tmp_path), *counts, *stages])
-    train.main()
+    recipe.main()
     model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     target = {*model, "vq/config.json", "vq/model.safetensors"}
     for name, expected in ((TARGET_FOLDER, target), (DRAFT_FOLDER, model)):

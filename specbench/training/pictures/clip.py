@@ -1,18 +1,15 @@
-"""Train the caption model of the world: `python -m specbench.zoo.pictures.train_clip --out FOLDER`.
+"""Train the caption model of the world.
 
 An open_clip model in open_clip's own folder format (configuration, weights, tokenizer), so that
 the same code measures CLIP scores of the world and of photographs. The loss is CLIP's (Radford et
 al., 2021, figure 3), with captions that mean the same kept out of each other's negatives; reading
 the scene's attributes off the image embedding beside it lets a small model learn in minutes.
-The number of steps is fixed, so that a seed names the weights up to the rounding of the machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +17,12 @@ from typing import Any, NamedTuple
 import open_clip  # type: ignore[import-untyped]
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from specbench.zoo.checksums import write_checksums
+from specbench.training.loop import Log, Loss, descend
+from specbench.training.saving import save_half, write_checksums
 from specbench.zoo.pictures.attributes import (
     AttributeHeads,
     Attributes,
@@ -203,43 +200,25 @@ def build(folder: Path, seed: int = 0, steps: int = STEPS) -> nn.Module:
         parameters, lr=_RATE, betas=(0.9, 0.98), weight_decay=_WEIGHT_DECAY, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, steps, pct_start=0.1)
-    begun = time.monotonic()
-    for step, batch in enumerate(itertools.islice(_stream(f"clip/{seed}", tokenize), steps)):
+    stream = _stream(f"clip/{seed}", tokenize)
+
+    def loss(step: int) -> Loss:
+        batch = next(stream)
         images = model.encode_image(normalised(_softened(batch.pixels)))
         texts = model.encode_text(batch.tokens)
         contrast = _loss(images, texts, model.logit_scale.exp(), batch.meaning)
-        loss = contrast + heads.loss(images, batch.truth)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        found = contrast + heads.loss(images, batch.truth)
+        return Loss(found, found.item(), lambda: f"contrast {contrast.item():.4f}")
+
+    def take(step: int) -> None:
         optimizer.step()
         schedule.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=torch.tensor(_LARGEST_SCALE).log().item())
-        if (step + 1) % _LOG_EVERY == 0:
-            print(
-                f"step {step + 1}/{steps}  contrast {contrast.item():.4f}  loss {loss.item():.4f}  "
-                f"{time.monotonic() - begun:.0f} s",
-                flush=True,
-            )
-    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors")
+
+    descend(parameters, steps, loss, take, Log("clip", _LOG_EVERY))
+    save_half(model, folder / "open_clip_model.safetensors")
     write_checksums(folder)
     shipped: Any = open_clip.create_model(place).eval()
     print(f"{evaluate(shipped, tokenize)}", flush=True)
     return model
-
-
-def main() -> None:
-    """Train and write `tiny_clip` into a folder."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    build(options.out / FOLDER, options.seed, options.steps)
-
-
-if __name__ == "__main__":
-    main()
