@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specbench.cli.console import print_json, stderr, stdout
+from specbench.cli.options import ConfigDir, Debug, Json, note_debug
 from specbench.errors import ConfigError, GateFailed, UsageError
 from specbench.schema import catalog
 
@@ -62,12 +63,9 @@ def audit(
         int | None,
         typer.Option(min=0, help="Seed of every sampled check; 0 by default.", show_default=False),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option("--config-dir", help="Another folder with method/, model/ or task/."),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    json: Json = False,
+    config_dir: ConfigDir = None,
+    debug: Debug = False,
 ) -> None:
     """Check whether a method's output law is the target's.
 
@@ -80,8 +78,7 @@ def audit(
     Exits with 1 where a method that calls itself exact is not, and with 0 where nothing was
     found; an audit that could have found nothing says that it is inconclusive.
     """
-    root = context.find_root()
-    root.params["debug"] = root.params.get("debug") or debug
+    note_debug(context, debug)
     words = list(overrides or ())
     keys = [word.partition("=")[0] for word in words]
     if every and "method" in keys:

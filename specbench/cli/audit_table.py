@@ -72,12 +72,7 @@ def render(report: AuditReport, width: int = 100) -> RenderableType:
 
 
 def render_many(reports: Sequence[AuditReport], width: int = 100) -> RenderableType:
-    """Return many audits: a row for each method, then what failed.
-
-    Args:
-        reports: The audits.
-        width: Columns of the terminal.
-    """
+    """Return many audits: a row for each method, then what failed."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("method", style="cyan", no_wrap=True)
     table.add_column("promise", no_wrap=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specbench.cli.console import print_json, stderr, stdout
+from specbench.cli.console import emit, print_json, stderr, stdout
+from specbench.cli.options import Json, check_choice
 from specbench.errors import ConfigError, ResultsError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -122,7 +124,7 @@ def bench_engine(
     ] = 30.0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Of weights and prompts.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the JSON to a file as well.")
     ] = None,
@@ -170,7 +172,7 @@ def bench_engine(
                 stdout().print()
             stdout().print(render(record, stdout().width))
     if output is not None:
-        _write(output, records)
+        emit(dumps(records, indent=2, default=str) + "\n", output)
 
 
 def _device(name: str) -> torch.device:
@@ -243,12 +245,7 @@ def _question(
     from specbench.predict import shape_named
     from specbench.runner.engine import bench
 
-    if dtype not in _DTYPES:
-        raise UsageError(
-            f"--dtype cannot be '{dtype}'",
-            f"it is one of: {', '.join(_DTYPES)}",
-            did_you_mean(dtype, _DTYPES),
-        )
+    check_choice("--dtype", dtype, _DTYPES)
     gpu = device.type == "cuda"
     if draft == SMALL or (draft is None and shape.name == SMALL):
         small = bench.SMALL_DRAFT
@@ -311,14 +308,3 @@ def _check_writable(path: Path) -> None:
             "it is a folder" if path.is_dir() else f"there is no folder '{path.parent}'",
             "Choose another file.",
         )
-
-
-def _write(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    import json
-
-    try:
-        path.write_text(json.dumps(records, indent=2, default=str) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(
-            f"Cannot write '{path}'", error.strerror or str(error), "Choose another file."
-        ) from error

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from specbench.cli.options import ConfigDir, Debug, note_debug
+
 
 def calibrate(
     context: typer.Context,
@@ -37,19 +39,15 @@ def calibrate(
             help="Where to write; by default where runs look: calibration/ in the results folder."
         ),
     ] = None,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option("--config-dir", help="Another folder with method/, model/ or task/."),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    config_dir: ConfigDir = None,
+    debug: Debug = False,
 ) -> None:
     """Fit a method to a model pair, target law and machine.
 
     A calibration holds for one pair of checkpoints and one target law; a run under another one
     is refused and names the command that makes it.
     """
-    root = context.find_root()
-    root.params["debug"] = root.params.get("debug") or debug
+    note_debug(context, debug)
 
     from specbench import hosting
     from specbench.cli.console import stderr

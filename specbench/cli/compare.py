@@ -9,37 +9,31 @@ from typing import Annotated
 import typer
 
 from specbench.cli import gating
-from specbench.cli.console import print_text, stdout
-from specbench.errors import ResultsError, UsageError, did_you_mean
-
-_BY = ("task", "category", "overall")
+from specbench.cli.console import emit, stdout
+from specbench.cli.options import (
+    SECTIONS,
+    Allow,
+    Csv,
+    Files,
+    Json,
+    Markdown,
+    Output,
+    check_choice,
+    check_formats,
+)
+from specbench.errors import UsageError
 
 
 def compare(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILES...", help="Result files, folders or patterns.")
-    ],
+    files: Files,
     by: Annotated[
         str, typer.Option("--by", metavar="task|category|overall", help="One section for each.")
     ] = "task",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
-    csv: Annotated[
-        str | None,
-        typer.Option("--csv", metavar="PATH|-", help="Write CSV to a file, or - for stdout."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write what --json or --markdown prints to a file."),
-    ] = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow",
-            metavar="KEY",
-            help="Compare although KEY differs, with a banner; repeatable.",
-        ),
-    ] = None,
+    json: Json = False,
+    markdown: Markdown = False,
+    csv: Csv = None,
+    output: Output = None,
+    allow: Allow = None,
     explain: Annotated[
         str | None,
         typer.Option(
@@ -80,14 +74,8 @@ def compare(
     baseline, model) are refused with exit code 3, unless --allow names what may differ. With
     --fail-on the two sources BASE and NEW are held against each other: exit 1 on a regression.
     """
-    if by not in _BY:
-        raise UsageError(
-            f"--by cannot be '{by}'", f"it is one of {', '.join(_BY)}", did_you_mean(by, _BY)
-        )
-    if json + markdown + (csv is not None) > 1:
-        raise UsageError("One format at a time", "--json, --markdown and --csv were given together")
-    if output is not None and not (json or markdown):
-        raise UsageError("--output has nothing to write", fix="Add --json or --markdown.")
+    check_choice("--by", by, SECTIONS)
+    check_formats(json, markdown, csv is not None, output)
     if strict and not fail_on:
         raise UsageError(
             "--strict has nothing to do", fix="Add a rule: --fail-on METRIC:TOLERANCE."
@@ -110,7 +98,7 @@ def compare(
             json=json,
         )
         if text is not None:
-            _emit(text, output)
+            emit(text, output)
         ending()
         return
 
@@ -126,11 +114,11 @@ def compare(
         return
     comparison = compare_sets(read_many(files), by=by, allow=set(allow or ()))
     if csv is not None:
-        _emit(csv_report.render(comparison), None if csv == "-" else Path(csv))
+        emit(csv_report.render(comparison), csv)
     elif json:
-        _emit(json_report.render(comparison), output)
+        emit(json_report.render(comparison), output)
     elif markdown:
-        _emit(markdown_report.render(comparison), output)
+        emit(markdown_report.render(comparison), output)
     else:
         stdout().print(table_report.render(comparison, width=stdout().width))
     if gha:
@@ -152,20 +140,8 @@ def _explain(
 
     explanation = explain(read_many(files), topic, by=by, allow=set(allow))
     if json:
-        _emit(report.as_json(explanation), output)
+        emit(report.as_json(explanation), output)
     elif markdown:
-        _emit(report.markdown(explanation), output)
+        emit(report.markdown(explanation), output)
     else:
         stdout().print(report.render(explanation, width=stdout().width))
-
-
-def _emit(text: str, path: Path | None) -> None:
-    if path is None:
-        print_text(text if text.endswith("\n") else text + "\n")
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(
-            f"Cannot write '{path}'", error.strerror or str(error), "Choose another file."
-        ) from error

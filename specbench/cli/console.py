@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from specbench.errors import SpecbenchError, printable
+from specbench.errors import ResultsError, SpecbenchError, printable
 from specbench.secrets import scrub
 
 if TYPE_CHECKING:
@@ -63,6 +64,36 @@ def print_json(values: Any) -> None:
 def print_text(text: str) -> None:
     """Print a finished text on stdout; on a terminal its control characters are shown."""
     print(printable(text) if sys.stdout.isatty() else text, end="")
+
+
+def emit(text: str, target: Path | str | None) -> None:
+    """Write a finished text to a file; None and "-" are stdout.
+
+    Raises:
+        ResultsError: If the file cannot be written.
+    """
+    if target in (None, "-"):
+        print_text(text if text.endswith("\n") else text + "\n")
+        return
+    try:
+        Path(str(target)).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(
+            f"Cannot write '{target}'", error.strerror or str(error), "Choose another file."
+        ) from error
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print a line for each fact on stdout, its name first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(Text(name), Text(value))
+    stdout().print(table)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

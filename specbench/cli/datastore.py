@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from specbench.cli.console import print_json, stderr, stdout
+from specbench.cli.console import print_facts, print_json, stderr
+from specbench.cli.options import Json, check_choice
 from specbench.errors import ConfigError, UsageError
 from specbench.schema import catalog
 
@@ -73,8 +74,7 @@ def build_datastore(
     from specbench.datastore.build import DenseOptions, build
     from specbench.datastore.format import KINDS
 
-    if kind not in KINDS:
-        raise UsageError(f"There is no datastore of kind '{kind}'", f"kinds: {', '.join(KINDS)}")
+    check_choice("--kind", kind, KINDS)
     if (model is None) == (tokenizer is None):
         raise UsageError(
             "A datastore belongs to one tokenizer",
@@ -127,7 +127,7 @@ def build_datastore(
 @app.command("info")
 def info(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A datastore's folder.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Show what a datastore holds and which tokenizer it belongs to."""
     from dataclasses import asdict
@@ -142,12 +142,6 @@ def info(
 
 
 def _print(metadata: Metadata, size: int) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="cyan")
-    table.add_column(overflow="fold")
     facts = {
         "kind": metadata.kind,
         "tokens": f"{metadata.tokens:,}",
@@ -160,9 +154,7 @@ def _print(metadata: Metadata, size: int) -> None:
         facts["model"] = metadata.model
     for source in metadata.sources:
         facts[source.name] = f"{source.documents:,} documents, {source.digest}"
-    for name, value in facts.items():
-        table.add_row(Text(name), Text(value))
-    stdout().print(table)
+    print_facts(facts)
 
 
 def _entry(model: str, target: str | None) -> ModelConfig:

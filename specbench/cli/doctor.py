@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specbench.cli.console import print_json, stdout
-from specbench.cli.doctor_check import Check
+from specbench.cli.doctor_device import Check
+from specbench.cli.options import Json
 from specbench.errors import SpecbenchError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _HUB_TIMEOUT_S = 2.0
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
     results_dir: Annotated[
         Path, typer.Option("--results-dir", help="The folder that runs write to.")
     ] = Path("results"),

@@ -8,15 +8,29 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
-
-from specbench.cli.doctor_check import Check
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
 
 _SECONDS = 0.4
 """How long a device's bandwidth is measured."""
+
+
+class Check(NamedTuple):
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        status: "ok", "note" (works, with advice) or "bad" (a run would fail).
+        found: What was found.
+        advice: What to do, or empty.
+    """
+
+    name: str
+    status: str
+    found: str
+    advice: str = ""
 
 
 def device_checks() -> list[Check]:
@@ -58,8 +72,8 @@ def _processor() -> Iterator[Check]:
     yield Check(
         "cpu compile",
         "ok" if found else "note",
-        f"engine=compile would use {compiler}" if found else f"there is no {compiler}",
-        "" if found else "engine=compile needs it (or another, named by CXX); all else runs.",
+        f"execution=compile would use {compiler}" if found else f"there is no {compiler}",
+        "" if found else "execution=compile needs it (or another, named by CXX); all else runs.",
     )
 
 
@@ -87,7 +101,7 @@ def _gpu(device: torch.device) -> Iterator[Check]:
         obstacle or f"Triton {_version('triton')}; only engine=kernels runs them",
         "All other engines run without them." if obstacle else "",
     )
-    advice = "engine=eager runs all the same, more slowly."
+    advice = "execution=eager runs all the same, more slowly."
     yield tried(f"{name} graph", lambda: _graph(device), advice)
     yield tried(f"{name} compile", lambda: _compile(device), "All other engines run without it.")
 

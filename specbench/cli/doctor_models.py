@@ -44,13 +44,7 @@ def needs_of_models(free_bytes: int) -> list[Need]:
 
 
 def need_of(name: str, entry: Mapping[str, Any], free_bytes: int) -> Need:
-    """Return what one entry needs.
-
-    Args:
-        name: Its id.
-        entry: Its file.
-        free_bytes: Free memory of the device.
-    """
+    """Return what one entry needs."""
     places = _places(entry)
     if any(place == "???" for place, _ in places):
         return Need(name, None, "you name it", None)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from specbench.cli.console import print_text, stderr, stdout
+from specbench.cli.console import emit, stderr, stdout
+from specbench.cli.options import Csv, Json, check_choice, check_formats
 from specbench.errors import ResultsError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from specbench.store import ResultSet
 
-_BY = ("task", "method")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 
@@ -46,23 +46,16 @@ def history(
         Path,
         typer.Option("--repository", help="Git repository that knows when a commit was made."),
     ] = Path("."),
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    csv: Annotated[
-        str | None,
-        typer.Option("--csv", metavar="PATH|-", help="Write CSV to a file, or - for stdout."),
-    ] = None,
+    json: Json = False,
+    csv: Csv = None,
 ) -> None:
     """Draw a metric over git revisions, and mark where it became better or worse.
 
     Every result file says which commit measured it. Runs of one clean commit are pooled; a tree
     with uncommitted changes is a point of its own; without a commit the folder gives the name.
     """
-    if by not in _BY:
-        raise UsageError(
-            f"--by cannot be '{by}'", f"it is one of {', '.join(_BY)}", did_you_mean(by, _BY)
-        )
-    if json and csv is not None:
-        raise UsageError("One format at a time", "--json and --csv were given together")
+    check_choice("--by", by, ("task", "method"))
+    check_formats(json, False, csv is not None, None)
 
     from specbench.compare.history import history as follow
     from specbench.report import history as report
@@ -74,7 +67,7 @@ def history(
     if json:
         print(report.to_json(found), end="")
     elif csv is not None:
-        _write(report.csv(found), csv)
+        emit(report.csv(found), csv)
     else:
         console = stdout()
         console.print(report.render(found, width=console.width))
@@ -142,15 +135,3 @@ def _commit_times(repository: Path, results: Iterable[ResultSet]) -> dict[str, f
         except (OSError, subprocess.SubprocessError, ValueError, IndexError):
             break
     return times
-
-
-def _write(text: str, target: str) -> None:
-    if target == "-":
-        print_text(text)
-        return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(
-            f"Cannot write '{target}'", error.strerror or str(error), "Choose another file."
-        ) from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from specbench.cli.console import print_json, print_table, stderr
+from specbench.cli.options import Json
 from specbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def import_files(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be written, and write nothing.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Turn published raw outputs into result files that compare and report can read.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from specbench.cli.console import print_json, print_table, stderr
+from specbench.cli.options import ConfigDir, Json
 from specbench.errors import UsageError, did_you_mean
 from specbench.schema import catalog
 from specbench.schema.families import FAMILIES
@@ -23,11 +24,8 @@ def list_entries(
             metavar="|".join(KINDS), help="What to list.", autocompletion=lambda: list(KINDS)
         ),
     ],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option("--config-dir", help="Another folder with method/, model/ or task/."),
-    ] = None,
+    json: Json = False,
+    config_dir: ConfigDir = None,
     results_dir: Annotated[
         Path, typer.Option("--results-dir", help="The folder that 'list results' reads.")
     ] = Path("results"),

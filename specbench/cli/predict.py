@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from specbench.cli.console import print_text, stdout
-from specbench.errors import ResultsError, UsageError, did_you_mean
+from specbench.cli.console import emit, stdout
+from specbench.cli.options import (
+    ConfigDir,
+    Files,
+    Json,
+    Markdown,
+    Output,
+    check_choice,
+    check_formats,
+)
+from specbench.errors import UsageError
 
 MEASURED = "measured"
 """The word for the machine of the files."""
@@ -30,9 +38,7 @@ _DTYPES = {
 
 
 def predict(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILES...", help="Result files, folders or patterns.")
-    ],
+    files: Files,
     hardware: Annotated[
         str,
         typer.Option(
@@ -83,26 +89,17 @@ def predict(
     details: Annotated[
         bool, typer.Option("--details", help="Tables and a chart for each method.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write what --json or --markdown prints to a file."),
-    ] = None,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option("--config-dir", help="Another folder with hardware/, shape/ or model/."),
-    ] = None,
+    json: Json = False,
+    markdown: Markdown = False,
+    output: Output = None,
+    config_dir: ConfigDir = None,
 ) -> None:
     """Predict the speedup on a device, by batch size and draft length.
 
     Acceptance comes from the files, the cost of a forward from a roofline of the device. Without
     --hardware every run is predicted from the costs of the others, and the errors are printed.
     """
-    if json and markdown:
-        raise UsageError("One format at a time", "--json and --markdown were given together")
-    if output is not None and not (json or markdown):
-        raise UsageError("--output has nothing to write", fix="Add --json or --markdown.")
+    check_formats(json, markdown, False, output)
     measured = check or hardware == MEASURED
     if measured:
         _refuse("--check" if check else "", target, draft, settings)
@@ -131,9 +128,9 @@ def predict(
         warnings = tuple(predicting.warnings_of(predictions, question, folders))
         answer = report.Report(question, predictions, found.left_out, warnings)
     if json:
-        _emit(report.json(answer), output)
+        emit(report.json(answer), output)
     elif markdown:
-        _emit(report.markdown(answer), output)
+        emit(report.markdown(answer), output)
     else:
         stdout().print(predict_table.render(answer, stdout().width, details))
 
@@ -181,12 +178,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _dtype(name: str) -> str:
-    if name not in _DTYPES:
-        raise UsageError(
-            f"--dtype cannot be '{name}'",
-            f"it is one of {', '.join(_DTYPES)}",
-            did_you_mean(name, _DTYPES),
-        )
+    check_choice("--dtype", name, _DTYPES)
     return _DTYPES[name]
 
 
@@ -201,15 +193,3 @@ def _settings(words: Sequence[str]) -> dict[str, float]:
                 f"--set cannot be '{word}'", "it is KEY=NUMBER", "Write --set round_overhead_us=50."
             ) from error
     return values
-
-
-def _emit(text: str, path: Path | None) -> None:
-    if path is None:
-        print_text(text)
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(
-            f"Cannot write '{path}'", error.strerror or str(error), "Choose another file."
-        ) from error

@@ -8,15 +8,12 @@ from typing import Annotated
 import typer
 
 from specbench.cli.console import print_json, stderr
-from specbench.errors import UsageError, did_you_mean
-
-_BY = ("task", "category", "overall")
+from specbench.cli.options import SECTIONS, Allow, Files, check_choice
+from specbench.errors import UsageError
 
 
 def report(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILES...", help="Result files, folders or patterns.")
-    ],
+    files: Files,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -31,14 +28,7 @@ def report(
             help="How the headline is broken down; overall: not at all.",
         ),
     ] = "category",
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--allow",
-            metavar="KEY",
-            help="Compare although KEY differs, with a banner; repeatable.",
-        ),
-    ] = None,
+    allow: Allow = None,
     title: Annotated[
         str, typer.Option("--title", help="The page's title; else the models and tasks.")
     ] = "",
@@ -64,10 +54,7 @@ def report(
     outputs side by side, and where every number comes from. With --plots or --latex alone, only
     those are written. Files under different rulers are refused as by specbench compare.
     """
-    if by not in _BY:
-        raise UsageError(
-            f"--by cannot be '{by}'", f"it is one of {', '.join(_BY)}", did_you_mean(by, _BY)
-        )
+    check_choice("--by", by, SECTIONS)
     if output is None and plots is None and latex is None:
         output = Path("report.html")
     if open_page and output is None:

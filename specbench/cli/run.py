@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specbench.cli.console import stderr, stdout
+from specbench.cli.options import ConfigDir, Debug, check_choice, note_debug
 from specbench.errors import JobsFailed, NotComparable, UsageError
 from specbench.schema import catalog
 
@@ -61,10 +62,7 @@ def run(
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option("--config-dir", help="Another folder with method/, model/ or task/."),
-    ] = None,
+    config_dir: ConfigDir = None,
     cfg: Annotated[
         str | None,
         typer.Option("--cfg", metavar="job|hydra|all", help="Print the configuration only."),
@@ -75,15 +73,14 @@ def run(
     resolve: Annotated[
         bool, typer.Option("--resolve", help="With --cfg: resolve the references.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Measure a decoding method against plain decoding.
 
     Without any KEY=VALUE it measures speculative sampling on the embedded text pair, which needs
     no network, no GPU and no account.
     """
-    root = context.find_root()
-    root.params["debug"] = root.params.get("debug") or debug
+    debug = note_debug(context, debug)
     words = list(overrides or ())
     if resume is not None:
         words.append(f"resume={str(resume).lower()}")
@@ -98,14 +95,13 @@ def run(
     elif dry_run:
         print_plan(hosting.compose_jobs(request))
     else:
-        finish(hosting.run(request), show_traceback=bool(root.params["debug"]))
+        finish(hosting.run(request), show_traceback=debug)
 
 
 def _print_config(request: HostRequest, kind: str, package: str | None, resolve: bool) -> None:
     from specbench import hosting
 
-    if kind not in ("job", "hydra", "all"):
-        raise UsageError(f"--cfg cannot be '{kind}'", "it is one of job, hydra, all")
+    check_choice("--cfg", kind, ("job", "hydra", "all"))
     if request.multirun:
         raise UsageError("--cfg prints one job, not a sweep", fix="Leave out -m.")
     hosting.show_config(request, kind, package, resolve)
@@ -113,10 +109,6 @@ def _print_config(request: HostRequest, kind: str, package: str | None, resolve:
 
 def finish(outcomes: Sequence[JobOutcome], show_traceback: bool = False) -> None:
     """Print the comparison and the result files; raise what stopped or failed.
-
-    Args:
-        outcomes: How each job ended.
-        show_traceback: Whether to print the traceback of a job that a bug stopped.
 
     Raises:
         SpecbenchError: What stopped the only job of a plain run.

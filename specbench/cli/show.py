@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from specbench.cli.console import print_json, stdout
+from specbench.cli.console import print_facts, print_json, stdout
+from specbench.cli.options import ConfigDir, Json
 from specbench.errors import UsageError, did_you_mean
 from specbench.schema import catalog
 
@@ -23,11 +24,8 @@ def show(
         ),
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option("--config-dir", help="Another folder with method/, model/, task/, metric/."),
-    ] = None,
+    json: Json = False,
+    config_dir: ConfigDir = None,
     sample: Annotated[
         bool,
         typer.Option(
@@ -210,16 +208,13 @@ def _print_section(title: str) -> None:
 
 
 def _print_fields(entry: Mapping[str, Any], skip: tuple[str, ...] = ()) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="cyan")
-    table.add_column(overflow="fold")
-    for key, value in _flat(entry):
-        if key not in skip and value not in (None, "", [], {}):
-            table.add_row(Text(key), Text(_value(value)))
-    stdout().print(table)
+    print_facts(
+        {
+            key: _value(value)
+            for key, value in _flat(entry)
+            if key not in skip and value not in (None, "", [], {})
+        }
+    )
 
 
 def _flat(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -33,6 +33,9 @@ from specbench.schema.node import unknown_key
 CONFIG_NAME = "config"
 """The project's own configuration in `conf/`."""
 
+RENAMED = {"engine": "execution"}
+"""Keys that have another name than they had."""
+
 _GROUPS = ("method", "model", "task", "metric")
 
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, RecursionError)
@@ -261,6 +264,12 @@ def _unknown_override(key: str, request: HostRequest) -> ConfigError:
                 known = [*(name for name in known if name not in ("hydra", *_GROUPS)), *_GROUPS]
     except NOT_COMPOSED:
         path = []
+    if not path and key in RENAMED:
+        return ConfigError(
+            f"The key '{key}' is now '{RENAMED[key]}'",
+            "model.engine says whose code computes a forward, execution how it is run",
+            f"Write {RENAMED[key]}= instead.",
+        )
     unknown = key.split(".")[len(path)] if len(path) < len(key.split(".")) else key
     if not known:
         return ConfigError(

@@ -51,11 +51,6 @@ def load_method(
 ) -> dict[str, Any]:
     """Return a method's node with its own interpolations resolved.
 
-    Args:
-        name: The method's id.
-        folders: Other folders that may hold its file.
-        model: The node of the model that it runs on, where there is one.
-
     Raises:
         ConfigError: If there is no such method.
     """

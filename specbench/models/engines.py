@@ -37,15 +37,15 @@ def check_engine(engine: str, device: torch.device, name: str, *, lean: bool = T
         return
     if not lean:
         raise ModelError(
-            f"engine={engine} cannot run '{name}'",
+            f"execution={engine} cannot run '{name}'",
             "its forwards belong to transformers' modules, and only the lean decoder's are static",
-            "Use engine=auto, or leave out model.engine and model.device_map.",
+            "Use execution=auto, or leave out model.engine and model.device_map.",
         )
     if engine in (GRAPH, KERNELS) and device.type != "cuda":
         raise ModelError(
-            f"engine={engine} needs a CUDA device",
+            f"execution={engine} needs a CUDA device",
             f"'{name}' computes on {device}, where there are no graphs to capture",
-            "Use engine=auto, which captures graphs where it can.",
+            "Use execution=auto, which captures graphs where it can.",
         )
     if engine == KERNELS:
         from specbench.models import kernels
@@ -53,16 +53,16 @@ def check_engine(engine: str, device: torch.device, name: str, *, lean: bool = T
         obstacle = kernels.obstacle(device)
         if obstacle is not None:
             raise ModelError(
-                f"engine=kernels cannot run '{name}' here",
+                f"execution=kernels cannot run '{name}' here",
                 obstacle,
-                "Use engine=graph, which captures the library's operations.",
+                "Use execution=graph, which captures the library's operations.",
             )
     missing = missing_compiler(device) if engine == COMPILE else None
     if missing is not None:
         raise ModelError(
-            "engine=compile cannot compile here",
+            "execution=compile cannot compile here",
             missing,
-            "Install a C++ compiler (g++), or use engine=auto.",
+            "Install a C++ compiler (g++), or use execution=auto.",
         )
 
 

@@ -90,13 +90,7 @@ class Roofline:
         return max(BYTES[self.dtype], _CACHE_BYTES_AT_LEAST)
 
     def forward(self, shape: Shape, batch: float, tokens: float) -> Forward:
-        """Return the cost of one forward.
-
-        Args:
-            shape: The model.
-            batch: Requests in the batch.
-            tokens: New tokens of each request.
-        """
+        """Return the cost of one forward."""
         device, assumed = self.hardware, self.hardware.assumed
         bandwidth = device.bandwidth * assumed.bandwidth_efficiency
         rate = device.flops[self.dtype] * assumed.compute_efficiency

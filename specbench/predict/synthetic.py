@@ -74,15 +74,7 @@ def synthetic_speedup(acceptance: float, draft_length: int, costs: RoundSeconds)
 def roofline_seconds(
     roofline: Roofline, target: Shape, draft: Shape, draft_length: int, batch: int = 1
 ) -> RoundSeconds:
-    """Return what a device is expected to take for the parts of a round.
-
-    Args:
-        roofline: The device, the number format and the context.
-        target: Shape of the target.
-        draft: Shape of the draft.
-        draft_length: Draft tokens of a round.
-        batch: Requests decoded together.
-    """
+    """Return what a device is expected to take for the parts of a round."""
     return RoundSeconds(
         draft_forward=roofline.forward(draft, batch, 1.0).seconds,
         plain_forward=roofline.forward(target, batch, 1.0).seconds,

@@ -18,13 +18,7 @@ _GIGA = 1e9
 def warnings_of(
     predictions: Sequence[Prediction], question: Question, folders: Sequence[Path] = ()
 ) -> list[str]:
-    """Return sentences on other models than were measured, on memory and on odd drafts.
-
-    Args:
-        predictions: Predictions of one question.
-        question: What was asked.
-        folders: Configuration folders beside the project's own.
-    """
+    """Return sentences on other models than were measured, on memory and on odd drafts."""
     profiles = [prediction.profile for prediction in predictions]
     return [
         *_other_models(profiles, question, folders),

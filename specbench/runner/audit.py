@@ -98,12 +98,7 @@ def audit_on_model(config: RunConfig, effort: Effort) -> list[Check]:
 
 
 class _Audit:
-    """One method on one model.
-
-    Args:
-        config: The validated configuration.
-        effort: How much is done.
-    """
+    """One method on one model."""
 
     def __init__(self, config: RunConfig, effort: Effort) -> None:
         self._config = config

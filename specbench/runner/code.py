@@ -30,12 +30,7 @@ def software() -> dict[str, Any]:
 
 
 def other_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return a sentence where a job goes on with other code than it was begun with, else nothing.
-
-    Args:
-        before: What `software` returned then.
-        now: What it returns now.
-    """
+    """Return a sentence where a job goes on with other code than it began with, else nothing."""
     if before.get("sources") in (None, now["sources"]):
         return ""
     return (
@@ -57,9 +52,6 @@ def codes(values: Any) -> dict[str, str]:
 
     The code is the file that the path names; where that is part of a package, all Python files of
     the outermost package, since a part may import its neighbours.
-
-    Args:
-        values: A configuration's plain values.
     """
     found = {}
     for path in sorted(set(_targets(values))):

@@ -48,12 +48,7 @@ _MEASURED = (
 
 
 class DeviceWatch:
-    """Follows a device through one process of a job.
-
-    Args:
-        nvml: The device.
-        now: A monotonic clock in seconds.
-    """
+    """Follows a device through one process of a job."""
 
     def __init__(self, nvml: Nvml, now: Callable[[], float] = time.monotonic) -> None:
         self._nvml = nvml
@@ -115,12 +110,7 @@ def watch_of(device: torch.device) -> DeviceWatch | None:
 
 
 def doubts(about: Mapping[str, Any], readings: Sequence[Reading]) -> list[str]:
-    """Return what makes times on a device doubtful, each as half a sentence.
-
-    Args:
-        about: What does not change (`Nvml.about`).
-        readings: One or more, in order.
-    """
+    """Return what makes times on a device doubtful, each as half a sentence."""
     first, last = readings[0], readings[-1]
     found = []
     if about.get("mig"):
@@ -158,12 +148,7 @@ def remarks(about: Mapping[str, Any], readings: Sequence[Reading]) -> list[str]:
 
 
 def tell(progress: Progress, found: Sequence[str]) -> None:
-    """Print one line of what makes times doubtful and what to do, where anything does.
-
-    Args:
-        progress: Where a job tells of itself.
-        found: What `doubts` returned.
-    """
+    """Print one line of what makes times doubtful and what to do, where anything does."""
     if found:
         progress.warn(
             f"The device was not at rest: {'; '.join(found)}. Times are doubtful: end what runs "

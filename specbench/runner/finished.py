@@ -20,10 +20,6 @@ def identities(written: ResultSet) -> list[dict[str, Any]]:
 def taken_up(written: ResultSet, journal: Journal) -> bool:
     """Bring a finished file's rows into the journal of a job that shall have more processes.
 
-    Args:
-        written: The file.
-        journal: The journal.
-
     Returns:
         Whether the journal goes on with the file. A journal that holds other measurements of the
         same keys belongs to a repetition (`--fresh`) that was stopped, and becomes a file of its

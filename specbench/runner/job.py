@@ -175,13 +175,7 @@ class _Running:
         self._seen = (-1, -1)
 
     def run(self, process: int, watch: Watch, open_progress: OpenProgress) -> Step:
-        """Measure what a process lacks, then write the result file if that was all.
-
-        Args:
-            process: Index of the process.
-            watch: Knows how busy the machine is.
-            open_progress: Shows the progress.
-        """
+        """Measure what a process lacks, then write the result file if that was all."""
         self._process = process
         todo = self._missing(process)
         with open_progress(*self._extent()) as progress:

@@ -24,12 +24,7 @@ _ONE_TOKEN = 0.95
 
 
 class Judge:
-    """Scores answers and compares tokens, each once however often it is repeated.
-
-    Args:
-        job: Its samples, its scorers and its law.
-        models: The pair.
-    """
+    """Scores answers and compares tokens, each once however often it is repeated."""
 
     def __init__(self, job: Job, models: ModelPair) -> None:
         self._models = models

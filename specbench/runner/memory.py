@@ -27,11 +27,7 @@ class Allocator(Protocol):
 
 
 class TorchAllocator:
-    """The caching allocator of torch.
-
-    Args:
-        device: Whose memory it hands out.
-    """
+    """The caching allocator of torch."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -58,12 +58,7 @@ class Reading(NamedTuple):
 
 
 class Nvml:
-    """One device as NVML sees it.
-
-    Args:
-        module: `pynvml`, initialised.
-        handle: NVML's handle of the device.
-    """
+    """One device as NVML sees it."""
 
     def __init__(self, module: Any, handle: Any) -> None:
         self._module = module
@@ -150,15 +145,10 @@ class Nvml:
 
 
 def nvml_of(device: torch.device, module: Any = None) -> Nvml | None:
-    """Return NVML's view of a CUDA device; None where there is none.
-
-    Args:
-        device: The device.
-        module: Stands for `pynvml` in tests.
-    """
+    """Return NVML's view of a CUDA device; None where there is none."""
     if device.type != "cuda":
         return None
-    module, _ = _initialised(module)
+    module = _initialised(module)
     if module is None:
         return None
     properties = torch.cuda.get_device_properties(device)
@@ -170,22 +160,17 @@ def nvml_of(device: torch.device, module: Any = None) -> Nvml | None:
     return None
 
 
-def nvml_problem(module: Any = None) -> str:
-    """Return why NVML cannot be asked, or an empty string where it can."""
-    return _initialised(module)[1]
-
-
-def _initialised(module: Any = None) -> tuple[Any, str]:
+def _initialised(module: Any = None) -> Any:
     if module is None:
         try:
             module = importlib.import_module("pynvml")
         except ImportError:
-            return None, "the package nvidia-ml-py is not installed"
+            return None
     try:
         module.nvmlInit()
-    except module.NVMLError as error:
-        return None, f"the driver's NVML library does not answer: {error}"
-    return module, ""
+    except module.NVMLError:
+        return None
+    return module
 
 
 def _names_of(properties: Any) -> list[tuple[str, str]]:

@@ -59,11 +59,7 @@ class Patience:
 
 @contextmanager
 def ringing(patience: Patience) -> Iterator[None]:
-    """Ring every half a minute and at the limit, where this is the main thread of a POSIX system.
-
-    Args:
-        patience: What rings.
-    """
+    """Ring every half a minute and at the limit, in the main thread of a POSIX system."""
     able = hasattr(signal, "setitimer")
     if not able or threading.current_thread() is not threading.main_thread():
         yield

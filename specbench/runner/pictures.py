@@ -71,13 +71,7 @@ class Album:
 
 
 class Gallery(Sequence[Picture]):
-    """Pictures on disk as a sequence; one is in memory only while it is looked at.
-
-    Args:
-        album: Where they stand.
-        samples: What was asked for.
-        arm: Which arm drew them.
-    """
+    """Pictures on disk as a sequence; one is in memory only while it is looked at."""
 
     def __init__(self, album: Album, samples: Sequence[Sample], arm: str) -> None:
         self._album = album

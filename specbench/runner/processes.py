@@ -65,9 +65,6 @@ def run_job(config: RunConfig) -> JobResult:
 
     With `timing.processes` above 1 this process measures nothing itself.
 
-    Args:
-        config: The validated configuration.
-
     Raises:
         SpecbenchError: If something that the user can mend prevents the job or stops a process;
             `JobsFailed` where one died.

@@ -101,13 +101,7 @@ class JobProgress:
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, measurements: int, tokens: int, seconds: float) -> None:
-        """Count finished measurements and draw.
-
-        Args:
-            measurements: How many ended.
-            tokens: New tokens that they emitted.
-            seconds: Time that they took.
-        """
+        """Count finished measurements and draw."""
         self._tokens += tokens
         self._seconds += seconds
         rate = f"{self._tokens / self._seconds:,.0f} tok/s" if self._seconds else ""

@@ -99,10 +99,6 @@ class Job:
         """Return the pairs of a process that are not done, with the order of their arms.
 
         The order flips with the sample, the repeat and the process (ABBA).
-
-        Args:
-            done: What has been measured.
-            process: Index of the process.
         """
         return [
             Pair(sample, repeat, bool((index + repeat + process) % 2))
@@ -154,22 +150,18 @@ def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
 
     The tokens of an image pair are numbers (`ModelPair.narrow`).
 
-    Args:
-        config: The run.
-        needs: What the methods need of the models.
-
     Raises:
         ModelError: If the models cannot be loaded, or not run in the engine that is asked for.
     """
     model = config.model
     lean = model.engine != "transformers" and not model.device_map
-    engines.check_engine(config.engine, pick_device(model.device), model.name, lean=lean)
+    engines.check_engine(config.execution, pick_device(model.device), model.name, lean=lean)
     load = locate(str(config.model.loader["_target_"]))
     options = {key: value for key, value in config.model.loader.items() if key != "_target_"}
     scales = {key: getattr(config.sampling, key) for key in ("cfg_scale", "image_scale")}
     used = replace(model, sampling={**model.sampling, **scales})
     models: ModelPair = load(used, needs=needs, **options)
-    engines.switch(models, config.engine)
+    engines.switch(models, config.execution)
     models.narrow()
     return models.under(target_law(config))
 

@@ -124,10 +124,6 @@ def check_bounds(folder: Path, groups: Iterable[str]) -> None:
 
     What is no YAML is told when the file is chosen.
 
-    Args:
-        folder: The folder.
-        groups: Names of the groups in it.
-
     Raises:
         ConfigError: If a file is no regular one, is too large, or stands for too many values.
     """

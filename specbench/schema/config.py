@@ -126,8 +126,8 @@ class RunConfig(Node):
         baseline: The method that it is measured against, or None.
         sampling: The target law; what the run leaves null is the model's own.
         max_new_tokens: Limit of new tokens a turn, or None for the task's own.
-        engine: How lean models run their forwards. "auto" is "graph" on CUDA and "eager"
-            elsewhere.
+        execution: How lean models run their forwards. "auto" is "graph" on CUDA and "eager"
+            elsewhere. (`model.engine` says whose code computes them.)
         timing: Repeats, warm-up and threads.
         carry_state: Whether what a method learns in one sample serves it in the next. Every
             repeat starts afresh all the same.
@@ -145,7 +145,7 @@ class RunConfig(Node):
     baseline: MethodConfig | None = None
     sampling: SamplingConfig = SamplingConfig()
     max_new_tokens: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = None
-    engine: Literal["auto", "graph", "kernels", "compile", "eager"] = "auto"
+    execution: Literal["auto", "graph", "kernels", "compile", "eager"] = "auto"
     timing: TimingConfig = TimingConfig()
     carry_state: StrictBool = False
     score: StrictBool = True
@@ -183,10 +183,10 @@ class RunConfig(Node):
 
         Pictures follow from the tokens, and their metrics from the pictures: a finished job can be
         given further metrics without a new measurement. More processes add to what is there.
-        The engine that a run came by stands in the identity of its models.
+        The way of execution that a run came by stands in the identity of its models.
         """
         plain = self.to_dict()
-        for key in ("results_dir", "resume", "progress", "pictures", "metric", "engine"):
+        for key in ("results_dir", "resume", "progress", "pictures", "metric", "execution"):
             del plain[key]
         del plain["timing"]["processes"]
         for key in ("metrics", "references"):
@@ -195,13 +195,7 @@ class RunConfig(Node):
 
 
 def missing_draft(role: str, method: str, model: str) -> ConfigError:
-    """Return the error of a method that needs a draft on a model that has none.
-
-    Args:
-        role: "method" or "baseline".
-        method: Its id.
-        model: The model's id.
-    """
+    """Return the error of a method that needs a draft on a model that has none."""
     return ConfigError(
         f"The {role} '{method}' needs a draft model",
         f"the model '{model}' has none",

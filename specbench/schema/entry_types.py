@@ -55,11 +55,6 @@ _KINDS: dict[str, dict[str, str]] = {
 def check_types(group: str, entry: Mapping[str, Any], path: Path) -> None:
     """Refuse a value of another kind than its key's.
 
-    Args:
-        group: The entry's group.
-        entry: The entry.
-        path: Its file.
-
     Raises:
         ConfigError: If there is one; it names the file and the key.
     """

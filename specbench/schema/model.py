@@ -104,10 +104,6 @@ class ModelConfig(Node):
 def label_of(name: str, target: str) -> str:
     """Return what a model is called in tables and in the names of files.
 
-    Args:
-        name: Its entry's id.
-        target: The checkpoint that runs.
-
     Returns:
         The id; for the entry that runs any checkpoint, the folder's name or the hub's.
     """

@@ -82,12 +82,7 @@ class Datastore:
 
 
 def embedded_datastore(models: ModelPair, kind: str) -> Path:
-    """Return the embedded pair's datastore of a kind; build it if it is not in the cache.
-
-    Args:
-        models: The loaded embedded pair.
-        kind: "suffix" or "dense".
-    """
+    """Return the embedded pair's datastore of a kind; build it if it is not in the cache."""
     vocabulary = vocabulary_digest(models.tokenizer.get_vocab())
     weights = str(models.provenance["target"]["digest"])
     named = vocabulary if kind == "suffix" else weights
@@ -111,12 +106,7 @@ def embedded_datastore(models: ModelPair, kind: str) -> Path:
 
 
 def tokenizer_of(tokenizer: Any, source: str) -> Tokenizer:
-    """Return what a build needs of a transformers tokenizer.
-
-    Args:
-        tokenizer: The tokenizer.
-        source: Where it was read.
-    """
+    """Return what a build needs of a transformers tokenizer."""
 
     def encode(texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)[

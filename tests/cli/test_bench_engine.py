@@ -77,8 +77,8 @@ def test_json_alone_stands_on_stdout(specbench: Call, shape: str) -> None:
     ("words", "told"),
     [
         (("--engine", "graf"), "Did you mean 'graph'?"),
-        (("--engine", "graph", "--device", "cpu"), "engine=graph needs a CUDA device"),
-        (("--engine", "kernels", "--device", "cpu"), "engine=kernels needs a CUDA device"),
+        (("--engine", "graph", "--device", "cpu"), "execution=graph needs a CUDA device"),
+        (("--engine", "kernels", "--device", "cpu"), "execution=kernels needs a CUDA device"),
         (("--verify", "0,8"), "--verify cannot be '0,8'"),
         (("--device", "gpu"), "it is auto, cpu, cuda or cuda:N"),
         (("--device", "cuda:77"), "There is no device 'cuda:77'"),

@@ -199,6 +199,7 @@ def test_a_sweep_into_a_folder_that_cannot_be_made_is_told(
             ["sampling.temprature=1"],
             "Unknown key 'sampling.temprature'. Did you mean 'sampling.temperature'?",
         ),
+        (["engine=graph"], "The key 'engine' is now 'execution'"),
         (["task.limt=5"], "Unknown key 'task.limt'. Did you mean 'task.limit'?"),
         (["+sampling.temp=1"], "Unknown key 'sampling.temp'"),
         (["sampling.temperature=-1"], "'sampling.temperature' cannot be -1"),

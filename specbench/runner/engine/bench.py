@@ -149,10 +149,6 @@ def _twice(question: Question) -> bool:
 def measure(question: Question, say: Say = lambda line: None) -> Figures:
     """Measure everything for one shape.
 
-    Args:
-        question: What.
-        say: Told what is being done, between measurements.
-
     Raises:
         ModelError: If the models do not fit into memory, or an engine does not run here.
     """

@@ -38,25 +38,13 @@ class Decoded(NamedTuple):
 
 
 def request_of(prompt: Prompt, tokens: int) -> Request:
-    """Return the request to continue a prompt by so many tokens, greedily and without a stop.
-
-    Args:
-        prompt: Token ids.
-        tokens: How many; two or more.
-    """
+    """Return the request to continue a prompt by so many tokens, greedily and without a stop."""
     name = f"bench-engine/{hash(prompt)}"
     return Request(prompt, tokens, Law(temperature=0.0), Streams(0, name))
 
 
 def prompts_of(vocabulary: int, length: int, count: int, seed: int) -> list[Prompt]:
-    """Return random prompts.
-
-    Args:
-        vocabulary: Number of token ids.
-        length: Tokens of a prompt.
-        count: How many.
-        seed: Of the tokens.
-    """
+    """Return random prompts."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(0, vocabulary, (count, length), generator=generator).tolist()
     return [tuple(row) for row in rows]
@@ -78,11 +66,7 @@ def decoded(generation: Generation) -> Decoded:
 
 
 class Ours:
-    """Plain decoding in one of our engines.
-
-    Args:
-        models: The target, in its engine.
-    """
+    """Plain decoding in one of our engines."""
 
     def __init__(self, models: ModelPair) -> None:
         self.models = models
@@ -94,12 +78,7 @@ class Ours:
 
 
 class Theirs:
-    """Transformers' `generate` with its defaults: eager kernels, a growing cache, greedy.
-
-    Args:
-        module: The same model as a module of transformers.
-        device: Where it lives.
-    """
+    """Transformers' `generate` with its defaults: eager kernels, a growing cache, greedy."""
 
     def __init__(self, module: Any, device: torch.device) -> None:
         self._module = module

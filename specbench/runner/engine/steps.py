@@ -46,13 +46,6 @@ class Steps:
 
     They use the pair's own cache: what is captured here serves decoding too, and decoding ends
     the use of these steps.
-
-    Args:
-        models: The pair.
-        context: Tokens in the cache.
-        longest: Most tokens of one forward.
-        draft: Whether the draft is stepped, and not the target.
-        seed: Of the tokens.
     """
 
     def __init__(

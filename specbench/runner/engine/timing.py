@@ -69,11 +69,7 @@ class HostStopwatch:
 
 
 class CudaStopwatch:
-    """Two events around the work; the device is idle before.
-
-    Args:
-        device: The CUDA device.
-    """
+    """Two events around the work; the device is idle before."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -99,10 +95,6 @@ def stopwatch(device: torch.device) -> Stopwatch:
 
 def in_turns(measures: Mapping[Key, Callable[[], float]], rounds: int) -> dict[Key, list[float]]:
     """Take every measure once a round, the order flipped in every second round.
-
-    Args:
-        measures: What to take, each returning its value.
-        rounds: How often.
 
     Returns:
         The values of each in the order of the rounds.

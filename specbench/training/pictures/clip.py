@@ -182,13 +182,7 @@ def evaluate(model: Any, tokenize: Callable[[list[str]], Tensor]) -> Alignment:
 
 
 def build(folder: Path, seed: int = 0, steps: int = STEPS) -> nn.Module:
-    """Train the model and write its folder, which open_clip loads as `local-dir:FOLDER`.
-
-    Args:
-        folder: Where the configuration, weights, tokenizer and `SHA256SUMS` go.
-        seed: Names the pictures and the initial weights.
-        steps: Optimizer steps.
-    """
+    """Train the model and write its folder, which open_clip loads as `local-dir:FOLDER`."""
     torch.manual_seed(seed)
     write_config(folder)
     place = f"local-dir:{folder}"

@@ -57,14 +57,7 @@ def erase(ids: Tensor, pixels: Tensor, bare: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def refine(model: Vqgan, stream: Iterator[Pictures], steps: int, folder: Path) -> None:
-    """Train a tokenizer's decoder for a fixed number of steps; the first process prints and saves.
-
-    Args:
-        model: The tokenizer, in place; its encoder and codebook do not change.
-        stream: This process's own batches.
-        steps: Optimizer steps.
-        folder: Where the tokenizer goes.
-    """
+    """Train a tokenizer's decoder, in place; its encoder and codebook do not change."""
     model.requires_grad_(False)
     trained = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
     for parameter in trained:

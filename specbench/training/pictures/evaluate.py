@@ -113,16 +113,7 @@ def draw(
     seed: int = 0,
     draft: ChameleonForConditionalGeneration | None = None,
 ) -> Drawn:
-    """Sample one picture per caption.
-
-    Args:
-        model: The model.
-        tokenizer: Of words.
-        captions: The prompts.
-        sampling: The law.
-        seed: Of the drawing.
-        draft: A model whose law is compared along the way.
-    """
+    """Sample one picture per caption."""
     source = torch.Generator().manual_seed(seed)
     prompts = words.prompts(tokenizer, list(captions))
     models = [model] if draft is None else [model, draft]

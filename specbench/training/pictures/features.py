@@ -50,13 +50,7 @@ def _stream(seed: int) -> Iterator[tuple[Tensor, Attributes]]:
 
 
 def build(folder: Path, seed: int = 0, steps: int = STEPS) -> AttributeNet:
-    """Train the network and write its folder.
-
-    Args:
-        folder: Where `config.json`, `model.safetensors` and `SHA256SUMS` go.
-        seed: Names the pictures and the initial weights.
-        steps: Optimizer steps.
-    """
+    """Train the network and write its folder."""
     torch.manual_seed(seed)
     net = AttributeNet()
     optimizer = torch.optim.AdamW(net.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)

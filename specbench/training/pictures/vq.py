@@ -55,11 +55,9 @@ def to_tensor(pictures: Pictures) -> Tensor:
 
 
 def picture_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
-    """Mean absolute error of opponent colours and of their differences at three scales.
+    """Mean error of opponent colours and of their differences at three scales.
 
-    Args:
-        drawn: Pixels, [B, 3, H, W] in -1..1.
-        wanted: Pixels of the same shape.
+    Pixels are [B, 3, H, W] in -1..1.
     """
     matrix = torch.tensor(_OPPONENT, dtype=drawn.dtype)
     error = torch.einsum("oc,bchw->bohw", matrix, drawn - wanted)
@@ -75,11 +73,7 @@ def picture_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
 
 
 class Codebook:
-    """The moving averages behind a codebook, the same in every process.
-
-    Args:
-        model: Whose codebook follows.
-    """
+    """The moving averages behind a codebook, the same in every process."""
 
     def __init__(self, model: Vqgan) -> None:
         self._model = model
@@ -132,12 +126,6 @@ def fit_vq(model: Vqgan, stream: Iterator[Pictures], steps: int, folder: Path) -
     """Train a tokenizer for a fixed number of steps; the first process prints and saves.
 
     Runs in every process of an initialised process group.
-
-    Args:
-        model: The tokenizer, in place.
-        stream: This process's own batches.
-        steps: Optimizer steps.
-        folder: Where the tokenizer goes, see `save_vq`.
     """
     codebook = Codebook(model)
     model.codebook.requires_grad_(False)

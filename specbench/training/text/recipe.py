@@ -162,14 +162,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def train_pair(out: Path, seed: int, target_steps: int, draft_steps: int) -> None:
-    """Train the tokenizer, the target and the draft: the work of one process of the group.
-
-    Args:
-        out: Folder for both checkpoint folders.
-        seed: Names the data and the initial weights.
-        target_steps: Optimizer steps of the target.
-        draft_steps: Optimizer steps of the draft.
-    """
+    """Train the tokenizer, the target and the draft: the work of one process of the group."""
     torch.manual_seed(seed)
     excluded = held_out_prompts()
     first = itertools.islice(training_samples(seed, excluded), _TOKENIZER_SAMPLES)

@@ -39,13 +39,7 @@ class _Block(nn.Module):  # type: ignore[misc]
 
 
 class AttributeNet(nn.Module):  # type: ignore[misc]
-    """Pictures to features to attributes.
-
-    Args:
-        size: Width and height of the pictures, a multiple of 8.
-        widths: Channels after each halving.
-        features: Width of the features.
-    """
+    """Pictures to features to attributes."""
 
     def __init__(
         self, size: int = 48, widths: tuple[int, ...] = WIDTHS, features: int = FEATURES

@@ -76,12 +76,7 @@ class Drawn(NamedTuple):
 
 
 def draw(seed: str, count: int) -> Drawn:
-    """Draw scenes of all tasks and classes, held-out combinations included.
-
-    Args:
-        seed: Names the draw.
-        count: How many.
-    """
+    """Draw scenes of all tasks and classes, held-out combinations included."""
     source = random.Random(seed)
     scenes = []
     for _ in range(count):
@@ -138,11 +133,7 @@ def meanings(scenes: Sequence[Scene]) -> list[str]:
 
 
 class AttributeHeads(nn.Module):  # type: ignore[misc]
-    """Linear readings of the attributes from features: what makes features mean something.
-
-    Args:
-        features: Width of the features.
-    """
+    """Linear readings of the attributes from features: what makes features mean something."""
 
     def __init__(self, features: int) -> None:
         super().__init__()

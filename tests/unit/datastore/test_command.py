@@ -50,7 +50,7 @@ def test_a_dense_datastore_holds_a_state_for_every_next_token(tmp_path, text):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--model", "tiny_text", "--kind", "sparse"), "kind 'sparse'"),
+        (("--model", "tiny_text", "--kind", "sparse"), "--kind cannot be 'sparse'"),
         ((), "one tokenizer"),
         (("--model", "tiny_text", "--tokenizer", "x"), "one tokenizer"),
         (("--tokenizer", "x", "--kind", "dense"), "needs a model"),

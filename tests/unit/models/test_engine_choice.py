@@ -1,4 +1,4 @@
-"""`engine=`: which engine a pair's models get, and what is refused."""
+"""`execution=`: which engine a pair's models get, and what is refused."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_static_decoder_goes_back_to_the_lean_one(lean):
 @pytest.mark.parametrize("engine", ["graph", "compile"])
 def test_other_engines_than_the_lean_one_are_refused_by_name(engine):
     model = TableModel(markov_table(2, 8, seed=1), 8)
-    with pytest.raises(ModelError, match=f"engine={engine} cannot run"):
+    with pytest.raises(ModelError, match=f"execution={engine} cannot run"):
         engines.switch(ModelPair("table", model), engine)
     for name in ("auto", "eager"):
         pair = ModelPair("table", model)
@@ -146,7 +146,7 @@ def test_other_engines_than_the_lean_one_are_refused_by_name(engine):
 def test_graphs_need_a_gpu_and_compiling_a_compiler(lean, monkeypatch):
     with pytest.raises(ModelError, match="needs a CUDA device") as caught:
         engines.run_by(lean, "graph")
-    assert "engine=auto" in caught.value.fix
+    assert "execution=auto" in caught.value.fix
     engines.check_engine("graph", CUDA, "any")
     monkeypatch.setattr(engines, "missing_compiler", lambda device: "none was found")
     with pytest.raises(ModelError, match="cannot compile here"):
@@ -162,17 +162,17 @@ def run_config(**changes):
 
 def test_an_engine_is_refused_before_anything_is_looked_for(monkeypatch):
     monkeypatch.setattr(setup, "locate", lambda name: pytest.fail("a loader was called"))
-    config = RunConfig.from_dict(run_config(engine="graph"))
+    config = RunConfig.from_dict(run_config(execution="graph"))
     with pytest.raises(ModelError, match="needs a CUDA device"):
         setup.load_models(config, frozenset())
-    config = RunConfig.from_dict(run_config(engine="compile", model={"engine": "transformers"}))
+    config = RunConfig.from_dict(run_config(execution="compile", model={"engine": "transformers"}))
     with pytest.raises(ModelError, match="modules"):
         setup.load_models(config, frozenset())
 
 
 def test_the_key_is_checked_and_is_no_part_of_a_jobs_identity():
-    with pytest.raises(ConfigError, match="engine"):
-        RunConfig.from_dict(run_config(engine="graphs"))
-    configs = [RunConfig.from_dict(run_config(engine=name)) for name in ("auto", "eager")]
+    with pytest.raises(ConfigError, match="execution"):
+        RunConfig.from_dict(run_config(execution="graphs"))
+    configs = [RunConfig.from_dict(run_config(execution=name)) for name in ("auto", "eager")]
     assert configs[0].engine == "auto" and configs[1].to_dict()["engine"] == "eager"
     assert configs[0].identity() == configs[1].identity()
