@@ -98,7 +98,7 @@ def _gpu(device: torch.device) -> Iterator[Check]:
     yield Check(
         f"{name} kernels",
         "note" if obstacle else "ok",
-        obstacle or f"Triton {_version('triton')}; only engine=kernels runs them",
+        obstacle or f"Triton {_version('triton')}; only execution=kernels runs them",
         "All other engines run without them." if obstacle else "",
     )
     advice = "execution=eager runs all the same, more slowly."
