@@ -174,5 +174,5 @@ def test_the_key_is_checked_and_is_no_part_of_a_jobs_identity():
     with pytest.raises(ConfigError, match="execution"):
         RunConfig.from_dict(run_config(execution="graphs"))
     configs = [RunConfig.from_dict(run_config(execution=name)) for name in ("auto", "eager")]
-    assert configs[0].engine == "auto" and configs[1].to_dict()["engine"] == "eager"
+    assert configs[0].execution == "auto" and configs[1].to_dict()["execution"] == "eager"
     assert configs[0].identity() == configs[1].identity()
