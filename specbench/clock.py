@@ -38,12 +38,14 @@ class Split(NamedTuple):
         host: In everything else.
         sampling: On the device between the target and the end of the round; None where the host
             computes and `host` holds it.
+        further: In the forwards of models of another role, by its name.
     """
 
     draft: int
     target: int
     host: int
     sampling: int | None = None
+    further: tuple[tuple[str, int], ...] = ()
 
 
 class Clock(Protocol):
@@ -59,8 +61,8 @@ class Clock(Protocol):
         whoever knows the moment, such as a model before it replays a captured graph.
         """
 
-    def lap(self, segment: Segment) -> None:
-        """Give the time since the last lap to `segment`."""
+    def lap(self, segment: Segment | str) -> None:
+        """Give the time since the last lap to `segment`, or to a role of another name."""
 
     def seal(self) -> None:
         """Say that later laps belong to the next round, although this one is not closed yet.
@@ -100,15 +102,19 @@ class CpuClock:
         self.ends_ns: list[int] = []
         self.total_ns = 0
         self._segments = [0, 0, 0, 0]
+        self._further: dict[str, int] = {}
         self._began = self._last = self._now()
 
     def launch(self) -> None:
         """Nothing: work is done when it is asked for."""
 
-    def lap(self, segment: Segment) -> None:
+    def lap(self, segment: Segment | str) -> None:
         """Give the time since the last lap to `segment`; sampling is the host's."""
         now = self._now()
-        self._segments[segment] += now - self._last
+        if isinstance(segment, str):
+            self._further[segment] = self._further.get(segment, 0) + now - self._last
+        else:
+            self._segments[segment] += now - self._last
         self._last = now
 
     def seal(self) -> None:
@@ -118,9 +124,11 @@ class CpuClock:
         """Close a round; time since the last lap goes to the host."""
         now = self._now()
         draft, target, host, sampling = self._segments
-        self.rounds.append(Split(draft, target, host + sampling + now - self._last))
+        further, host = tuple(self._further.items()), host + sampling + now - self._last
+        self.rounds.append(Split(draft, target, host, None, further))
         self.ends_ns.append(now - self._began)
         self._segments = [0, 0, 0, 0]
+        self._further = {}
         self._last = now
 
     def stop(self) -> None:
@@ -163,6 +171,8 @@ class Cuda:
         return time.perf_counter_ns()
 
 
+_ON_DEVICE = (Segment.DRAFT, Segment.TARGET, Segment.SAMPLING)
+
 POOL = 1024
 """Events that a clock holds at first: some three hundred rounds of plain decoding."""
 
@@ -193,7 +203,7 @@ class CudaClock:
     def __init__(self, device: torch.device, cuda: Cuda | None = None) -> None:
         self._cuda = Cuda(device) if cuda is None else cuda
         self._pool: list[torch.cuda.Event] = []
-        self._ended: list[int] = []
+        self._ended: list[Segment | str] = []
         self._sealed: list[int] = []
         self._rounds: list[Split] | None = None
 
@@ -223,7 +233,7 @@ class CudaClock:
             if not self._cuda.capturing() and self._stream.query():
                 self._record(Segment.HOST)
 
-    def lap(self, segment: Segment) -> None:
+    def lap(self, segment: Segment | str) -> None:
         """Give the device time since the last lap to `segment`."""
         self._record(segment)
         self._lapped = True
@@ -251,7 +261,7 @@ class CudaClock:
         self._cuda.synchronize()
         self.total_ns = self._cuda.now() - self._began
 
-    def _record(self, segment: Segment) -> None:
+    def _record(self, segment: Segment | str) -> None:
         """Record the next event of the pool as the end of a segment."""
         place = len(self._ended)
         if place == len(self._pool):
@@ -278,13 +288,16 @@ class CudaClock:
         rounds: list[Split] = []
         place, wall_before, lent = 1, 0, 0
         for end, wall in zip(self._sealed, self.ends_ns, strict=False):
-            spent = [0, 0, 0, 0]
+            spent: dict[Segment | str, int] = dict.fromkeys(Segment, 0)
             for number in range(place, end):
-                spent[self._ended[number]] += self._elapsed(number - 1, number)
-            draft, target, _, sampling = spent
-            host = wall - wall_before - draft - target - sampling + lent
+                whose = self._ended[number]
+                spent[whose] = spent.get(whose, 0) + self._elapsed(number - 1, number)
+            del spent[Segment.HOST]
+            host = wall - wall_before - sum(spent.values()) + lent
             lent = min(host, 0)
-            rounds.append(Split(draft, target, max(host, 0), sampling))
+            draft, target, sampling = (spent.pop(each) for each in _ON_DEVICE)
+            further = tuple((str(role), time) for role, time in spent.items())
+            rounds.append(Split(draft, target, max(host, 0), sampling, further))
             place, wall_before = end, wall
         return rounds
 

@@ -10,12 +10,31 @@ first token. It proposes nothing. All later rounds are decoding rounds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from specbench.clock import Split
+
+TARGET, DRAFT = "target", "draft"
+"""The roles that nearly every method has; a method may add others, such as a judge."""
+
+
+class Work(NamedTuple):
+    """What the models of one role were fed in a round.
+
+    Attributes:
+        forwards: Calls.
+        tokens: Tokens fed by them.
+    """
+
+    forwards: int = 0
+    tokens: int = 0
+
+    def plus(self, other: Work) -> Work:
+        """Return the sum of both."""
+        return Work(self.forwards + other.forwards, self.tokens + other.tokens)
 
 
 class Count(NamedTuple):
@@ -26,27 +45,35 @@ class Count(NamedTuple):
         accepted: Draft tokens accepted by the verifier, none behind a stop token or string.
         emitted: Tokens kept after stop and length cuts, the bonus or correction included.
         nodes: Draft nodes scored by the target.
-        target_forwards: Calls of the target.
-        target_tokens: Tokens fed to the target.
-        draft_forwards: Calls of the draft model.
-        draft_tokens: Tokens fed to the draft model.
+        work: What each role was fed.
+        decided: Tokens that the round fixed, where they are not emitted from left to right as
+            they are fixed; None elsewhere, where it is `emitted`.
     """
 
     proposed: int
     accepted: int
     emitted: int
     nodes: int
-    target_forwards: int
-    target_tokens: int
-    draft_forwards: int = 0
-    draft_tokens: int = 0
+    work: Mapping[str, Work]
+    decided: int | None = None
+
+    @property
+    def target(self) -> Work:
+        """What the target was fed."""
+        return self.work.get(TARGET, Work())
+
+    @property
+    def draft(self) -> Work:
+        """What the draft models were fed."""
+        return self.work.get(DRAFT, Work())
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """One finished round: its counts, and its time by kind of work in nanoseconds.
 
-    `sampling_ns` is None where the host computes and `host_ns` holds it.
+    `sampling_ns` is None where the host computes and `host_ns` holds it. `further_ns` holds the
+    time of roles beside target and draft.
     """
 
     count: Count
@@ -54,6 +81,7 @@ class Round:
     target_ns: int
     host_ns: int
     sampling_ns: int | None = None
+    further_ns: tuple[tuple[str, int], ...] = ()
 
 
 class StopReason(StrEnum):

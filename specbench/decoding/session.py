@@ -15,7 +15,7 @@ from torch import Tensor
 
 from specbench.cache import Cache
 from specbench.clock import Clock, Segment
-from specbench.decoding.ledger import Count, Generation, StopReason, join
+from specbench.decoding.ledger import DRAFT, TARGET, Count, Generation, StopReason, Work, join
 from specbench.decoding.reading import read
 from specbench.decoding.request import Cut, Request
 from specbench.errors import SpecbenchError
@@ -24,8 +24,6 @@ from specbench.models.base import AncestorMask, LayerSkip, Model, Taps
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose, Streams
 from specbench.transfer import to_device
-
-TARGET, DRAFT = "target", "draft"
 
 Rounds = Generator[list[int], None, None]
 """The rounds of a decoder: each `yield` closes one and hands out the tokens that it kept."""
@@ -49,8 +47,7 @@ class Role:
     Attributes:
         history: The committed tokens, as far as the law needs them.
         skip: Sublayers that the model leaves out.
-        forwards: Calls in the round that is open.
-        tokens: Tokens fed by them.
+        work: What it was fed in the round that is open.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class Role:
         self.law = law
         self.history = History(law, text, model.vocab_size)
         self.skip: LayerSkip | None = None
-        self.forwards = self.tokens = 0
+        self.work = Work()
         self._streams = streams
 
     def feed(
@@ -73,8 +70,7 @@ class Role:
         taps: Taps | None = None,
     ) -> Tensor:
         """Feed tokens behind the cached ones and count the work; see `Model.forward`."""
-        self.forwards += 1
-        self.tokens += tokens.shape[1]
+        self.work = Work(self.work.forwards + 1, self.work.tokens + tokens.shape[1])
         return self.model.forward(
             tokens, self.cache, mask=mask, last=last, skip=self.skip, taps=taps
         )
@@ -86,12 +82,6 @@ class Role:
             return law.argmax(logits, seen)
         number = self._streams.uniform(position, Purpose.SAMPLE)
         return draw(law.probabilities(logits, seen), number)
-
-    def take(self) -> tuple[int, int]:
-        """Return the calls and tokens of the open round, and start anew."""
-        work = (self.forwards, self.tokens)
-        self.forwards = self.tokens = 0
-        return work
 
 
 class Session:
@@ -141,7 +131,7 @@ class Session:
         self.cut: Cut | None = None
         self._first = self._closed = len(request.prompt)
         self._counts: list[Count] = []
-        self._sealed: deque[tuple[int, ...]] = deque()
+        self._sealed: deque[dict[str, Work]] = deque()
         self._roles: list[Role] = []
         self._lent: dict[str, Cache] = {}
         target = models.target
@@ -159,10 +149,12 @@ class Session:
 
     def drafting(self, model: Model, cache: Cache) -> Role:
         """Let a model draft for this request under the draft's law."""
-        request = self.request
+        return self.join(DRAFT, model, cache, self.request.draft_law or self.request.law)
+
+    def join(self, name: str, model: Model, cache: Cache, law: Law) -> Role:
+        """Let a model work for this request in a role of some name."""
         text = to_device([self.committed], model.device)
-        law = request.draft_law or request.law
-        role = Role(DRAFT, model, cache, law, request.streams, text)
+        role = Role(name, model, cache, law, self.request.streams, text)
         self._roles.append(role)
         return role
 
@@ -232,7 +224,9 @@ class Session:
 
     # The ledger.
 
-    def close(self, proposed: int = 0, accepted: int = 0, nodes: int = 0) -> list[int]:
+    def close(
+        self, proposed: int = 0, accepted: int = 0, nodes: int = 0, decided: int | None = None
+    ) -> list[int]:
         """Close a round: cut what was committed since the last one, and count.
 
         What was accepted behind the last kept token was neither proposed nor accepted: no answer
@@ -244,21 +238,22 @@ class Session:
             proposed: Draft tokens on the longest proposed path, none behind a stop token.
             accepted: Draft tokens accepted by the verifier.
             nodes: Draft nodes scored by the target.
+            decided: Tokens that the round fixed, where others are emitted than these.
 
         Returns:
             The kept tokens. `cut` is set where the text ends.
         """
         if self._counts or self.emitted < 2:
-            return self._close(proposed, accepted, nodes)
+            return self._close(proposed, accepted, nodes, decided)
         later = self.committed[self._first + 1 :]
         del self.committed[self._first + 1 :]
-        kept = self._close(proposed, accepted, nodes)
+        kept = self._close(proposed, accepted, nodes, decided)
         if not self.done:
             self.committed += later
-            kept += self._close(0, 0, 0)
+            kept += self._close(0, 0, 0, None)
         return kept
 
-    def _close(self, proposed: int, accepted: int, nodes: int) -> list[int]:
+    def _close(self, proposed: int, accepted: int, nodes: int, decided: int | None) -> list[int]:
         text, first, before = self.committed, self._first, self._closed
         cut = self.request.stop.find(text, before, first)
         limit = first + self.request.max_new_tokens
@@ -272,7 +267,7 @@ class Session:
         if len(kept) <= accepted:
             proposed = accepted = len(kept)
         work = self._sealed.popleft() if self._sealed else self._take()
-        self._counts.append(Count(proposed, accepted, len(kept), nodes, *work))
+        self._counts.append(Count(proposed, accepted, len(kept), nodes, work, decided))
         self.clock.mark()
         return kept
 
@@ -290,8 +285,10 @@ class Session:
         self.clock.stop()
         self.release()
         last = self._counts[-1]
-        work = zip(last[4:], *self._sealed, self._take(), strict=True)
-        self._counts[-1] = Count(*last[:4], *map(sum, work))
+        for wasted in (*self._sealed, self._take()):
+            work = {role: last.work.get(role, Work()).plus(more) for role, more in wasted.items()}
+            last = last._replace(work={**last.work, **work})
+        self._counts[-1] = last
         return Generation(
             tokens=tuple(self.answer),
             rounds=join(self._counts, self.clock.rounds),
@@ -301,14 +298,15 @@ class Session:
             device_ns=self.clock.device_ns,
         )
 
-    def _take(self) -> tuple[int, int, int, int]:
-        """Return the target's and the drafts' forwards and tokens of the open round."""
-        forwards = tokens = 0
-        for role in self._roles[1:]:
-            more = role.take()
-            forwards += more[0]
-            tokens += more[1]
-        return (*self.target.take(), forwards, tokens)
+    def _take(self) -> dict[str, Work]:
+        """Return what each role was fed in the open round, and start anew."""
+        work: dict[str, Work] = {}
+        for role in self._roles:
+            if role.work.forwards:
+                known = work.get(role.name)
+                work[role.name] = role.work if known is None else known.plus(role.work)
+                role.work = Work()
+        return work
 
     # Memory.
 

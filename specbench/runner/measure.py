@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from specbench.clock import Clock
 from specbench.decoding.ceiling import CeilingProbe
 from specbench.decoding.draft_verify import DraftVerify
-from specbench.decoding.ledger import Generation, Round
+from specbench.decoding.ledger import DRAFT, TARGET, Generation, Round
 from specbench.decoding.request import Request, StopRule, StopStrings, StopTokens
 from specbench.errors import SpecbenchError
 from specbench.finite import watching
@@ -277,10 +277,10 @@ def result_row(
         "target_ns": sum(r.target_ns for _, r in rounds),
         "host_ns": sum(r.host_ns for _, r in rounds),
         "sampling_ns": sum(sampling) if sampling else None,
-        "target_forwards": sum(r.count.target_forwards for _, r in rounds),
-        "target_tokens": sum(r.count.target_tokens for _, r in rounds),
-        "draft_forwards": sum(r.count.draft_forwards for _, r in rounds),
-        "draft_tokens": sum(r.count.draft_tokens for _, r in rounds),
+        "target_forwards": sum(r.count.target.forwards for _, r in rounds),
+        "target_tokens": sum(r.count.target.tokens for _, r in rounds),
+        "draft_forwards": sum(r.count.draft.forwards for _, r in rounds),
+        "draft_tokens": sum(r.count.draft.tokens for _, r in rounds),
         "peak_device_bytes": measured.peak_device_bytes,
         "peak_rss_bytes": measured.peak_rss_bytes,
         "rounds": [_round_row(turn, r) for turn, r in rounds],
@@ -292,10 +292,25 @@ def prompt_digest(prompt: Sequence[int]) -> str:
     return hashlib.sha256(array("q", prompt).tobytes()).hexdigest()[:16]
 
 
-def _round_row(turn: int, entry: Round) -> dict[str, int | None]:
+def _round_row(turn: int, entry: Round) -> dict[str, Any]:
+    count, times = entry.count, dict(entry.further_ns)
+    further = [
+        {"role": role, **work._asdict(), "ns": times.get(role, 0)}
+        for role, work in count.work.items()
+        if role not in (TARGET, DRAFT)
+    ]
     return {
         "turn": turn,
-        **entry.count._asdict(),
+        "proposed": count.proposed,
+        "accepted": count.accepted,
+        "emitted": count.emitted,
+        "decided": count.decided,
+        "nodes": count.nodes,
+        "target_forwards": count.target.forwards,
+        "target_tokens": count.target.tokens,
+        "draft_forwards": count.draft.forwards,
+        "draft_tokens": count.draft.tokens,
+        "further": further or None,
         "draft_ns": entry.draft_ns,
         "target_ns": entry.target_ns,
         "host_ns": entry.host_ns,

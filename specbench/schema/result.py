@@ -24,7 +24,7 @@ from specbench.schema.asked import Asked
 from specbench.schema.model import label_of
 from specbench.secrets import scrub
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Integer version of the columns below. Every change adds an upgrade step."""
 
 COUNTING_VERSION = 2
@@ -39,6 +39,15 @@ METHOD = "method"
 
 METADATA_KEY = b"specbench"
 """The key of the parquet file's metadata under which `FileMetadata` stands as JSON."""
+
+_WORK_TYPE = pa.struct(
+    [
+        ("role", pa.string()),  # what the model is to the method, such as "judge"
+        ("forwards", pa.int32()),
+        ("tokens", pa.int32()),  # tokens fed
+        ("ns", pa.int64()),  # nanoseconds in its forwards
+    ]
+)
 
 ROUND_TYPE = pa.struct(
     [
@@ -55,6 +64,8 @@ ROUND_TYPE = pa.struct(
         ("target_ns", pa.int64()),  # nanoseconds in the target's forward
         ("host_ns", pa.int64()),  # nanoseconds in everything else
         ("sampling_ns", pa.int64()),  # on a device, between the target and the round's end
+        ("decided", pa.int32()),  # tokens fixed in the round; null where these are the emitted
+        ("further", pa.list_(_WORK_TYPE)),  # models beside target and draft; null for none
     ]
 )
 
@@ -315,15 +326,26 @@ def _with_source(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
 
 def _with_sampling_time(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
     """Add the time that nobody measured apart, for a measurement and for each of its rounds."""
-    if "rounds" in table.column_names:
-        place = table.column_names.index("rounds")
-        rounds = _with_unknown_field(table.column(place), ROUND_TYPE.field("sampling_ns"))
-        table = table.set_column(place, "rounds", rounds)
-    return _with_unknown(table, "sampling_ns"), metadata
+    return _with_unknown(_with_unknown_fields(table, "sampling_ns"), "sampling_ns"), metadata
 
 
 def _with_prompts(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
     return _with_unknown(table, "prompt_digest"), metadata
+
+
+def _with_roles(table: pa.Table, metadata: dict[str, Any]) -> Upgraded:
+    return _with_unknown_fields(table, "decided", "further"), metadata
+
+
+def _with_unknown_fields(table: pa.Table, *names: str) -> pa.Table:
+    """Add fields of which nothing is known to the rounds, where they are read."""
+    if "rounds" not in table.column_names:
+        return table
+    place = table.column_names.index("rounds")
+    rounds = table.column(place)
+    for name in names:
+        rounds = _with_unknown_field(rounds, ROUND_TYPE.field(name))
+    return table.set_column(place, "rounds", rounds)
 
 
 def _with_unknown_field(column: pa.ChunkedArray, field_: pa.Field) -> pa.ChunkedArray:
@@ -351,6 +373,7 @@ UPGRADES: dict[int, Callable[[pa.Table, dict[str, Any]], Upgraded]] = {
     3: _with_source,
     4: _with_sampling_time,
     5: _with_prompts,
+    6: _with_roles,
 }
 """Step that turns a file of version `key` into version `key + 1`."""
 

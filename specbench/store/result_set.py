@@ -242,7 +242,7 @@ def _leaves(
         path
         for path in paths
         if (column := path.split(".")[0]) in columns
-        and (column != "rounds" or fields is None or path.rpartition(".")[2] in fields)
+        and (column != "rounds" or fields is None or not {*path.split(".")}.isdisjoint(fields))
     ]
 
 

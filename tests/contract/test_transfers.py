@@ -58,12 +58,12 @@ DRAWN = Exempt(
 )
 RANKED = Exempt(lambda count: 2, "the draft's laws decide the shape of the tree")
 WATCHING = Exempt(
-    lambda count: count.draft_forwards + 1, "the length policy looks at every law of the draft"
+    lambda count: count.draft.forwards + 1, "the length policy looks at every law of the draft"
 )
 EXEMPT = {
     "adadec": Exempt(lambda count: 2, "an entropy decides whether rollouts follow"),
     "beam": Exempt(
-        lambda count: count.target_forwards, "every forward is a choice; a round holds several"
+        lambda count: count.target.forwards, "every forward is a choice; a round holds several"
     ),
     "bild": WATCHING,
     "conf_sd": WATCHING,
@@ -71,7 +71,7 @@ EXEMPT = {
     "hf_assisted": WATCHING,
     "dynamic_tree": RANKED,
     "dyspec": Exempt(
-        lambda count: count.draft_forwards + 2, "the values of drawn tokens decide what is fed next"
+        lambda count: count.draft.forwards + 2, "the values of drawn tokens decide what is fed next"
     ),
     "lantern": RANKED,
     "lantern_pp": DRAWN,
@@ -82,14 +82,14 @@ EXEMPT = {
     "rsd_s": RANKED,
     "sequoia": DRAWN,
     "specexec": Exempt(
-        lambda count: count.draft_forwards + 2, "the best candidates decide what is fed next"
+        lambda count: count.draft.forwards + 2, "the best candidates decide what is fed next"
     ),
     "specinfer": DRAWN,
     "spectr": DRAWN,
     "static_tree": DRAWN,
     "svip": WATCHING,
     "swift": Exempt(
-        lambda count: count.draft_forwards + 2,
+        lambda count: count.draft.forwards + 2,
         "the draft's confidence decides the number of children, and now and then a set of skipped "
         "sublayers is scored",
     ),

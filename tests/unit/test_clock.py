@@ -39,6 +39,18 @@ def test_laps_and_marks_split_the_time():
     assert clock.device_ns is None
 
 
+def test_a_role_of_another_name_has_a_time_of_its_own():
+    clock = FakeClock(iter([0, 10, 30, 60, 62, 70, 80]))
+    clock.start()
+    clock.lap(DRAFT)
+    clock.lap("judge")
+    clock.lap("judge")
+    clock.mark()
+    clock.mark()
+    clock.stop()
+    assert clock.rounds == [Split(10, 0, 2, None, (("judge", 50),)), Split(0, 0, 8)]
+
+
 def test_without_a_device_sampling_is_the_hosts():
     clock = FakeClock(iter([0, 10, 30, 37, 40]))
     clock.start()

@@ -145,16 +145,16 @@ def speed_of(generations: Sequence[Generation]) -> Speed:
         ConfigError: If there is no round with a draft.
     """
     rounds = [r for generation in generations for r in generation.rounds[1:]]
-    drafting = [r for r in rounds if r.count.draft_forwards]
+    drafting = [r for r in rounds if r.count.draft.forwards]
     if not drafting:
         raise ConfigError(
             "The calibration samples gave no round with a draft",
             "the answers are too short",
             "Calibrate on longer answers (max_new_tokens).",
         )
-    step = median(r.draft_ns / r.count.draft_forwards for r in drafting)
+    step = median(r.draft_ns / r.count.draft.forwards for r in drafting)
     verification = median(r.target_ns + r.host_ns + (r.sampling_ns or 0) for r in rounds)
-    steps = sum(r.count.draft_forwards for r in drafting)
+    steps = sum(r.count.draft.forwards for r in drafting)
     cost = step / max(verification, 1)
     return Speed(
         speedup=sum(r.count.emitted for r in rounds) / (len(rounds) + steps * cost),

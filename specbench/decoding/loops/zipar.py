@@ -146,7 +146,7 @@ class ZipAR(Decoder):
             for place, token in zip(step.targets, session.read(tokens), strict=True):
                 known[place] = token
             session.committed += known[session.emitted : step.complete]
-            yield session.close()
+            yield session.close(decided=count)
 
     def _wavefront(self, grid: Grid, device: torch.device) -> _Wavefront:
         """Return the plan of a grid with its tables, made once."""

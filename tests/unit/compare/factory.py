@@ -56,6 +56,8 @@ def a_round(emitted: int, proposed: int = 0, accepted: int = 0, **changes: int) 
         "target_ns": 4 * MILLISECOND,
         "host_ns": MILLISECOND,
         "sampling_ns": None,
+        "decided": None,
+        "further": None,
     }
     return {**values, **changes}
 

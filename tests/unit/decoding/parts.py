@@ -9,6 +9,7 @@ from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.base import Drafter
 from specbench.decoding.drafters.model import ModelDrafter
 from specbench.decoding.drafters.prompt_lookup import PromptLookup
+from specbench.decoding.ledger import Count, Work
 from specbench.decoding.lengths.constant import Constant
 from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.decoding.request import Request, StopTokens
@@ -67,6 +68,13 @@ def random_trees(seed, verifier=None, **options):
     )
 
 
+def count_of(proposed, accepted, emitted, nodes, *work):
+    """Return a round's counts; `work` is forwards and tokens of the target, then of the draft."""
+    pairs = zip(("target", "draft"), zip(work[::2], work[1::2], strict=True), strict=False)
+    fed = {role: Work(*pair) for role, pair in pairs if pair[0]}
+    return Count(proposed, accepted, emitted, nodes, fed)
+
+
 def generate(decoder, models, law, prompt=(0, 1), count=24, seed=0, stop=()):
     request = Request(tuple(prompt), count, law, Streams(seed, "test"), StopTokens(frozenset(stop)))
     return decoder.generate(models, request, CpuClock())
@@ -75,6 +83,7 @@ def generate(decoder, models, law, prompt=(0, 1), count=24, seed=0, stop=()):
 __all__ = [
     "Autoregressive",
     "RandomTrees",
+    "count_of",
     "generate",
     "pld",
     "random_trees",

@@ -161,13 +161,13 @@ def test_the_ledger_adds_up():
             generation = generate(decoder, models, law, prompt, count=33)
             counts = [r.count for r in generation.rounds]
             assert sum(c.emitted for c in counts) == len(generation.tokens) == 33
-            assert counts[0].target_tokens == len(prompt) and counts[0].proposed == 0
+            assert counts[0].target.tokens == len(prompt) and counts[0].proposed == 0
             for count in counts[1:]:
                 assert 0 <= count.accepted <= count.proposed <= count.nodes
                 assert 1 <= count.emitted <= count.accepted + 1
-                assert count.target_tokens == count.nodes + 1
-            fed = sum(c.draft_tokens for c in counts)
-            if counts[0].draft_forwards:
+                assert count.target.tokens == count.nodes + 1
+            fed = sum(c.draft.tokens for c in counts)
+            if counts[0].draft.forwards:
                 assert fed >= len(prompt)
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from specbench.clock import CpuClock
-from specbench.decoding.ledger import Count, StopReason
+from specbench.decoding.ledger import StopReason
 from specbench.decoding.request import Request, StopStrings, StopTokens
 from specbench.decoding.session import Session
 from specbench.law import Law
 from specbench.rng import Streams
-from tests.unit.decoding.parts import Autoregressive, pld, table_pair, token_sd
+from tests.unit.decoding.parts import Autoregressive, count_of, pld, table_pair, token_sd
 
 
 def request(count=9, stop=()):
@@ -38,8 +38,8 @@ def test_the_first_round_emits_one_token_and_holds_all_work():
     assert session.cut.reason is StopReason.LENGTH
     counts = [round_.count for round_ in session.finish().rounds]
     assert [count.emitted for count in counts] == [1, 2, 2, 4]
-    assert [count.target_forwards for count in counts] == [5, 0, 0, 0]
-    assert counts[2] == Count(3, 1, 2, 3, 0, 0)
+    assert [count.target.forwards for count in counts] == [5, 0, 0, 0]
+    assert counts[2] == count_of(3, 1, 2, 3, 0, 0)
 
 
 def test_a_first_round_that_ends_the_text_has_no_second():
@@ -56,7 +56,7 @@ def test_what_stands_behind_the_end_was_neither_proposed_nor_accepted():
     session.commit([5, 7, 6, 6])
     assert session.close(proposed=6, accepted=3, nodes=6) == [5, 7]
     assert session.committed == [0, 1, 3, 5, 7]
-    assert session.finish().rounds[-1].count == Count(2, 2, 2, 6, 0, 0)
+    assert session.finish().rounds[-1].count == count_of(2, 2, 2, 6, 0, 0)
 
 
 def test_a_stop_string_does_not_begin_in_the_prompt():
@@ -78,7 +78,7 @@ def test_work_that_nobody_needed_is_counted_in_the_last_round():
     session.seal()
     session.commit([3])
     session.close()
-    assert session.finish().rounds[0].count == Count(0, 0, 1, 0, 2, 3)
+    assert session.finish().rounds[0].count == count_of(0, 0, 1, 0, 2, 3)
 
 
 # Caches.

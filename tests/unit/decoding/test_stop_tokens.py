@@ -95,7 +95,7 @@ def test_no_node_stands_below_a_stop_token(name, law):
 def test_a_chain_saves_the_draft_forwards_behind_a_stop_token():
     sizes = set()
     for round_, tree in rounds_of(token_sd(6), Law()):
-        assert round_.count.draft_forwards == tree.size == round_.count.proposed
+        assert round_.count.draft.forwards == tree.size == round_.count.proposed
         sizes.add(tree.size)
     assert sizes >= {1, 3, 6}
 

@@ -164,8 +164,8 @@ def test_a_forward_behind_the_end_of_the_text_is_counted_in_the_last_round(place
     assert generation.tokens == plain.tokens[: first + 1]
     counts = [r.count for r in generation.rounds]
     assert len(counts) == first + 1 == sum(count.emitted for count in counts)
-    assert [count.target_forwards for count in counts] == [1] * first + [2]
-    assert counts[-1].target_tokens == (4 if first == 0 else 2)
+    assert [count.target.forwards for count in counts] == [1] * first + [2]
+    assert counts[-1].target.tokens == (4 if first == 0 else 2)
     assert clock.entries.count("lap TARGET") == first + 2
 
 

@@ -117,7 +117,8 @@ def without_sampling(field: pa.Field) -> pa.Field:
     """Return a column as it was before version 5."""
     if field.name != "rounds":
         return field
-    parts = [part for part in result.ROUND_TYPE if part.name != "sampling_ns"]
+    newer = ("sampling_ns", "decided", "further")
+    parts = [part for part in result.ROUND_TYPE if part.name not in newer]
     return field.with_type(pa.list_(pa.struct(parts)))
 
 
@@ -136,7 +137,17 @@ def test_a_file_without_sampling_times_has_unknown_ones() -> None:
         before, after = table.column("rounds").to_pylist(), new.column("rounds").to_pylist()
         for one, other in zip(before, after, strict=True):
             assert (one is None) == (other is None)
-            assert [{**entry, "sampling_ns": None} for entry in one or []] == (other or [])
+            unknown = {"sampling_ns": None, "decided": None, "further": None}
+            assert [{**entry, **unknown} for entry in one or []] == (other or [])
+
+
+def test_a_file_without_roles_knows_target_and_draft_alone() -> None:
+    parts = [part for part in result.ROUND_TYPE if part.name not in ("decided", "further")]
+    old = pa.table({"rounds": pa.array([[{"target_forwards": 2}]], pa.list_(pa.struct(parts)))})
+    new, _ = upgrade(old, {**json.loads(metadata().to_json()), "schema_version": 6})
+    assert new.schema.field("rounds").type == result.RESULT_SCHEMA.field("rounds").type
+    (entry,) = new.column("rounds").to_pylist()[0]
+    assert (entry["target_forwards"], entry["decided"], entry["further"]) == (2, None, None)
 
 
 def test_rounds_of_no_known_kind_are_left_to_the_reader() -> None:

@@ -13,7 +13,7 @@ from specbench.decoding.calibrated import Calibrating, calibrated_parts
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.searched_skip import SearchedSkip, Speed, speed_of
 from specbench.decoding.drafters.self_skip import SelfSkip
-from specbench.decoding.ledger import Count, Generation, Round, StopReason
+from specbench.decoding.ledger import Generation, Round, StopReason
 from specbench.decoding.lengths.confidence import AdaptiveConfidence
 from specbench.decoding.lengths.constant import Constant
 from specbench.decoding.request import Request
@@ -28,7 +28,7 @@ from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
 from specbench.rng import Streams
 from tests.unit.decoding.enumeration import distance, output_law, true_law
-from tests.unit.decoding.parts import Autoregressive, generate
+from tests.unit.decoding.parts import Autoregressive, count_of, generate
 from tests.unit.models import tiny_checkpoints
 
 PROMPT = (0, 1, 0, 2)
@@ -247,8 +247,8 @@ def test_a_search_measures_real_decoding(real):
 
 def test_a_stall_of_one_round_does_not_move_the_objective():
     def generation(stall):
-        prefill = Round(Count(0, 0, 1, 0, 1, 3, 0, 0), 10**9, 10**9, 10**9)
-        rounds = [Round(Count(4, 3, 4, 4, 1, 5, 4, 4), 4_000, 9_000, 1_000) for _ in range(5)]
+        prefill = Round(count_of(0, 0, 1, 0, 1, 3, 0, 0), 10**9, 10**9, 10**9)
+        rounds = [Round(count_of(4, 3, 4, 4, 1, 5, 4, 4), 4_000, 9_000, 1_000) for _ in range(5)]
         rounds[2] = rounds[2].__class__(rounds[2].count, 4_000 + stall, 9_000 + stall, 1_000)
         return Generation((), (prefill, *rounds), StopReason.LENGTH, 0, 0, None)
 
@@ -260,8 +260,8 @@ def test_a_stall_of_one_round_does_not_move_the_objective():
 
 def test_a_slow_hour_does_not_move_the_objective():
     def generation(pace):
-        prefill = Round(Count(0, 0, 1, 0, 1, 3, 0, 0), 1, 1, 1)
-        count = Count(4, 3, 4, 4, 1, 5, 4, 4)
+        prefill = Round(count_of(0, 0, 1, 0, 1, 3, 0, 0), 1, 1, 1)
+        count = count_of(4, 3, 4, 4, 1, 5, 4, 4)
         rounds = [Round(count, 4_000 * pace, 9_000 * pace, 1_000 * pace) for _ in range(5)]
         return Generation((), (prefill, *rounds), StopReason.LENGTH, 0, 0, None)
 
@@ -269,7 +269,7 @@ def test_a_slow_hour_does_not_move_the_objective():
 
 
 def test_answers_too_short_for_a_draft_are_refused():
-    prefill = Round(Count(0, 0, 1, 0, 1, 3, 0, 0), 1, 1, 1)
+    prefill = Round(count_of(0, 0, 1, 0, 1, 3, 0, 0), 1, 1, 1)
     with pytest.raises(ConfigError, match="no round"):
         speed_of([Generation((), (prefill,), StopReason.LENGTH, 0, 0, None)])
 

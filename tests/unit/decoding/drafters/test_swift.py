@@ -309,7 +309,7 @@ def test_the_search_waits_for_a_window_and_is_counted():
         decoder = swift(0.3, 2, window=window)
         rounds = generate(decoder, models, Law(0.0), count=40).rounds
         assert (decoder.drafter.search.tries > 0) is tried
-        read = [r.count.draft_tokens - r.count.proposed for r in rounds[1:-1]]
+        read = [r.count.draft.tokens - r.count.proposed for r in rounds[1:-1]]
         assert set(read) == ({0, 10} if tried else {0}), "the window is work of the draft"
 
 

@@ -9,14 +9,13 @@ from specbench.cache import LengthCache
 from specbench.decoding.jacobi.acceptance import Acceptance, Ruling
 from specbench.decoding.jacobi.couplings import COUPLINGS, Gumbel, Noise
 from specbench.decoding.jacobi.initial import INITIALS
-from specbench.decoding.ledger import Count
 from specbench.decoding.loops.jacobi import Jacobi
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.rng import Streams
 from tests.unit.decoding.jacobi.toy import PROMPT, ROW_END, image_pair
-from tests.unit.decoding.parts import Autoregressive, generate, table_pair
+from tests.unit.decoding.parts import Autoregressive, count_of, generate, table_pair
 
 GREEDY = [Law(temperature=0), Law(temperature=0, repetition_penalty=1.6)]
 SAMPLED = [Law(), Law(temperature=0.7, top_k=3, repetition_penalty=1.4), Law(top_p=0.8)]
@@ -140,11 +139,11 @@ def test_forced_tokens_are_guessed_and_accepted(coupling, acceptance):
 def test_the_ledger_counts_the_window():
     models = table_pair(vocab=4)
     rounds = [r.count for r in generate(SpeculativeJacobi(5), models, Law(), count=30).rounds]
-    assert rounds[0] == Count(0, 0, 1, 0, 1, 2)
+    assert rounds[0] == count_of(0, 0, 1, 0, 1, 2)
     emitted = 1
     for count in rounds[1:]:
         drafts = min(4, 30 - emitted - 1)
-        assert count == Count(drafts, count.accepted, count.accepted + 1, drafts, 1, drafts + 1)
+        assert count == count_of(drafts, count.accepted, count.accepted + 1, drafts, 1, drafts + 1)
         assert 0 <= count.accepted <= drafts
         emitted += count.emitted
     assert emitted == 30
@@ -158,7 +157,7 @@ def test_a_tail_is_drawn_one_by_one():
     assert got.tokens == plain.tokens
     emitted = 1
     for count in [r.count for r in got.rounds][1:]:
-        assert count.target_tokens == max(min(5, 21 - emitted), 1)
+        assert count.target.tokens == max(min(5, 21 - emitted), 1)
         emitted += count.emitted
     assert [r.count.emitted for r in got.rounds[-9:]] == [1] * 9
     whole = generate(SpeculativeJacobi(5, tail=99), models, Law(), count=30)

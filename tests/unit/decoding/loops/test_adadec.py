@@ -156,14 +156,14 @@ def test_the_ledger_counts_every_rollout():
     models = table_pair(vocab=6, seed=0)
     got = counts(generate(AdaDec(0.0, 3, 5), models, GREEDY, (0, 1), 20))
     assert got[0].emitted == 1 and sum(c.emitted for c in got) == 20
-    assert (got[0].target_forwards, got[0].target_tokens) == (1 + 5, 2 + 15)
-    assert all((c.target_forwards, c.target_tokens) == (5, 15) for c in got[1:])
+    assert (got[0].target.forwards, got[0].target.tokens) == (1 + 5, 2 + 15)
+    assert all((c.target.forwards, c.target.tokens) == (5, 15) for c in got[1:])
     models = table_pair(vocab=6, seed=0, sharpness=2.0)
     some = counts(generate(AdaDec(0.9, 3, 5), models, GREEDY, (0, 1), 40))
     assert any(c.emitted > 1 for c in some), "a chosen rollout is not decoded again"
     for count in some[1:]:
-        rollouts, rest = divmod(count.target_tokens, 15)
-        assert rollouts in (0, 1) and count.target_forwards == 5 * rollouts + rest
+        rollouts, rest = divmod(count.target.tokens, 15)
+        assert rollouts in (0, 1) and count.target.forwards == 5 * rollouts + rest
         assert rest in (0, 1)
 
 

@@ -161,7 +161,7 @@ def test_the_ledger_books_earlier_samples_before_the_first_token():
     models, grammar = table_pair(), TokenAnswers([(0, 0, 0)], vocab=3, stop=2)
     generation = generate(ASAp(grammar, 4), models, SAMPLED, PROMPT, stop=(2,))
     counts = [each.count for each in generation.rounds]
-    assert [(c.emitted, c.target_forwards, c.target_tokens) for c in counts] == [
+    assert [(c.emitted, c.target.forwards, c.target.tokens) for c in counts] == [
         (1, 1 + 3 * 3, 2 + 3 * 3),
         (1, 1, 1),
         (1, 1, 1),

@@ -150,7 +150,7 @@ def test_particles_whose_answers_are_equal_are_fed_once():
     generation = generate(AdaptiveRejection(grammar, 8), models, SAMPLED, PROMPT, count=4)
     counts = [each.count for each in generation.rounds]
     assert generation.tokens == (0, 1, 0, 1)
-    assert [(c.emitted, c.target_forwards, c.target_tokens) for c in counts] == [
+    assert [(c.emitted, c.target.forwards, c.target.tokens) for c in counts] == [
         (1, 1, 2),
         (1, 1, 1),
         (1, 1, 1),
@@ -164,9 +164,9 @@ def test_the_ledger_adds_up_where_particles_disagree(seed):
     generation = generate(AdaptiveRejection(grammar, 5), models, SAMPLED, PROMPT, stop=(2,))
     counts = [each.count for each in generation.rounds]
     assert sum(each.emitted for each in counts) == len(generation.tokens)
-    forwards = sum(each.target_forwards for each in counts)
+    forwards = sum(each.target.forwards for each in counts)
     assert forwards == 6 or generation.tokens[-1] == 2
-    fed = sum(each.target_tokens for each in counts)
+    fed = sum(each.target.tokens for each in counts)
     assert len(PROMPT) + forwards - 1 <= fed <= len(PROMPT) + 5 * (forwards - 1)
 
 

@@ -145,8 +145,8 @@ def test_the_ledger_holds_all_work(seed):
     got = counts(generation)
     assert got[0].emitted == 1 and all(c.emitted >= 1 for c in got)
     assert sum(c.emitted for c in got) == 20
-    assert sum(c.target_forwards for c in got) == 20
-    assert sum(c.target_tokens for c in got) == 2 + 3 * 19
+    assert sum(c.target.forwards for c in got) == 20
+    assert sum(c.target.tokens for c in got) == 2 + 3 * 19
 
 
 def test_bad_input_is_refused():

@@ -204,7 +204,7 @@ def test_the_kept_trial_is_what_the_cache_holds(tmp_path, name, engine, law, mon
 
     def watched(session):
         kept.append(session.committed[session._closed :])
-        trial_rounds.append(session.target.forwards > 1)
+        trial_rounds.append(session.target.work.forwards > 1)
         return right(session)
 
     laws = []
@@ -252,8 +252,8 @@ def test_the_ledger_counts_every_trial():
     target = TableModel(lambda context: torch.zeros(4, dtype=torch.float64), 4)
     got = counts(generate(CNTP(3, 0.1, 0.2), ModelPair("flat", target), Law(), count=4))
     assert [c.emitted for c in got] == [1, 3]
-    assert (got[0].target_forwards, got[0].target_tokens) == (1 + 3, 2 + 3 * 3)
-    assert (got[1].target_forwards, got[1].target_tokens) == (0, 0)
+    assert (got[0].target.forwards, got[0].target.tokens) == (1 + 3, 2 + 3 * 3)
+    assert (got[1].target.forwards, got[1].target.tokens) == (0, 0)
 
 
 class Pieces:

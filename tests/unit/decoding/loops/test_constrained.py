@@ -110,7 +110,7 @@ def test_a_rebound_grammar_follows_the_model():
 def test_the_ledger_counts_one_forward_for_each_token():
     generation = generate(Constrained(binary_grammar()), table_pair(), SAMPLED, PROMPT, stop=(2,))
     counts = [each.count for each in generation.rounds]
-    assert [(c.emitted, c.target_forwards, c.target_tokens) for c in counts] == [
+    assert [(c.emitted, c.target.forwards, c.target.tokens) for c in counts] == [
         (1, 1, 2),
         *[(1, 1, 1)] * (len(generation.tokens) - 1),
     ]

@@ -111,8 +111,8 @@ def test_a_stale_cache_row_is_noticed(both, monkeypatch):
 def test_the_ledger_counts_every_candidate():
     generation = generate(Contrastive(0.6, 3), table_pair(vocab=5), Law(temperature=0), count=9)
     got = counts(generation)
-    assert (got[0].target_forwards, got[0].target_tokens) == (2, 2 + 3)
-    assert all((c.target_forwards, c.target_tokens, c.emitted) == (1, 3, 1) for c in got[1:])
+    assert (got[0].target.forwards, got[0].target.tokens) == (2, 2 + 3)
+    assert all((c.target.forwards, c.target.tokens, c.emitted) == (1, 3, 1) for c in got[1:])
     assert parallel_chains(3, 1)[0].ancestors.equal(torch.eye(3).bool())
 
 

@@ -44,8 +44,8 @@ def test_threshold_infinity_is_plain_decoding_of_the_draft(law, seed):
     plain = generate(Autoregressive(), ModelPair("draft", models.draft), law, seed=seed)
     got = generate(EntropyRouting(tau=math.inf), models, law, seed=seed)
     assert got.tokens == plain.tokens
-    assert sum(c.target_forwards + c.target_tokens for c in counts(got)) == 0
-    assert [c.draft_tokens for c in counts(got)] == [c.target_tokens for c in counts(plain)]
+    assert sum(c.target.forwards + c.target.tokens for c in counts(got)) == 0
+    assert [c.draft.tokens for c in counts(got)] == [c.target.tokens for c in counts(plain)]
 
 
 def reference(models, law, prompt, count, tau, window, dwell):
@@ -67,7 +67,7 @@ def reference(models, law, prompt, count, tau, window, dwell):
 
 
 def written_by_large(generation):
-    return [c.target_forwards == 1 for c in counts(generation)]
+    return [c.target.forwards == 1 for c in counts(generation)]
 
 
 @pytest.mark.parametrize("law", LAWS[:2])
@@ -111,7 +111,7 @@ def test_catch_up_is_fed_once_and_counted(tmp_path):
     assert 10 < sum(writers) < 50
     read = {True: 0, False: 0}
     for place, (count, large) in enumerate(zip(counts(got), writers, strict=True)):
-        own, other = count.target_tokens, count.draft_tokens
+        own, other = count.target.tokens, count.draft.tokens
         fed, idle = (own, other) if large else (other, own)
         assert idle == 0 and fed == len(prompt) + place - read[large]
         read[large] += fed

@@ -49,7 +49,7 @@ def test_no_more_forwards_than_tokens(slide):
     models.stop_ids = frozenset({8})
     rounds = generate(Jacobi(6, slide, "pad"), models, GREEDY, count=40).rounds
     assert len(rounds) <= 40
-    assert all(r.count.target_forwards == 1 and r.count.emitted >= 1 for r in rounds)
+    assert all(r.count.target.forwards == 1 and r.count.emitted >= 1 for r in rounds)
 
 
 def test_a_target_that_ignores_the_guesses_converges_in_two_iterations():

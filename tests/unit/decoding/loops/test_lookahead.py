@@ -18,7 +18,7 @@ from specbench.models.decoder import LeanDecoder
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
 from tests.unit.decoding.enumeration import distance, output_law, true_law
-from tests.unit.decoding.parts import Autoregressive, generate, table_pair
+from tests.unit.decoding.parts import Autoregressive, count_of, generate, table_pair
 from tests.unit.models import tiny_checkpoints
 
 GREEDY = Law(temperature=0)
@@ -360,7 +360,7 @@ def test_the_window_is_never_sampled(monkeypatch):
     monkeypatch.setattr(module, "draw", counting)
     generation = generate(Lookahead(4, 3, 2), models, Law(), (0, 1, 3), 30)
     assert drawn == [1 + r.count.nodes for r in generation.rounds[1:]]
-    assert any(r.count.target_tokens > r.count.nodes + 1 for r in generation.rounds[1:])
+    assert any(r.count.target.tokens > r.count.nodes + 1 for r in generation.rounds[1:])
 
 
 def test_the_ledger_counts_the_window():
@@ -368,9 +368,9 @@ def test_the_ledger_counts_the_window():
     generation = generate(Lookahead(4, 3, 2), models, GREEDY, (0, 1, 3), 30)
     counts = [r.count for r in generation.rounds]
     assert sum(c.emitted for c in counts) == 30
-    assert counts[0][:6] == (0, 0, 1, 0, 1, 3 + 4)
-    assert [c.target_tokens - c.nodes for c in counts[1:4]] == [1 + 7, 1 + 8, 1 + 8]
-    assert counts[-1].target_tokens <= counts[-2].target_tokens
+    assert counts[0] == count_of(0, 0, 1, 0, 1, 3 + 4)
+    assert [c.target.tokens - c.nodes for c in counts[1:4]] == [1 + 7, 1 + 8, 1 + 8]
+    assert counts[-1].target.tokens <= counts[-2].target.tokens
     for count in counts[1:]:
         assert count.proposed in (0, 3) or count.emitted <= count.proposed + 1
         assert count.accepted <= count.proposed <= count.nodes

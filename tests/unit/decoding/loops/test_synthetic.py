@@ -136,18 +136,18 @@ def test_the_clock_starts_behind_the_plain_decoding():
     found = decoder.generate(ModelPair("spied", target, draft), request(), clock)
     assert clock.starts == 1
     assert clock.before == len(found.tokens) == 60  # one forward for each token
-    timed = sum(each.count.target_forwards for each in found.rounds)
+    timed = sum(each.count.target.forwards for each in found.rounds)
     assert target.forwards - clock.before == timed < 60
-    assert draft.forwards == sum(each.count.draft_forwards for each in found.rounds)
+    assert draft.forwards == sum(each.count.draft.forwards for each in found.rounds)
     full = [each.count for each in found.rounds[1:] if each.count.proposed == LENGTH]
-    assert {each.draft_forwards for each in full} == {LENGTH}
+    assert {each.draft.forwards for each in full} == {LENGTH}
 
 
 def test_free_drafts_run_no_model():
     found = SyntheticAcceptance(0.7, LENGTH, run_draft=False).generate(
         table_pair(vocab=5), request(), CpuClock()
     )
-    assert sum(each.count.draft_forwards for each in found.rounds) == 0
+    assert sum(each.count.draft.forwards for each in found.rounds) == 0
     assert SyntheticAcceptance(0.7, LENGTH, run_draft=False).needs == frozenset()
     assert SyntheticAcceptance(0.7, LENGTH).needs == {"draft"}
 

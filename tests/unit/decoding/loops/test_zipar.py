@@ -212,10 +212,12 @@ def test_the_ledger_counts_forwards_and_every_token_once():
         sum(count.emitted for count in counts) == len(generation.tokens) == models.image.grid.length
     )
     assert min(count.emitted for count in counts) >= 1 and counts[0].emitted == 1
-    assert all(count.target_forwards == 1 for count in counts)
-    assert counts[0].target_tokens == len(PROMPT)
+    assert all(count.target.forwards == 1 for count in counts)
+    assert counts[0].target.tokens == len(PROMPT)
     # Codes but the last row's last, and the row ends between rows.
-    assert sum(count.target_tokens for count in counts[1:]) == 11 + 3
+    assert sum(count.target.tokens for count in counts[1:]) == 11 + 3
+    forced = sum(token >= 0 for token in models.image.grid.forced)
+    assert sum(count.decided for count in counts) == models.image.grid.length - forced
 
 
 @pytest.mark.parametrize("count", range(1, 13))

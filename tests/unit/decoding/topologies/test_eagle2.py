@@ -148,7 +148,7 @@ def test_tokens_that_the_draft_cannot_draw_are_no_nodes():
 def test_one_draft_forward_for_each_level():
     generation = generate(decoder(top_k=3, nodes=9, depth=4), table_pair(vocab=5), Law(), count=30)
     count = generation.rounds[1].count
-    assert (count.draft_forwards, count.nodes, count.target_forwards) == (4, 9, 1)
+    assert (count.draft.forwards, count.nodes, count.target.forwards) == (4, 9, 1)
 
 
 @pytest.mark.parametrize("values", [(0, 5, 2), (6, 5, 2), (2, 0, 2), (2, 5, 0), (2, 2000, 3)])

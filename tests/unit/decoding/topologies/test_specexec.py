@@ -85,8 +85,8 @@ def test_growth_ends_when_no_candidate_can_be_kept():
     composed = decoder(32, nodes=8, beam=128, children=5)
     generation = generate(composed, table_pair(vocab=5), Law(), count=40)
     rounds = [entry.count for entry in generation.rounds[1:-6]]
-    assert max(count.draft_forwards for count in rounds) < 10
-    assert all(count.draft_tokens <= 8 * 8 + 2 for count in rounds)
+    assert max(count.draft.forwards for count in rounds) < 10
+    assert all(count.draft.tokens <= 8 * 8 + 2 for count in rounds)
 
 
 def test_the_value_of_depth_is_discounted():

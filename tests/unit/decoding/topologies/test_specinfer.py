@@ -138,7 +138,7 @@ def test_a_second_model_raises_acceptance_and_its_work_is_counted():
         decoder = tree_decoder(StaticTree(widths=[1, 1], replacement=True), WITH, Several())
         rounds = generate(decoder, models, Law(), count=600).rounds
         accepted = sum(r.count.accepted for r in rounds) / len(rounds)
-        counts.append((accepted, rounds[0].count.draft_forwards, rounds[1].count.draft_forwards))
+        counts.append((accepted, rounds[0].count.draft.forwards, rounds[1].count.draft.forwards))
     assert counts[1][0] > counts[0][0]
     assert [c[1:] for c in counts] == [(1, 2), (2, 4)]
 
