@@ -195,8 +195,8 @@ def _find(part: Calibrated, config: RunConfig, models: ModelPair, law: Law) -> C
         if not fitting:
             others = f"; {', '.join(map(str, files))}: made for other weights" if files else ""
             raise ConfigError(
-                f"There is no calibration of {part.calibration_name} for '{models.name}' "
-                f"({law.describe()})",
+                f"There is no calibration of {part.calibration_name.replace('_', ' ')} for "
+                f"'{models.name}' ({law.describe()})",
                 f"looked in {' and '.join(map(str, folders))}{others}",
                 f"Make it with: {command}",
             )

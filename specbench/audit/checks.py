@@ -37,6 +37,9 @@ FALSE_ALARM = 1e-6
 BIAS = "one token in ten taken from the draft unverified"
 """The bias that powers are stated for."""
 
+_BLIND = 0.01
+"""Power below which a test that found nothing was none."""
+
 _REPEATS = 24
 _REPEATED_PATHS = 300
 _UNSCRIPTED = "random choices outside of law.draw and law.happens cannot be enumerated"
@@ -205,18 +208,23 @@ def _judged(
     view: Statistic, case: Case, outputs: Sequence[Tokens], stage: float, blank: Check, tests: int
 ) -> Check:
     result = view.test(case, outputs, len(outputs))
+    power = view.power(len(outputs), stage)
+    outcome = CheckOutcome.FAIL if result.p_value < stage else blank.outcome
+    blind = outcome is CheckOutcome.PASS and power < _BLIND
     return replace(
         blank,
         name=f"{blank.name}, {view.name}",
-        outcome=CheckOutcome.FAIL if result.p_value < stage else blank.outcome,
+        outcome=CheckOutcome.SKIPPED if blind else outcome,
         statistic=result.statistic if math.isfinite(result.statistic) else None,
         p_value=result.p_value,
         samples=len(outputs),
         false_alarm=FALSE_ALARM / tests,
-        power=view.power(len(outputs), stage),
-        detail=f"{result.freedom} degrees of freedom; power against {BIAS}"
-        if math.isfinite(result.statistic)
-        else "an output was seen that the target forbids",
+        power=power,
+        detail="an output was seen that the target forbids"
+        if not math.isfinite(result.statistic)
+        else f"not tested: so few samples could not have shown {BIAS}"
+        if blind
+        else f"{result.freedom} degrees of freedom; power against {BIAS}",
     )
 
 

@@ -13,6 +13,7 @@ from specbench.cli.console import stderr, stdout
 from specbench.cli.options import ConfigDir, Debug, check_choice, note_debug
 from specbench.errors import JobsFailed, NotComparable, UsageError
 from specbench.schema import catalog
+from specbench.schema.result import METHOD
 
 if TYPE_CHECKING:
     from specbench.hosting import HostRequest, JobOutcome
@@ -148,22 +149,29 @@ def finish(outcomes: Sequence[JobOutcome], show_traceback: bool = False) -> None
     if failed:
         raise JobsFailed(
             f"{failed} samples failed",
-            f"the table leaves them out; {_errors(paths)}",
+            f"the table leaves them out{_errors(paths)}",
             "Mend that, then run the same command again: it measures what is missing.",
         )
 
 
 def _errors(paths: Sequence[Path]) -> str:
-    """Return the most frequent errors of some files, with how many measurements each stopped."""
+    """Return the most frequent errors of some files, with how many measurements each stopped.
+
+    Where a method has no other measurement, a warning below the table has said it.
+    """
     from specbench.store import read_many
 
     counted: Counter[str] = Counter()
     for result in read_many(list(paths)):
-        counted.update(error for error in result.read(["error"])["error"].to_pylist() if error)
+        rows = result.read(["arm", "error"])
+        arms, errors = rows["arm"].to_pylist(), rows["error"].to_pylist()
+        if any(error is None and arm == METHOD for arm, error in zip(arms, errors, strict=True)):
+            counted.update(error for error in errors if error)
     own = {error: n for error, n in counted.items() if not error.startswith("no history: ")}
     most = Counter(own).most_common(_MOST_ERRORS)
     more = f"; and {len(own) - len(most)} other errors" if len(own) > len(most) else ""
-    return "; ".join(f"{error} ({number} times)" for error, number in most) + more
+    said = "".join(f"; {error} ({number} times)" for error, number in most) + more
+    return said or " and says why"
 
 
 def print_comparison(paths: Sequence[Path]) -> None:

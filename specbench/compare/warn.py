@@ -127,23 +127,27 @@ def bound_warnings(results: Sequence[ResultSet]) -> list[str]:
 
 
 def answer_warnings(results: Sequence[ResultSet]) -> list[str]:
-    """Return a warning about runs whose answers are mostly one token over and over."""
+    """Return warnings about runs with answers that repeat one token or were cut and score 0."""
     found: dict[str, list[str]] = {}
+    more = "so the speedup says little; check the checkpoint, its chat template and model.dtype."
+    room = "and score 0, right or not: give more room with max_new_tokens."
     for result in results:
         answers = result.metadata.provenance.get("answers")
         if not isinstance(answers, Mapping):
             continue
-        repeated, samples = answers.get("repeated"), answers.get("samples")
-        if not isinstance(repeated, int) or not isinstance(samples, int):
+        counts = [answers.get(name, 0) for name in ("repeated", "cut", "samples")]
+        if not all(isinstance(count, int) for count in counts):
             continue
+        repeated, cut, samples = counts
+        of_all = f"of {_count(samples, 'answer')}"
+        said = []
         if repeated and 2 * repeated >= samples:
-            about = f"{repeated} of {_count(samples, 'answer')} repeat one token in every arm"
+            said.append(f"{repeated} {of_all} repeat one token in every arm, {more}")
+        if cut:
+            said.append(f"{cut} {of_all} were cut {room}")
+        for about in said:
             found.setdefault(about, []).append(result.metadata.method.name)
-    return [
-        f"{', '.join(dict.fromkeys(names))}: {about}, so the speedup says little; check the "
-        "checkpoint, its chat template and model.dtype."
-        for about, names in found.items()
-    ]
+    return [f"{', '.join(dict.fromkeys(names))}: {about}" for about, names in found.items()]
 
 
 def code_warnings(results: Sequence[ResultSet]) -> list[str]:
@@ -167,17 +171,17 @@ def code_warnings(results: Sequence[ResultSet]) -> list[str]:
 def source_warnings(results: Sequence[ResultSet]) -> list[str]:
     """Return what imported files do not record, and what of them was read otherwise.
 
-    One line for each sentence, with the methods that it is said of.
+    One line for all sentences that are said of the same methods.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, None]] = {}
     for kind in ("unknown", "odd"):
         for result in results:
             for sentence in result.metadata.source.get(kind, ()):
-                found.setdefault(str(sentence), []).append(result.metadata.method.name)
-    return [
-        f"{', '.join(dict.fromkeys(names))} (source): {sentence}"
-        for sentence, names in found.items()
-    ]
+                found.setdefault(str(sentence), {})[result.metadata.method.name] = None
+    said: dict[str, list[str]] = {}
+    for sentence, names in found.items():
+        said.setdefault(", ".join(names), []).append(sentence)
+    return [f"{names} (source): {' '.join(sentences)}" for names, sentences in said.items()]
 
 
 def row_warnings(rows: Sequence[ComparisonRow], imported: bool = False) -> list[str]:
@@ -231,13 +235,14 @@ def _of_row(row: ComparisonRow, imported: bool) -> list[_Remark]:
     speedup = row.speedup_e2e
     if speedup is not None:
         if speedup.interval is None:
-            remarks.append(_Remark("one sample has no interval; measure more with task.limit."))
+            more = "" if imported else "; measure more with task.limit"
+            remarks.append(_Remark(f"one sample has no interval{more}."))
         elif row.samples < FEW_SAMPLES:
+            more = "" if imported else "; raise task.limit for narrower intervals"
             remarks.append(
                 _Remark(
-                    f"only {_count(row.samples, 'sample')}; raise task.limit for a narrower "
-                    "interval.",
-                    "few samples of {rows}; raise task.limit for narrower intervals.",
+                    f"only {_count(row.samples, 'sample')}{more}.",
+                    f"few samples of {{rows}}{more}.",
                     f"({row.samples})",
                 )
             )

@@ -277,4 +277,9 @@ def _unknown_override(key: str, request: HostRequest) -> ConfigError:
             f"'{'.'.join(path)}' is a single value" if path else "",
             "See docs/configuration.md for every key.",
         )
-    return unknown_key(".".join(path), unknown, known)
+    error = unknown_key(".".join(path), unknown, known)
+    if not path or not error.fix.startswith("Remove"):
+        return error
+    return ConfigError(
+        error.what, error.why, f"Remove it, or add a key that the file leaves out with +{key}=."
+    )

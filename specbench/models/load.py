@@ -214,6 +214,15 @@ def dtype_of(name: str, device: torch.device, *, small: bool) -> torch.dtype:
     return torch.float32 if small else torch.bfloat16
 
 
+_ABILITIES = {
+    "tree_mask": "judge a tree of drafts in one forward",
+    "layer_skip": "leave some of its layers out",
+    "hidden_states": "show its hidden states",
+    "image": "draw pictures",
+}
+"""What a model that offers a capability can do."""
+
+
 def check_needs(files: Checkpoint, config: ModelConfig, needs: frozenset[str]) -> None:
     """Refuse, before any weights are loaded, a target that cannot do what a method needs.
 
@@ -230,7 +239,8 @@ def check_needs(files: Checkpoint, config: ModelConfig, needs: frozenset[str]) -
     if missing:
         engine = LeanDecoder.engine if lean else CausalLM.engine
         raise ModelError(
-            f"The model '{config.name}' cannot do what the method needs: {', '.join(missing)}",
+            f"The model '{config.label}' cannot {' or '.join(_ABILITIES[n] for n in missing)}, "
+            "as the method needs",
             f"its architecture '{settings.model_type}' runs in the {engine} engine, which does "
             f"not offer {'that' if len(missing) == 1 else 'those'} for it",
             "Choose another model or a method without that need (specbench list methods).",

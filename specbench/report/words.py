@@ -111,7 +111,7 @@ def detectable(value: Speedup | None) -> str:
 def speedup(row: ComparisonRow, value: Speedup | None) -> str:
     """Return a speedup with its interval, such as "1.62x [1.55, 1.70]"."""
     if row.is_baseline:
-        return "1.00x"
+        return "1.00x" if row.samples else NOTHING
     if value is None:
         return NOTHING
     if value.interval is None:

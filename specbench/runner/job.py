@@ -23,7 +23,7 @@ from specbench.runner.busy import Neighbours, Watch
 from specbench.runner.code import other_code, software
 from specbench.runner.device_state import tell, watch_of
 from specbench.runner.finished import identities, taken_up
-from specbench.runner.judging import Judge, repeated_answers, score_advice
+from specbench.runner.judging import Judge, count_answers, score_advice
 from specbench.runner.measure import Bench, Place, result_row
 from specbench.runner.notes import with_notes
 from specbench.runner.pictures import Album, check_drawing
@@ -267,7 +267,7 @@ class _Running:
             timing={**begun.timing, "processes": processes},
             config=config,
             provenance=with_notes(begun.provenance, self._journal.notes)
-            | {"answers": repeated_answers(rows)},
+            | {"answers": count_answers(rows)},
         )
 
     def _missing(self, process: int) -> list[Pair]:

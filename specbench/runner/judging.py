@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from specbench.audit.fidelity import Fidelity, judge, worst
+from specbench.decoding.ledger import StopReason
 from specbench.models.pair import ModelPair
 from specbench.runner.measure import Measured
 from specbench.runner.setup import Job
@@ -93,20 +94,26 @@ def thought_advice(rows: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def repeated_answers(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Count the samples whose answers are one token over and over in every arm.
+def count_answers(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the samples whose answers make times or scores say little.
 
-    A model that is broken, or read in another way than it was trained, often does that, and a
-    draft of more of the same is always accepted.
+    A model that is broken, or read in another way than it was trained, often repeats one token,
+    and a draft of more of the same is always accepted. An answer that was cut may have been right.
 
     Returns:
-        "repeated" and "samples", the samples of which an answer was kept.
+        "repeated", where all answers are one token over and over; "cut", where one ends at
+        its limit on new tokens, behind its reasoning, and scores 0; "samples", all of which an
+        answer was kept.
     """
     found: dict[str, bool] = {}
+    cut = set()
     for row in rows:
+        cut_off = row.get("score") == 0 and row.get("stop_reason") == StopReason.LENGTH
+        if cut_off and row.get("score_detail") != UNFINISHED:
+            cut.add(row["sample_id"])
         for ids in row.get("output_ids") or ():
             found[row["sample_id"]] = found.get(row["sample_id"], True) and _is_repetition(ids)
-    return {"repeated": sum(found.values()), "samples": len(found)}
+    return {"repeated": sum(found.values()), "cut": len(cut), "samples": len(found)}
 
 
 def _is_repetition(ids: Sequence[int]) -> bool:

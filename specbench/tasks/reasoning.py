@@ -56,6 +56,10 @@ def spoken(answer: str, *, thinking: bool = False) -> Spoken:
     depth, end = 0, None
     for mark in _MARK.finditer(answer):
         if mark["close"] or mark["bracket"] or mark["word"] == "end":
+            closes = depth or (thinking and end is None)
+            if not closes and not _SPECIAL.sub("", answer[mark.end() :]).strip():
+                answer = answer[: mark.start()]  # it ends no thought and nothing follows it
+                break
             depth, end = 0, mark.end()
         elif depth == 0 and end is None and answer[: mark.start()].strip():
             continue  # words about a mark: reasoning stands at the beginning

@@ -119,7 +119,7 @@ def test_a_bug_shows_its_traceback_only_when_asked(
 def test_failed_samples_end_with_exit_code_one(
     specbench: Call, fake_runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("specbench.cli.run._errors", lambda paths: "OutOfMemory (3 times)")
+    monkeypatch.setattr("specbench.cli.run._errors", lambda paths: "; OutOfMemory (3 times)")
     fake_runner.failed = 3
     result = specbench("run")
     assert result.exit_code == 1
@@ -145,10 +145,11 @@ def test_where_everything_failed_the_error_is_printed(specbench: Call, tmp_path:
     words = ("method=pld", "task=tiny_math", "task.limit=2", "timing.repeats=1", "timing.warmup=0")
     result = specbench("run", *words, "model.context=16", f"results_dir={tmp_path}")
     assert result.exit_code == 1
-    error = next(line for line in result.stderr.splitlines() if line.strip().startswith("why:"))
-    assert "exceed the context of 16" in error and "(4 times)" not in error
-    assert "pld: every measurement failed: " in " ".join(result.stdout.split())
-    assert "column" not in result.output
+    table = " ".join(result.stdout.split())
+    assert "pld: every measurement failed: " in table and "exceed the context of 16" in table
+    assert "the table leaves them out and says why" in result.stderr
+    assert "exceed the context" not in result.stderr
+    assert "column" not in result.output and "1.00x" not in table
 
 
 @pytest.mark.parametrize("words", [("run",), ("run", "-m", "method=token_sd,pld")])
@@ -201,6 +202,7 @@ def test_a_sweep_into_a_folder_that_cannot_be_made_is_told(
         ),
         (["engine=graph"], "The key 'engine' is now 'execution'"),
         (["task.limt=5"], "Unknown key 'task.limt'. Did you mean 'task.limit'?"),
+        (["timing.colour=5"], "Unknown key 'timing.colour'"),
         (["+sampling.temp=1"], "Unknown key 'sampling.temp'"),
         (["sampling.temperature=-1"], "'sampling.temperature' cannot be -1"),
         (["pld"], "'pld' is not an override"),

@@ -36,7 +36,7 @@ class PassAt1:
     """
 
     name = "pass_at_1"
-    version = 2
+    version = 3
 
     def __init__(self, wall_seconds: float = 10.0, memory_mib: int = 512) -> None:
         self._limits = Limits(

@@ -130,7 +130,7 @@ class ExactMatch:
     """1 where the final number of the last answer equals the reference."""
 
     name = "exact_match"
-    version = 2
+    version = 3
 
     def score(self, sample: Sample, answers: Sequence[str]) -> Score:
         """Score the answer to the last turn."""

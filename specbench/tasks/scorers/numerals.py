@@ -37,11 +37,12 @@ NUMBER = re.compile(
       (?P<number>[0-9]{{1,3}}(?:,[0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?        # 1,234.5
         |[0-9]{{1,2}}(?:,[0-9]{{2}})+,[0-9]{{3}}(?![0-9])(?:\.[0-9]+)?     # 1,00,000
         |[0-9]{{1,3}}(?:{_NARROW}[0-9]{{3}})+(?![0-9])(?:\.[0-9]+)?        # 1 000
+        |(?P<dotted>[0-9]{{1,3}}(?:\.[0-9]{{3}}){{2,}})(?![0-9]|\.[0-9])     # 1.000.000
         |[0-9]+(?:\.[0-9]+)?
         |(?<!\.)\.[0-9]+)
       (?:[eE](?P<exponent>[+-]?[0-9]{{1,2}})(?![0-9A-Za-z]))?
       (?:\ ?/\ ?(?P<divisor>[0-9]+(?:\.[0-9]+)?))?
-      (?:\ (?P<scale>{"|".join(_SCALES)})\b)?
+      (?:\ (?P<scale>{"|".join(_SCALES)})\b|(?P<thousands>[kK])(?![A-Za-z0-9]))?
     )
     (?!(?:st|nd|rd|th)\b)(?!:[0-9])
     """,
@@ -66,6 +67,13 @@ _LATEX = (
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\([$%])"), r"\1"),
 )
+_SPACED = re.compile(
+    r"(?:(?<=[$€£¥₹=:*])|(?<=\bis)|(?<=\bare)|(?<=\bequals)|^(?=[^A-Za-z\n]*$))"
+    r"[ *$€£¥₹]{0,4}[0-9]{1,3}(?: [0-9]{3})++(?:\.[0-9]++)?+(?![0-9/:-]| ?[+/]| ?\* ?[0-9])",
+    re.MULTILINE,
+)
+"""1 234 where a value is announced or alone on its line; elsewhere it may be two numbers."""
+
 _OTHER_CHARACTER = re.compile(r"[^\x00-\x7f]")
 
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
@@ -87,7 +95,13 @@ def plain(text: str) -> str:
     text = _OTHER_CHARACTER.sub(_in_ascii, text.translate(_REPLACED))
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
+    text = _SPACED.sub(_grouped, text)
     return _FRACTION.sub(lambda match: "/".join(part for part in match.groups() if part), text)
+
+
+def _grouped(match: re.Match[str]) -> str:
+    """Return a number whose groups of three stand apart, grouped by narrow spaces."""
+    return re.sub(r"(?<=[0-9]) (?=[0-9])", _NARROW, match.group())
 
 
 def _in_ascii(match: re.Match[str]) -> str:
@@ -189,13 +203,16 @@ def _value(match: re.Match[str]) -> Fraction | None:
         if part["whole"] is not None:
             value = int(part["whole"]) + Fraction(int(part["above"]), int(part["below"]))
         else:
-            value = Fraction(part["number"].replace(",", "").replace(_NARROW, ""))
+            number = part["number"].replace(",", "").replace(_NARROW, "")
+            value = Fraction(number.replace(".", "") if part["dotted"] else number)
             if part["exponent"] is not None:
                 value *= Fraction(10) ** int(part["exponent"])
             if part["divisor"] is not None:
                 value /= Fraction(part["divisor"])
             if part["scale"] is not None:
                 value *= _SCALES[part["scale"]]
+            if part["thousands"] is not None:
+                value *= 1000
     except (ValueError, ZeroDivisionError):
         return None
     return -value if negative else value

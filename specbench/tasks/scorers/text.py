@@ -17,7 +17,7 @@ class TextMatch:
     """1 where the last answer equals the reference, or one of several references."""
 
     name = "text_match"
-    version = 2
+    version = 3
 
     def score(self, sample: Sample, answers: Sequence[str]) -> Score:
         """Score the answer to the last turn."""

@@ -9,6 +9,7 @@ from specbench.audit.checks import FALSE_ALARM, Subject, enumerated, greedy, sam
 from specbench.audit.law_audit import QUICK, audit_on_tables, cases_of
 from specbench.audit.tables import ENUMERATED, GREEDY, SAMPLED, Case
 from specbench.audit.verdict import AuditReport, CheckOutcome, Kind
+from specbench.audit.views import Statistic
 from specbench.errors import ConfigError
 from specbench.hosting import load_method
 from specbench.schema import catalog
@@ -230,6 +231,13 @@ def test_arguments_that_a_decoder_refuses_are_an_error() -> None:
         audit_on_tables(outside("right", depth=3), quick=True)
     with pytest.raises(ConfigError, match="Cannot import"):
         audit_on_tables(outside("nothing_of_that_name"), quick=True)
+
+
+def test_a_test_that_could_have_seen_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Statistic, "power", lambda view, generations, stage: 0.004)
+    checks = [check for check in report_of(shipped("ar")).checks if check.kind is Kind.CHI_SQUARE]
+    assert {check.outcome for check in checks} == {CheckOutcome.SKIPPED}
+    assert all(check.detail.startswith("not tested: so few samples") for check in checks)
 
 
 def test_the_tests_of_an_audit_share_its_false_alarm_rate() -> None:

@@ -34,6 +34,9 @@ from specbench.tasks.scorers import ExactMatch
             "4",
         ),
         ("The tag <think> opens a thought.", "The tag <think> opens a thought."),
+        ("It is 4.</think>\n", "It is 4."),
+        ("<think>3</think>4</think>", "4"),
+        ("<think>3</think>", ""),
         ("no thoughts", "no thoughts"),
         ("", ""),
     ],
@@ -45,6 +48,7 @@ def test_reasoning_is_no_answer(answer: str, text: str | None) -> None:
 def test_a_thought_that_the_prompt_opened_must_be_closed() -> None:
     assert spoken("so far 3", thinking=True).unfinished
     assert spoken("3</think>4", thinking=True) == Spoken("4", False)
+    assert spoken("3</think>", thinking=True) == Spoken("", False)
 
 
 def test_an_unfinished_thought_is_told_apart_from_a_wrong_answer() -> None:
