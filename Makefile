@@ -20,9 +20,9 @@ run: install ## Measure the embedded text pair and print the comparison table
 	$(BIN)/specbench run -m method=token_sd,pld
 
 test: install lint ## Lint, check the types and run the tests
-	$(BIN)/pytest -n auto
-	@if [ "$${CI:-}" = "true" ]; then $(BIN)/pytest -n auto -m slow && \
-	  SPECBENCH_FUZZ_EXAMPLES=150 $(BIN)/pytest -n auto tests/fuzz && \
+	$(BIN)/pytest -n auto --dist worksteal
+	@if [ "$${CI:-}" = "true" ]; then $(BIN)/pytest -n auto --dist worksteal -m slow && \
+	  SPECBENCH_FUZZ_EXAMPLES=150 $(BIN)/pytest -n auto --dist worksteal tests/fuzz && \
 	  $(BIN)/specbench audit --all --quick; fi
 
 audit: install ## Audit every method in the short form

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from specbench.clock import CpuClock
@@ -24,6 +26,7 @@ def any_methods() -> list[str]:
     return [name for name in names if catalog.load("method", name).get("modality") == "any"]
 
 
+@cache
 def drawing(method: str, law: Law, seed: int) -> tuple[Generation, tuple[int, ...]]:
     """Return what a method draws and the tokens that the grid forces (-1 where it does not)."""
     models = image_pair(seed=seed)

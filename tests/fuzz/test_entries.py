@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from specbench.cli.show import show
 from specbench.errors import ConfigError, SpecbenchError
 from specbench.hosting import HostRequest, compose_jobs
 from specbench.schema import catalog
+from tests.fuzz.hostile import FUZZ
 
 ENTRIES = {
     "method": "token_sd",
@@ -79,14 +81,15 @@ def test_wrong_kinds_of_values_never_crash_show_and_list(tmp_path, group):
     entry = catalog.load(group, name)
     (tmp_path / group).mkdir()
     count = 0
+    values = itertools.cycle((*WRONG, ...))
     for path in paths_of(entry):
-        for value in (*WRONG, ...):
+        for value in itertools.islice(values, 3 if FUZZ.max_examples < 150 else len(WRONG) + 1):
             text = yaml.dump(changed(entry, path, value), Dumper=_DUMPER)
             (tmp_path / group / "mine.yaml").write_text(text)
             refused(lambda: show(group, "mine", False, tmp_path, False, 6, None))
             refused(lambda: line_of(group, tmp_path))
             count += 1
-    assert count >= 60
+    assert count >= 25
 
 
 def laughs(levels: int = 12, each: int = 12) -> str:

@@ -144,7 +144,13 @@ def test_a_jacobi_loop_without_mistakes_passes_the_same_case(count: int) -> None
     assert enumerated(right, case, 20_000).outcome is CheckOutcome.PASS
 
 
-@pytest.mark.parametrize("name", ["NoResidual", "SharedNumbers", "TakesAllDrafts"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NoResidual",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("SharedNumbers", "TakesAllDrafts")),
+    ],
+)
 def test_samples_find_a_wrong_verifier(name: str) -> None:
     """Shared numbers look right to an enumeration: only the numbers themselves are wrong."""
     wrong = subject("verifier", name=name)

@@ -81,7 +81,7 @@ def pairs(tmp_path_factory):
 
 @pytest.mark.parametrize("law", [Law(temperature=0), Law(temperature=0, repetition_penalty=1.3)])
 @pytest.mark.parametrize(("name", "engine"), ENGINES)
-@pytest.mark.parametrize("length", [1, 13, 40])
+@pytest.mark.parametrize("length", [1, pytest.param(13, marks=pytest.mark.slow), 40])
 def test_greedy_tokens_are_plain_decodings(pairs, name, engine, law, length):
     models = pairs(name, engine)
     prompt = tuple((7 * i + i * i) % tiny_checkpoints.VOCAB for i in range(length))

@@ -70,6 +70,7 @@ def test_target_is_good_and_draft_is_worse_on_held_out_prompts(pair, task: str) 
     assert alone.quality is not None and alone.quality < result.quality - 0.1
 
 
+@pytest.mark.slow
 def test_acceptance_over_all_tasks_is_neither_low_nor_high(pair) -> None:
     target, draft, tokenizer = pair
     accepted = total = 0.0

@@ -92,7 +92,9 @@ def test_skipping_something_is_sometimes_rejected():
     assert 0.2 < accepted < 0.95
 
 
-@pytest.mark.parametrize("law", [Law(0.0), Law(0.0, repetition_penalty=1.3)])
+@pytest.mark.parametrize(
+    "law", [pytest.param(Law(0.0), marks=pytest.mark.slow), Law(0.0, repetition_penalty=1.3)]
+)
 @pytest.mark.parametrize(("name", "engine"), ENGINES)
 def test_greedy_tokens_are_plain_decodings_on_real_architectures(real, name, engine, law):
     models = real(name, engine)

@@ -72,7 +72,7 @@ def reference(model, law, prompt, count, tau, candidates, rollout, stop=()):
 
 
 @pytest.mark.parametrize("law", [GREEDY, PENALTY])
-@pytest.mark.parametrize("tau", [0.0, 0.9, 1.2])
+@pytest.mark.parametrize("tau", [0.0, 0.9, pytest.param(1.2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop", [(), (4,)])
 def test_the_definition_on_tables(law, tau, stop):
     changed = paused = 0

@@ -123,7 +123,7 @@ def test_wrong_weights_are_caught(one_draw_at_a_time, monkeypatch, trap):
     assert max(wrong) > 1e-3
 
 
-@pytest.mark.parametrize("law", [SAMPLED, PENALISED])
+@pytest.mark.parametrize("law", [SAMPLED, pytest.param(PENALISED, marks=pytest.mark.slow)])
 def test_many_particles_approach_the_conditional_law(law):
     """The share of 00000 within five standard errors, and 0.02 for the finite number."""
     models, grammar, seeds = table_pair(seed=5), binary_grammar(), 150

@@ -120,12 +120,12 @@ def test_early_and_late_triples_by_chi_square(name):
 def test_both_ways_of_walking_agree_bit_for_bit(name, dtype):
     rule, kind = RULES[name]
     depths = []
-    for seed in range(60):
+    for seed in range(30):
         scored = drawn_tree(kind, seed, dtype=dtype)
         lazy = TreeWalk(rule, batched=False).verify(scored)
         assert lazy == TreeWalk(rule, batched=True).verify(scored)
         depths += [len(verdict.path) for verdict in lazy]
-    assert sum(depths) > 10 and min(depths) == 0
+    assert sum(depths) > 5 and min(depths) == 0
 
 
 @pytest.mark.parametrize("name", RULES)

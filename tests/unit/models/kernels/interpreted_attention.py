@@ -44,12 +44,12 @@ def random_tree(count, width):
         ([299], 1, 6, 2, 80, 300),
         ([0], 5, 3, 1, 64, 129),
         ([63], 2, 8, 2, 128, 129),
-        ([284], 16, 4, 4, 64, 300),
-        ([100], 16, 5, 1, 80, 140),
+        pytest.param([284], 16, 4, 4, 64, 300, marks=pytest.mark.slow),
+        pytest.param([100], 16, 5, 1, 80, 140, marks=pytest.mark.slow),
         ([0, 250], 3, 7, 7, 64, 256),
-        ([7, 128, 0], 4, 4, 1, 32, 200),
-        ([120], 17, 4, 2, 64, 200),
-        ([1], 64, 2, 1, 64, 140),
+        pytest.param([7, 128, 0], 4, 4, 1, 32, 200, marks=pytest.mark.slow),
+        pytest.param([120], 17, 4, 2, 64, 200, marks=pytest.mark.slow),
+        pytest.param([1], 64, 2, 1, 64, 140, marks=pytest.mark.slow),
         ([2100], 2, 2, 1, 64, 2200),  # more chunks than are joined at once
     ],
 )
