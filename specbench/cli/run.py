@@ -13,7 +13,6 @@ from specbench.cli.console import stderr, stdout
 from specbench.cli.options import ConfigDir, Debug, check_choice, note_debug
 from specbench.errors import JobsFailed, NotComparable, UsageError
 from specbench.schema import catalog
-from specbench.schema.result import METHOD
 
 if TYPE_CHECKING:
     from specbench.hosting import HostRequest, JobOutcome
@@ -159,6 +158,7 @@ def _errors(paths: Sequence[Path]) -> str:
 
     Where a method has no other measurement, a warning below the table has said it.
     """
+    from specbench.schema.result import METHOD
     from specbench.store import read_many
 
     counted: Counter[str] = Counter()
