@@ -10,6 +10,14 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(autouse=True)
+def small_pools(monkeypatch):
+    """Batches are made of few conversations."""
+    from specbench.training.text import data
+
+    monkeypatch.setattr(data, "_POOL", 128)
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     from specbench.zoo.held_out import training_samples
