@@ -60,7 +60,11 @@ class Script:
         branches: Beginnings of the paths that leave this one at a later choice.
     """
 
-    def __init__(self, choices: Sequence[int]) -> None:
+    def __init__(self, choices: Sequence[int] = ()) -> None:
+        self.begin(choices)
+
+    def begin(self, choices: Sequence[int]) -> None:
+        """Go back to the root, for the path with these choices."""
         self.choices = list(choices)
         self.weight = 1.0
         self.branches: list[list[int]] = []
@@ -159,25 +163,6 @@ def _holders() -> list[ModuleType]:
     return _found
 
 
-class _Stage:
-    """Stands in for the choices while many scripts are played, one after another."""
-
-    def __init__(self) -> None:
-        self.script = Script(())
-
-    def draw(self, probabilities: Tensor, uniform: Tensor | float | None) -> Tensor:
-        return self.script.draw(probabilities, uniform)
-
-    def draw_distinct(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
-        return self.script.draw_distinct(probabilities, uniforms)
-
-    def happens(self, probability: Tensor, uniform: Tensor) -> Tensor:
-        return self.script.happens(probability, uniform)
-
-    def pick(self, numbers: Sequence[float], count: int) -> list[int]:
-        return self.script.pick(numbers, count)
-
-
 @dataclass(frozen=True)
 class Enumeration:
     """The output law of a decoder, as far as it was enumerated.
@@ -258,10 +243,10 @@ def walk(generate: Callable[[], Generation], most_paths: int | None, guesses: bo
     pending: list[list[int]] = [[]]
     paths = 0
     proposed = accepted = 0.0
-    stage = _Stage()
-    with scripted(stage, guesses):
+    script = Script()
+    with scripted(script, guesses):
         while pending and (most_paths is None or paths < most_paths):
-            stage.script = script = Script(pending.pop())
+            script.begin(pending.pop())
             generation = generate()
             check_ledger(generation)
             result[generation.tokens] += script.weight
