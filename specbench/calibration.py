@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from specbench.bounded import read_text
+from specbench.bounded import read_text, replacing
 from specbench.decoding.base import Decoder
 from specbench.decoding.calibrated import Calibrated, calibrated_parts
 from specbench.errors import ConfigError
@@ -75,9 +75,8 @@ class Calibration:
         """Write it into a folder and return its path; an earlier one is replaced."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.file_name
-        temporary = path.with_suffix(".partial")
-        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
         return path
 
 

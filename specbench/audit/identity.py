@@ -34,7 +34,7 @@ Judge = Callable[[ModelPair, Request, tuple[int, ...], tuple[int, ...]], Fidelit
 _SEVERE = (Grade.DIVERGED, Grade.WRONG)
 
 
-class Arm(NamedTuple):
+class ReadyDecoder(NamedTuple):
     """A decoder that has looked at the models that it runs on.
 
     Attributes:
@@ -47,10 +47,10 @@ class Arm(NamedTuple):
 
 
 def compare_tokens(
-    arm: Arm,
+    arm: ReadyDecoder,
     requests: Sequence[Request],
     judged: Judge,
-    widened: Callable[[], Arm | None] = lambda: None,
+    widened: Callable[[], ReadyDecoder | None] = lambda: None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Fidelity]:
     """Run a decoder and plain decoding on some prompts, and grade each pair of outputs.
@@ -120,12 +120,12 @@ def identity_check(
     )
 
 
-def _graded(arm: Arm, request: Request, judged: Judge) -> Fidelity:
-    reference = _tokens(Arm(Autoregressive(), arm.models), request)
+def _graded(arm: ReadyDecoder, request: Request, judged: Judge) -> Fidelity:
+    reference = _tokens(ReadyDecoder(Autoregressive(), arm.models), request)
     return judged(arm.models, request, reference, _tokens(arm, request))
 
 
-def _tokens(arm: Arm, request: Request) -> tuple[int, ...]:
+def _tokens(arm: ReadyDecoder, request: Request) -> tuple[int, ...]:
     arm.decoder.reset()
     arm.models.settle(len(request.prompt) + request.max_new_tokens)
     clock = clock_for(arm.models.target.device)

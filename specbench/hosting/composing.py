@@ -57,21 +57,28 @@ class HostRequest:
     config_dir: Path | None = None
 
 
+def _named(request: HostRequest, group: str) -> list[Mapping[str, Any]]:
+    """Return the entries of a group that the words name; none where one of them is unknown."""
+    words = dict(word.partition("=")[::2] for word in request.overrides)
+    if group not in words:
+        return []
+    folders = folders_of(request)
+    known = catalog.names(group, folders)
+    names = words[group].split(",") if request.multirun else [words[group]]
+    if not all(name in known for name in names):
+        return []
+    return [catalog.load(group, name, folders) for name in names]
+
+
 def with_models_task(request: HostRequest) -> HostRequest:
     """Return the request with the model's own task where the command names none.
 
     Prompts of text say nothing to a model of pictures. A sweep gets a task only where all of its
     models have the same.
     """
-    words = dict(word.partition("=")[::2] for word in request.overrides)
-    if "task" in words or "model" not in words:
+    if any(word.startswith("task=") for word in request.overrides):
         return request
-    folders = folders_of(request)
-    known = catalog.names("model", folders)
-    names = words["model"].split(",") if request.multirun else [words["model"]]
-    if not all(name in known for name in names):
-        return request
-    tasks = {catalog.load("model", name, folders).get("task") for name in names}
+    tasks = {entry.get("task") for entry in _named(request, "model")}
     if len(tasks) != 1 or None in tasks:
         return request
     return replace(request, overrides=(*request.overrides, f"task={tasks.pop()}"))
@@ -83,17 +90,10 @@ def with_method_keys(request: HostRequest) -> HostRequest:
     `method=synthetic acceptance=0.8` says no less than `method.acceptance=0.8`. A key of the run
     comes first, and in a sweep all methods must have the parameter.
     """
-    words = dict(word.partition("=")[::2] for word in request.overrides)
-    if "method" not in words:
+    methods = [set(entry.get("parameters") or ()) for entry in _named(request, "method")]
+    if not methods:
         return request
-    folders = folders_of(request)
-    known = catalog.names("method", folders)
-    names = words["method"].split(",") if request.multirun else [words["method"]]
-    if not all(name in known for name in names):
-        return request
-    entries = [catalog.load("method", name, folders) for name in names]
-    shared = set.intersection(*(set(entry.get("parameters") or ()) for entry in entries))
-    shared -= {field.name for field in fields(RunConfig)}
+    shared = set.intersection(*methods) - {field.name for field in fields(RunConfig)}
     overrides = (
         f"method.{word}" if word.partition("=")[0] in shared else word for word in request.overrides
     )

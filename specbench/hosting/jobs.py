@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from specbench import errors
+from specbench.bounded import replacing
 from specbench.errors import ResultsError, SpecbenchError
 from specbench.hosting.composing import (
     CONFIG_NAME,
@@ -162,17 +163,13 @@ def _sweep_folder(request: HostRequest, results_dir: Path) -> Path:
 
 def _hand_over(outcome: JobOutcome, folder: Path, number: int) -> None:
     error = outcome.error
-    plain = {
+    plain = outcome._asdict() | {
         "path": str(outcome.path) if outcome.path else None,
-        "failed": outcome.failed,
         "error": [type(error).__name__, error.what, error.why, error.fix] if error else None,
-        "detail": outcome.detail,
-        "reused": outcome.reused,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{number:06d}.json"
-    temporary.write_text(json.dumps(plain), encoding="utf-8")
-    temporary.replace(folder / f"{number:06d}.json")
+    with replacing(folder / f"{number:06d}.json") as temporary:
+        temporary.write_text(json.dumps(plain), encoding="utf-8")
 
 
 def _collect(folder: Path) -> list[JobOutcome]:
@@ -180,14 +177,10 @@ def _collect(folder: Path) -> list[JobOutcome]:
     outcomes = []
     for file in sorted(folder.glob("[0-9]*.json")):
         plain = json.loads(file.read_text(encoding="utf-8"))
-        error = None
-        if plain["error"] is not None:
+        if plain["error"]:
             kind, *parts = plain["error"]
-            error = getattr(errors, kind)(*parts)
-        path = Path(plain["path"]) if plain["path"] else None
-        outcomes.append(
-            JobOutcome("", path, plain["failed"], error, plain["detail"], plain["reused"])
-        )
+            plain["error"] = getattr(errors, kind)(*parts)
+        outcomes.append(JobOutcome(**plain | {"path": plain["path"] and Path(plain["path"])}))
     if outcomes and all(outcome.error is None for outcome in outcomes):
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from specbench.audit.control import Mixed, control_check
-from specbench.audit.identity import Arm, Judge, compare_tokens, identity_check, judge_greedy
+from specbench.audit.identity import (
+    Judge,
+    ReadyDecoder,
+    compare_tokens,
+    identity_check,
+    judge_greedy,
+)
 from specbench.audit.oracle import judge_coupled, oracle_of
 from specbench.audit.sampled import POSITIONS, SAMPLES, Plan, check_of, sample_law
 from specbench.audit.verdict import Check, CheckOutcome, Kind
@@ -153,7 +159,7 @@ class _Audit:
         arm = self._arm(build(), self._models, law)
         tried = []
 
-        def widened() -> Arm | None:
+        def widened() -> ReadyDecoder | None:
             models = self._wider()
             if models is None:
                 return None
@@ -211,12 +217,12 @@ class _Audit:
             known[key] = control_check(evidence, control, name, plan.samples)
         return known[key]
 
-    def _arm(self, decoder: Decoder, models: ModelPair, law: Law) -> Arm:
+    def _arm(self, decoder: Decoder, models: ModelPair, law: Law) -> ReadyDecoder:
         decoder.check(law)
         models = models.under(law)
         find_calibrations(self._config, decoder, models, law)
         decoder.prepare(models)
-        return Arm(decoder, models)
+        return ReadyDecoder(decoder, models)
 
     def _wider(self) -> ModelPair | None:
         """Return the models in the next wider type, or None where there is none or no room."""

@@ -163,16 +163,14 @@ FORMATS: dict[RowFormat, Reading] = {
 
 SHOTS: dict[str, Callable[[Row], tuple[str, str]]] = {"gsm8k": gsm8k_shot}
 
-SPLITS: dict[str, Callable[[Row], list[Row]]] = {
-    "coco_captions": coco_images,
-    "coco_longest": coco_images,
-}
+_COCO = ("coco_captions", "coco_longest")
+
+SPLITS: dict[str, Callable[[Row], list[Row]]] = dict.fromkeys(_COCO, coco_images)
 """For formats whose official file is one object: how it falls into rows."""
 
-ORDERS: dict[str, Callable[[Sample], Any]] = {
-    "coco_captions": lambda sample: sample.reference["image_id"],
-    "coco_longest": lambda sample: sample.reference["image_id"],
-}
+ORDERS: dict[str, Callable[[Sample], Any]] = dict.fromkeys(
+    _COCO, lambda sample: sample.reference["image_id"]
+)
 """For formats that several sources hold in different orders: by what their samples are sorted."""
 
 

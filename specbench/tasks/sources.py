@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from specbench.bounded import check_regular
+from specbench.bounded import check_regular, replacing
 from specbench.errors import TaskError
 from specbench.paths import cache_dir, tasks_dir
 from specbench.schema.task import SourceConfig
@@ -205,9 +205,8 @@ def _download(url: str, sha256: str, destination: Path) -> None:
         )
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        part = destination.with_name(f"{destination.name}.{os.getpid()}.part")
-        part.write_bytes(data)
-        part.replace(destination)
+        with replacing(destination) as part:
+            part.write_bytes(data)
     except OSError as error:
         raise TaskError(
             f"Cannot keep the task file in {destination.parent}",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from specbench.audit.fidelity import Fidelity, Grade
-from specbench.audit.identity import Arm, compare_tokens, identity_check, judge_greedy
+from specbench.audit.identity import ReadyDecoder, compare_tokens, identity_check, judge_greedy
 from specbench.audit.oracle import judge_coupled, oracle_of
 from specbench.audit.verdict import CheckOutcome, Kind
 from specbench.decoding.base import Decoder
@@ -44,9 +44,9 @@ def request(law=GREEDY, seed=0, count=8):
 
 def grade(decoder, models, wider=None):
     def widened():
-        return None if wider is None else Arm(*wider)
+        return None if wider is None else ReadyDecoder(*wider)
 
-    (verdict,) = compare_tokens(Arm(decoder, models), [request()], judge_greedy, widened)
+    (verdict,) = compare_tokens(ReadyDecoder(decoder, models), [request()], judge_greedy, widened)
     return verdict.grade
 
 
@@ -54,7 +54,7 @@ def test_a_correct_decoder_is_identical_and_never_asks_for_a_wider_type():
     def widened():
         raise AssertionError("asked")
 
-    arm = Arm(token_sd(3), table_pair())
+    arm = ReadyDecoder(token_sd(3), table_pair())
     grades = compare_tokens(arm, [request()], judge_greedy, widened)
     assert grades == [Fidelity(Grade.IDENTICAL)]
 
@@ -105,7 +105,10 @@ PENALISED = Law(temperature=0.8, repetition_penalty=8.0)
 def oracle_grades(node):
     models = table_pair(vocab=24, order=1, sharpness=2.0)
     requests = [request(PENALISED, seed, 24) for seed in range(6)]
-    return [v.grade for v in compare_tokens(Arm(oracle_of(node), models), requests, judge_coupled)]
+    return [
+        v.grade
+        for v in compare_tokens(ReadyDecoder(oracle_of(node), models), requests, judge_coupled)
+    ]
 
 
 @pytest.mark.parametrize("node", [SJD, TOKEN_SD, JACOBI])
