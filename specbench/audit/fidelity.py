@@ -19,6 +19,7 @@ from torch import Tensor
 
 from specbench.cache import Cache
 from specbench.law import History, Law
+from specbench.models.base import View
 from specbench.models.pair import ModelPair
 
 VERSION = 2
@@ -172,7 +173,7 @@ def _feed(models: ModelPair, cache: Cache, context: Sequence[int], pieces: Seque
     logits = torch.empty(0)
     for piece in _cut(context[cache.lengths[0] :], pieces):
         fed = torch.tensor([piece], device=target.device)
-        logits = target.forward(fed, cache, last=1)[0, -1]
+        logits = target.forward(fed, cache, View(last=1))[0, -1]
     return logits.to(torch.float64, copy=True)  # an engine may write into its own output again
 
 

@@ -32,7 +32,7 @@ from specbench.audit.alternatives import (
 from specbench.audit.fidelity import logits_by_shape, may_cross, resolution
 from specbench.decoding.request import Request
 from specbench.law import History, Law, draw
-from specbench.models.base import Model
+from specbench.models.base import Model, View
 from specbench.models.pair import ModelPair
 
 _BINS = 8
@@ -186,7 +186,7 @@ class _Reader:
         self._length = len(prompt)
         self._cache = model.new_cache(1, room)
         fed = torch.tensor([list(prompt)], device=model.device)
-        self._first = model.forward(fed, self._cache, last=1).clone()
+        self._first = model.forward(fed, self._cache, View(last=1)).clone()
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         """Return the logits at the position of every token, [1, T, V]."""

@@ -1,6 +1,6 @@
-"""A draft tree while a model grows it: who was fed, what it may see, what law it gave.
+"""A draft tree while it grows: who was fed, what it may see, what law came after it.
 
-A topology adds nodes and asks for the laws after some of them; every call feeds the model once,
+A topology adds nodes and asks for the laws after some of them; every call feeds the ground once,
 however many nodes it holds, under a mask in which a node sees the committed text and its own
 ancestors. Node ids, parents and tokens stay on the device; one transfer at the end turns them
 into a `DraftTree`.
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from specbench.decoding.assembly import Assembly, Places, Raw
+from specbench.decoding.ground import Ground
 from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.request import among
-from specbench.decoding.session import Role, Session
+from specbench.decoding.session import Session
 from specbench.decoding.tree import DraftTree, DrawKind, Draws, TreeMask
 from specbench.law import draw, draw_distinct
 from specbench.rng import Purpose
@@ -29,7 +30,7 @@ class Growth:
     """One tree that grows below the newest committed token.
 
     Args:
-        role: The model that drafts; everything committed before the root, or less, is in its cache.
+        ground: What it grows from.
         session: The request.
         length: When to stop.
         depth: Deepest level that may be drafted; at least 1.
@@ -42,12 +43,12 @@ class Growth:
         greedy: Whether the draft's law is a point mass. Laws are then softmax values at
             temperature 1, good for ranking alone, and a finished tree has kind POINT.
         taken: Random numbers of this round that are used up.
-        root_logits: The model's logits after the newest committed token, [1, V], once it was fed.
+        root_logits: The logits after the newest committed token, [1, V], once it was fed.
     """
 
     def __init__(
         self,
-        role: Role,
+        ground: Ground,
         session: Session,
         length: LengthPolicy,
         depth: int,
@@ -56,39 +57,34 @@ class Growth:
     ) -> None:
         self.depth = depth
         self.length = length
-        self.greedy = role.law.greedy
-        self.device = role.model.device
+        self.greedy = ground.law.greedy
+        self.device = ground.device
         self.root_logits: Tensor | None = None
-        self._role = role
+        self._ground = ground
         self._session = session
         self.taken = taken
         self._path: list[Tensor] = []
         self._size = 0
         self._nodes = nodes
         self._fed = 0
-        self._base = 0
         self._laws: list[Tensor] = []  # concatenated, row i is the law after slot i
         self._slots: list[int] = []
 
     # The root, and chains.
 
     def feed_root(self) -> Tensor:
-        """Feed what the model has not seen of the committed text; return the logits, [1, V]."""
-        role, session = self._role, self._session
-        fed = to_device([session.committed[role.cache.lengths[0] :]], self.device)
-        session.clock.launch()
-        logits = role.feed(fed, last=1)[:, -1]
-        self._base = role.cache.lengths[0] - 1
+        """Feed what the ground has not seen of the committed text; return the logits, [1, V]."""
+        self._session.clock.launch()
         self._fed = 1
-        self.root_logits = logits
-        return logits
+        self.root_logits = self._ground.plant(self._session.committed)
+        return self.root_logits
 
     def feed_next(self, token: Tensor) -> Tensor:
         """Feed the next token of a chain, [1]; return the logits after it, [1, V]."""
         self._path.append(token)
         self._slots.append(self._fed)
         self._fed += 1
-        return self._role.feed(token[:, None], last=1)[:, -1]
+        return self._ground.feed(token, None, None)
 
     def law(self, logits: Tensor) -> Tensor:
         """Return the draft's law after the last token of a chain, [1, V]."""
@@ -96,9 +92,9 @@ class Growth:
 
     def softmax(self, logits: Tensor, law: Tensor) -> Tensor:
         """Return the draft's softmax at temperature 1 there, [1, V]: `law` where it is that."""
-        if self.greedy or self._role.law.plain:
+        if self.greedy or self._ground.law.plain:
             return law
-        return self._role.law.softmax(logits, self._chain_seen())
+        return self._ground.law.softmax(logits, self._chain_seen())
 
     def watched(self, logits: Tensor, law: Tensor | None) -> Tensor | None:
         """Return the law that the length policy judges, [1, V]; None where it does not watch."""
@@ -136,7 +132,7 @@ class Growth:
     def token(self, logits: Tensor, law: Tensor | None, uniform: float) -> Tensor:
         """Draw the next token of a chain, or take the argmax of a greedy draft, [1]."""
         if self.greedy or law is None:
-            return self._role.law.argmax(logits, self._chain_seen())
+            return self._ground.law.argmax(logits, self._chain_seen())
         return draw(law, uniform)
 
     def uniforms(self) -> list[float]:
@@ -153,13 +149,13 @@ class Growth:
 
     def expand_root(self) -> Tensor:
         """Return the draft's law after the newest committed token, [1, V]."""
-        law = self._warp(self._plant(), self._role.history.now())
+        law = self._warp(self._plant(), self._ground.history.now())
         self._laws.append(law)
         return law
 
     def rank_root(self) -> Tensor:
         """Return the draft's softmax at temperature 1 there, [1, V]: to choose by, not to draw."""
-        return self._role.law.softmax(self._plant(), self._role.history.now())
+        return self._ground.law.softmax(self._plant(), self._ground.history.now())
 
     def _plant(self) -> Tensor:
         logits = self.feed_root()
@@ -172,7 +168,7 @@ class Growth:
         self._slot_depths = torch.zeros_like(self._parents)
         self._visible = torch.zeros(size, size, dtype=torch.bool, device=self.device)
         self._visible[0, 0] = True
-        seen = self._role.history.now()
+        seen = self._ground.history.now()
         self._seen = None if seen is None else seen.repeat(size, 1)
         return logits
 
@@ -212,7 +208,7 @@ class Growth:
 
     def rank(self, ids: Tensor) -> Tensor:
         """Feed nodes, and return the draft's softmax at temperature 1 after each, [n, V]."""
-        return self._role.law.softmax(self._feed(ids), self._seen_by(ids))
+        return self._ground.law.softmax(self._feed(ids), self._seen_by(ids))
 
     def _seen_by(self, ids: Tensor) -> Tensor | None:
         return None if self._seen is None else self._seen[ids + 1]
@@ -221,12 +217,13 @@ class Growth:
         count, fed = ids.shape[0], self._fed
         width = fed + count
         entries = ids + 1
-        rows = self._visible[self._slot[self._parents[entries] + 1], :width]
+        parents = self._slot[self._parents[entries] + 1]
+        rows = self._visible[parents, :width]
         rows[:, fed:] = torch.eye(count, dtype=torch.bool, device=self.device)
         self._visible[fed:width, :width] = rows
         self._slot_depths[fed:width] = self._depths[entries]
         mask = TreeMask(self._slot_depths[:width], rows)
-        logits = self._role.feed(self._tokens[entries][None], mask)[0]
+        logits = self._ground.feed(self._tokens[entries], parents, mask)
         order = torch.arange(fed, width, device=self.device)
         self._slot[entries] = order
         self._fed = width
@@ -353,14 +350,14 @@ class Growth:
             if slot < 0:
                 break
             kept.append(slot)
-        self._role.cache.keep([self._base], [kept])
+        self._ground.keep(kept)
 
     def _warp(self, logits: Tensor, seen: Tensor | None) -> Tensor:
-        law = self._role.law
+        law = self._ground.law
         return law.softmax(logits, seen) if law.greedy else law.probabilities(logits, seen)
 
     def _chain_seen(self) -> Tensor | None:
-        seen = self._role.history.now()
+        seen = self._ground.history.now()
         if seen is not None and self._path:
             seen = seen.scatter(1, torch.stack(self._path, dim=1), True)
         return seen

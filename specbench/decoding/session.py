@@ -20,7 +20,7 @@ from specbench.decoding.reading import read
 from specbench.decoding.request import Cut, Request
 from specbench.errors import SpecbenchError
 from specbench.law import History, Law, draw
-from specbench.models.base import AncestorMask, LayerSkip, Model, Taps
+from specbench.models.base import AncestorMask, LayerSkip, Model, Taps, View
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose, Streams
 from specbench.transfer import to_device
@@ -72,7 +72,7 @@ class Role:
         """Feed tokens behind the cached ones and count the work; see `Model.forward`."""
         self.work = Work(self.work.forwards + 1, self.work.tokens + tokens.shape[1])
         return self.model.forward(
-            tokens, self.cache, mask=mask, last=last, skip=self.skip, taps=taps
+            tokens, self.cache, View(mask=mask, last=last, skip=self.skip, taps=taps)
         )
 
     def next_token(self, logits: Tensor, position: int) -> Tensor:
@@ -92,7 +92,7 @@ class Session:
     one place for every decoder.
 
     Args:
-        models: The pair that decodes it.
+        models: The pair that decodes it, under any law; the request's counts.
         request: What was asked.
         clock: Times this session; sessions that take turns have a clock each.
         extra: Cache slots behind prompt and answer.
@@ -114,6 +114,7 @@ class Session:
     rounds: Rounds
 
     def __init__(self, models: ModelPair, request: Request, clock: Clock, extra: int = 0) -> None:
+        models = models.under(request.law)
         total = len(request.prompt) + request.max_new_tokens
         if total > models.context:
             raise PromptTooLong(

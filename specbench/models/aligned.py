@@ -19,7 +19,7 @@ from torch import Tensor
 
 from specbench.cache import Cache
 from specbench.law import Law
-from specbench.models.base import Model, View, Wrapper
+from specbench.models.base import CAUSAL, Model, View, Wrapper
 
 STAND_IN = 0
 """What a draft reads in the place of an id that it lacks: an id that every vocabulary has.
@@ -51,8 +51,11 @@ class AlignedDraft(Wrapper):
 
     def under(self, law: Law) -> AlignedDraft:
         """Return the draft whose body is under the law."""
+        body = self.body.under(law)
+        if body is self.body:
+            return self
         draft = copy(self)
-        draft.take_body(self.body.under(law))
+        draft.take_body(body)
         return draft
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
@@ -63,13 +66,13 @@ class AlignedDraft(Wrapper):
         """Return an empty cache of the body in the place of a smaller one."""
         return self.body.grow(cache, capacity)
 
-    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.run`.
+    def forward(self, inputs: Tensor, cache: Cache, view: View = CAUSAL) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.forward`.
 
         Returns:
             Logits [B, T or last, V], minus infinity at the ids that the draft lacks.
         """
-        return self._aligned(self.body.run(self._known(inputs), cache, view))
+        return self._aligned(self.body.forward(self._known(inputs), cache, view))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return the embeddings of tokens, or of what stands for them."""

@@ -120,6 +120,10 @@ class View(NamedTuple):
         return range(self.first_layer, layers if self.last_layer is None else self.last_layer + 1)
 
 
+CAUSAL = View()
+"""Causal order, and the logits of all."""
+
+
 class Model:
     """A language model behind one forward.
 
@@ -148,20 +152,7 @@ class Model:
         """Return an empty cache for `batch` rows of at most `capacity` tokens."""
         raise NotImplementedError
 
-    def forward(
-        self,
-        inputs: Tensor,
-        cache: Cache,
-        *,
-        mask: AncestorMask | None = None,
-        last: int = 0,
-        skip: LayerSkip | None = None,
-        taps: Taps | None = None,
-    ) -> Tensor:
-        """Feed new tokens under a `View` of these attributes; see `run`."""
-        return self.run(inputs, cache, View(mask, last, skip, taps))
-
-    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
+    def forward(self, inputs: Tensor, cache: Cache, view: View = CAUSAL) -> Tensor:
         """Feed new tokens behind each row's cached prefix and return their logits.
 
         The cache grows by T in every row.

@@ -40,21 +40,10 @@ _LLAMA_LIKE = BlockNames("model.layers", "self_attn", "mlp")
 _GPT2_LIKE = BlockNames("transformer.h", "attn", "mlp")
 
 BLOCK_NAMES = {
-    "gemma": _LLAMA_LIKE,
-    "gemma2": _LLAMA_LIKE,
-    "gemma3_text": _LLAMA_LIKE,
-    "gpt2": _GPT2_LIKE,
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "llama", "mistral", "olmo2"), _LLAMA_LIKE),
+    **dict.fromkeys(("phi", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2"), _LLAMA_LIKE),
+    **dict.fromkeys(("gpt2", "gptj"), _GPT2_LIKE),
     "gpt_neox": BlockNames("gpt_neox.layers", "attention", "mlp"),
-    "gptj": _GPT2_LIKE,
-    "llama": _LLAMA_LIKE,
-    "mistral": _LLAMA_LIKE,
-    "olmo2": _LLAMA_LIKE,
-    "phi": _LLAMA_LIKE,
-    "phi3": _LLAMA_LIKE,
-    "qwen2": _LLAMA_LIKE,
-    "qwen3": _LLAMA_LIKE,
-    "smollm3": _LLAMA_LIKE,
-    "starcoder2": _LLAMA_LIKE,
 }
 """Architectures by their `model_type`, each checked by a test."""
 

@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache as LibraryCache
 
 from specbench.cache import Cache
 from specbench.errors import ModelError
-from specbench.models.base import NO_SKIP, Capability, Model, Taps, View
+from specbench.models.base import CAUSAL, NO_SKIP, Capability, Model, Taps, View
 from specbench.models.blocks import BLOCK_NAMES, Blocks
 from specbench.models.library_cache import Entry, Looked, PortCache
 from specbench.models.library_masks import Sight, seeing
@@ -179,11 +179,11 @@ class CausalLM(Model):
         return PortCache(self._entries, batch, capacity, states)
 
     @torch.inference_mode()
-    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.run`."""
+    def forward(self, inputs: Tensor, cache: Cache, view: View = CAUSAL) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.forward`."""
         assert isinstance(cache, PortCache) and cache.padding is None
         if self._long_rope is not None:
-            return self._long_rope.run(inputs, cache, view)
+            return self._long_rope.forward(inputs, cache, view)
         return self._feed(inputs, cache, view)
 
     def _feed(self, tokens: Tensor, cache: PortCache, view: View) -> Tensor:

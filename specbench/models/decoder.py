@@ -24,7 +24,7 @@ from torch import Tensor
 
 from specbench.cache import Cache, KVCache
 from specbench.models.attention import attend
-from specbench.models.base import NO_SKIP, AncestorMask, Capability, Model, View
+from specbench.models.base import CAUSAL, NO_SKIP, AncestorMask, Capability, Model, View
 from specbench.models.lean_weights import Layer, Weights, causal_lm_weights
 from specbench.models.masks import MaskTable, slot_positions
 from specbench.models.norm import rms_norm
@@ -119,8 +119,8 @@ class LeanDecoder(Model):
         return logits[..., : self.vocab_size] if self.weights.head_first is None else logits
 
     @torch.inference_mode()
-    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.run`.
+    def forward(self, inputs: Tensor, cache: Cache, view: View = CAUSAL) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.forward`.
 
         A head over a slice of the ids gives logits of that slice, [B, T or last, K].
         """

@@ -13,7 +13,6 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import Emu3Config, Emu3ForConditionalGeneration
 from transformers.models.emu3.modeling_emu3 import Emu3VQVAE
 
@@ -81,12 +80,7 @@ class Emu3(Family):
             return PixelDecoder(None, None, lacking)
         codebook = module.quantize.embedding.weight.detach().to(device, torch.float32)
         module = module.to(device, self._pixel_dtype).eval().requires_grad_(False)
-
-        @torch.inference_mode()
-        def decode(codes: Tensor) -> Tensor:
-            return module.decode(codes)
-
-        return PixelDecoder(codebook, decode)
+        return PixelDecoder(codebook, torch.inference_mode()(module.decode))
 
     def code_number(self, name: str) -> int | None:
         """Read a code's number off its name."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from specbench.cache import Cache
 from specbench.law import Guidance, Law
-from specbench.models.base import Capability, Model, View, Wrapper
+from specbench.models.base import CAUSAL, Capability, Model, View, Wrapper
 from specbench.models.image import CODE, TEXT, Conditioning, Grid
 from specbench.models.numbering import Numbering
 from specbench.transfer import moved
@@ -158,7 +158,7 @@ class GuidedModel(Wrapper):
         return GuidedCache(self.body.grow(cache.body, slots), capacity)
 
     @torch.inference_mode()
-    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
+    def forward(self, inputs: Tensor, cache: Cache, view: View = CAUSAL) -> Tensor:
         """Feed new tokens in every row and return the mixed, constrained logits [1, T, V].
 
         The first forward of a request begins with its prompt. Taps hand out the states of the
@@ -168,7 +168,7 @@ class GuidedModel(Wrapper):
         start, count, taps = cache.lengths[0], inputs.shape[1], view.taps
         tokens = inputs if self._table is None else self._table[inputs]
         fed = tokens.expand(self._rows, -1) if start else self._begin(tokens, cache)
-        logits = self.body.run(fed, cache.body, view)
+        logits = self.body.forward(fed, cache.body, view)
         if taps is not None:
             taps.states = [state[:1, -count:] if taps.every else state[:1] for state in taps.states]
         if not view.logits:

@@ -54,7 +54,7 @@ class LongRope:
         self._length = length
         self._feed = feed
 
-    def run(self, tokens: Tensor, cache: PortCache, view: View) -> Tensor:
+    def forward(self, tokens: Tensor, cache: PortCache, view: View) -> Tensor:
         """Feed tokens [B, T] and return the logits of the last ones, [B, T or last, V].
 
         Rows of different lengths or trees, and trees that are fed level by level, which only

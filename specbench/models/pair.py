@@ -129,17 +129,16 @@ class ModelPair:
         Pictures are mixed as the law's guidance says, so that requests of different laws can take
         turns; a pair of text is one for all laws.
         """
-        if self.image is None:
-            return self
         key = (law.guidance, law.text_top_k)
         if key not in self._laws:
-            drafts = [draft.under(law) for draft in self.drafts]
+            own = (self.target, *self.drafts)
+            target, *drafts = (model.under(law) for model in own)
+            if all(one is other for one, other in zip((target, *drafts), own, strict=True)):
+                return self
+            draft = drafts[0] if drafts else None
+            others = tuple(drafts[1:])
             self._laws[key] = replace(
-                self,
-                target=self.target.under(law),
-                draft=drafts[0] if drafts else None,
-                more_drafts=tuple(drafts[1:]),
-                _caches={},
+                self, target=target, draft=draft, more_drafts=others, _caches={}
             )
         return self._laws[key]
 

@@ -78,12 +78,12 @@ class Mixer:
 
     def run(self, inputs: Tensor, cache: Any) -> Tensor:
         """Let inputs [B, T, C] move the state in a cache of the library; return the outputs."""
-        held = {self._holder: cache}
+        return self._call(self._module, inputs, {self._holder: cache})
+
+    def _call(self, function: Callable[..., Any], inputs: Tensor, others: dict[str, Any]) -> Tensor:
         if self._named:
-            output: Tensor = self._module(hidden_states=inputs, **held)
-        else:
-            output = self._module(inputs, **held)
-        return output
+            return function(**{**others, "hidden_states": inputs})
+        return function(inputs, **others)
 
     def continues(self, cache: Any) -> bool:
         """Say whether several tokens at once go on from the state that one by one left.
@@ -117,13 +117,7 @@ class Mixer:
             layer = kwargs[self._holder].layers[self._index]
             if inputs.shape[1] == 1 or not any(layer.has_previous_state.values()):
                 return whole(*args, **kwargs)
-            outputs = []
-            for token in inputs.split(1, 1):
-                if self._named:
-                    outputs.append(whole(**{**kwargs, "hidden_states": token}))
-                else:
-                    outputs.append(whole(token, **kwargs))
-            return torch.cat(outputs, 1)
+            return torch.cat([self._call(whole, token, kwargs) for token in inputs.split(1, 1)], 1)
 
         self._module.forward = stepped
 

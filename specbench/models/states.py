@@ -42,7 +42,7 @@ def _read(model: Model, batch: list[Sequence[int]]) -> Iterator[npt.NDArray[np.f
         tokens[row, : len(text)] = torch.as_tensor(np.asarray(text, dtype=np.int64))
     taps = Taps((-1,))
     cache = model.new_cache(len(batch), longest)
-    model.run(tokens.to(model.device), cache, View(taps=taps, logits=False))
+    model.forward(tokens.to(model.device), cache, View(taps=taps, logits=False))
     states = taps.states[0].float().cpu().numpy()
     for row, text in enumerate(batch):
         yield states[row, : len(text)]

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specbench.cache import Cache
-from specbench.models.base import NO_SKIP, View, Wrapper
+from specbench.models.base import CAUSAL, NO_SKIP, View, Wrapper
 from specbench.models.decoder import LeanDecoder
 from specbench.models.linear import PlainLinear
 from specbench.models.ops import Ops, Place
@@ -132,12 +132,12 @@ class StaticDecoder(Wrapper):
         return None
 
     @torch.inference_mode()
-    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.run`."""
+    def forward(self, inputs: Tensor, cache: Cache, view: View = CAUSAL) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.forward`."""
         assert isinstance(cache, StaticCache)
         step = self._step_of(inputs, cache, view)
         if step is None:
-            return self.body.run(inputs, cache, view)
+            return self.body.forward(inputs, cache, view)
         storage, count, last = cache.storage, inputs.shape[1], view.last
         use = storage.use(step)
         use.count += 1
@@ -202,7 +202,7 @@ class StaticDecoder(Wrapper):
     @torch.inference_mode()
     def _settle(self, cache: StaticCache, capture: Capture) -> None:
         storage = cache.storage
-        captured = len(storage.captured)
+        captured = sum(use.replay is not None for use in storage.uses.values())
         for step, use in storage.uses.items():
             place = min(max(cache.lengths), max(self._longest - step.tokens, 0))
             place = min(place, cache.capacity - step.tokens)

@@ -167,11 +167,6 @@ class Storage:
             found = self.uses[step] = Use(self._inputs[step.sizes])
         return found
 
-    @property
-    def captured(self) -> list[Step]:
-        """Steps that are replayed."""
-        return [step for step, use in self.uses.items() if use.replay is not None]
-
     def point(self, lengths: list[int], padding: tuple[int, ...] | None) -> None:
         """Tell the device where the rows end, unless it knows.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from specbench.cache import Cache, LengthCache
-from specbench.models.base import Capability, Model, View
+from specbench.models.base import CAUSAL, Capability, Model, View
 
 Table = Callable[[tuple[int, ...]], Tensor]
 """Maps a context to logits [V] in float64."""
@@ -67,8 +67,8 @@ class TableModel(Model):
         """Return an empty cache for `batch` rows of at most `capacity` tokens."""
         return TokenCache(batch, capacity)
 
-    def run(self, inputs: Tensor, cache: Cache, view: View) -> Tensor:
-        """Feed new tokens behind each row's cached prefix; see `Model.run`.
+    def forward(self, inputs: Tensor, cache: Cache, view: View = CAUSAL) -> Tensor:
+        """Feed new tokens behind each row's cached prefix; see `Model.forward`.
 
         The one hidden state is the one-hot code of the context's last token.
         """
@@ -120,17 +120,6 @@ def markov_table(order: int, vocab_size: int, seed: int, sharpness: float = 1.0)
     def table(context: tuple[int, ...]) -> Tensor:
         padded = (vocab_size,) * order + context
         return logits[padded[len(padded) - order :]]
-
-    return table
-
-
-def cyclic_table(period: int, vocab_size: int) -> Table:
-    """Return the deterministic law that counts 0, 1, ..., period - 1, 0, ... by position."""
-
-    def table(context: tuple[int, ...]) -> Tensor:
-        logits = torch.full((vocab_size,), -torch.inf, dtype=torch.float64)
-        logits[len(context) % period] = 0.0
-        return logits
 
     return table
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from specbench.audit.pictures import guided_picture, picture_prompt
 from specbench.clock import CpuClock
 from specbench.decoding.base import Decoder
 from specbench.decoding.ledger import Generation
 from specbench.decoding.request import Request, StopTokens
 from specbench.decoding.session import Session
 from specbench.hosting import load_method
-from specbench.law import Law
+from specbench.law import Guidance, Law
 from specbench.models.pair import ModelPair
 from specbench.rng import Streams
 from specbench.schema import catalog
@@ -89,6 +90,22 @@ def test_texts_in_turns_are_the_texts_alone(method: str, law: str) -> None:
 def test_pictures_in_turns_are_the_pictures_alone(method: str) -> None:
     models = image_pair(seed=0)
     compare(method, models, picture_requests(models, Law(temperature=1.0, top_k=3)))
+
+
+@pytest.mark.parametrize("method", ["ar", "token_sd", "sjd"])
+def test_pictures_of_two_laws_take_turns_on_one_loaded_model(method: str) -> None:
+    """The guidance is the request's, whatever law the pair was asked for before."""
+    scales = (Guidance(3.0), None, Guidance(1.5, "linear"))
+    loaded = guided_picture(2, 3, 5)
+    assert loaded.image is not None
+    models, length = loaded.under(Law(guidance=scales[0])), loaded.image.grid.length
+    requests = [
+        Request(picture_prompt(5), length, Law(guidance=scale), Streams(0)) for scale in scales
+    ]
+    compare(method, models, requests)
+    decoder = decoders_of(method, models, 1)[0]
+    drawn = {decoder.generate(models, each, CpuClock()).tokens for each in requests}
+    assert len(drawn) == len(scales), "the scale does not matter here"
 
 
 @pytest.mark.parametrize("method", ["token_sd", "jacobi"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from specbench.clock import Segment
 from specbench.decoding.drafters.base import Drafter, Drafting, Outcome, Plan, Prefill
+from specbench.decoding.ground import DraftModel
 from specbench.decoding.growth import Growth
 from specbench.decoding.session import Role, Session
 from specbench.decoding.tree import DraftTree
@@ -43,7 +44,9 @@ class _ModelDrafting(Drafting):
         self._growth = None
         if depth < 1:
             return None
-        self._growth = Growth(self._role, session, plan.length, depth, plan.topology.nodes)
+        self._growth = Growth(
+            DraftModel(self._role), session, plan.length, depth, plan.topology.nodes
+        )
         return plan.topology.grow(self._growth)
 
     def observe(self, session: Session, outcome: Outcome) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from specbench.decoding.drafters.base import Drafter, Drafting, Plan, Prefill
+from specbench.decoding.ground import DraftModel
 from specbench.decoding.growth import Growth
 from specbench.decoding.search.sublayers import alternating
 from specbench.decoding.session import Session
@@ -89,7 +90,7 @@ class SkipDrafting(Drafting):
             return None
         cache = session.target.cache
         start = cache.lengths[0]
-        growth = Growth(self._role, session, plan.length, depth, plan.topology.nodes)
+        growth = Growth(DraftModel(self._role), session, plan.length, depth, plan.topology.nodes)
         tree = plan.topology.grow(growth)
         cache.truncate([start])
         return tree

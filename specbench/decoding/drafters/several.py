@@ -18,6 +18,7 @@ import torch
 from specbench.clock import Segment
 from specbench.decoding.drafters.base import Drafter, Drafting, Outcome, Plan, Prefill
 from specbench.decoding.drafters.model import read_prompt, roll_back
+from specbench.decoding.ground import DraftModel
 from specbench.decoding.growth import Growth
 from specbench.decoding.session import Role, Session
 from specbench.decoding.topologies.specinfer import merge
@@ -74,7 +75,7 @@ class _SeveralDrafting(Drafting):
         taken = 0
         trees = []
         for role in self._roles:
-            growth = Growth(role, session, plan.length, depth, nodes, taken)
+            growth = Growth(DraftModel(role), session, plan.length, depth, nodes, taken)
             self._growths.append(growth)
             trees.append(plan.topology.grow(growth))
             taken = max(growth.taken, 1)

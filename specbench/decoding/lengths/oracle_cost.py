@@ -14,7 +14,7 @@ from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.lengths.confidence import check_cap
 from specbench.errors import ConfigError
 from specbench.law import Law, draw
-from specbench.models.base import Model
+from specbench.models.base import Model, View
 from specbench.models.pair import ModelPair
 
 _PREFIX = 64
@@ -150,7 +150,7 @@ def measured_cost_ratio(draft: Model, target: Model) -> float:
     caches = []
     for model in (draft, target):
         cache = model.new_cache(1, _PREFIX + _DRAFTED + 1)
-        model.forward(_filled(model, _PREFIX, model.word), cache, last=1)
+        model.forward(_filled(model, _PREFIX, model.word), cache, View(last=1))
         caches.append(cache)
     for _ in range(_WARM_UPS):
         for model, cache, step in zip((draft, target), caches, steps, strict=True):
@@ -174,7 +174,7 @@ def measured_cost_ratio(draft: Model, target: Model) -> float:
 def _draft(model: Model, cache: Cache) -> None:
     token = _filled(model, 1)
     for _ in range(_DRAFTED):
-        logits = model.forward(token, cache, last=1)
+        logits = model.forward(token, cache, View(last=1))
         token = draw(Law().probabilities(logits), 0.5)
 
 

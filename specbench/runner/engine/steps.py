@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from specbench.decoding.tree import TreeMask
-from specbench.models.base import AncestorMask
+from specbench.models.base import AncestorMask, View
 from specbench.models.pair import ModelPair
 from specbench.runner.engine.figures import Verifying
 from specbench.runner.engine.timing import Work, in_turns, spread, stopwatch
@@ -60,14 +60,14 @@ class Steps:
         size = (1, max(context, longest))
         tokens = torch.randint(0, self._model.vocab_size, size, generator=generator)
         self._tokens = tokens.to(self._model.device)
-        self._model.forward(self._tokens[:, :context], self._cache, last=1)
+        self._model.forward(self._tokens[:, :context], self._cache, View(last=1))
 
     def verify(self, count: int, mask: AncestorMask | None = None) -> Work:
         """Return a forward over `count` tokens with the logits of all."""
         fed = self._tokens[:, :count].contiguous()
 
         def work() -> Tensor:
-            logits = self._model.forward(fed, self._cache, mask=mask)
+            logits = self._model.forward(fed, self._cache, View(mask=mask))
             self._cache.truncate([self._context])
             return logits
 
@@ -78,7 +78,7 @@ class Steps:
         fed = self._tokens[:, :1].contiguous()
 
         def work() -> Tensor:
-            logits = self._model.forward(fed, self._cache, last=1)
+            logits = self._model.forward(fed, self._cache, View(last=1))
             self._cache.truncate([self._context])
             return logits[:, -1].argmax(-1)
 

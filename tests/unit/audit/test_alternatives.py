@@ -18,6 +18,7 @@ from specbench.audit.enumeration import enumerate_output
 from specbench.decoding.request import Request, StopTokens
 from specbench.decoding.verifiers.token_sd import TokenSD, accepted_prefix
 from specbench.law import Law
+from specbench.models.base import View
 from specbench.rng import Streams
 from tests.unit.audit.wrong import NoResidual, TakesAllDrafts, chain
 from tests.unit.decoding.parts import table_pair
@@ -73,7 +74,7 @@ def test_a_law_is_that_of_a_decoder_with_the_error(verifier, place):
     for first in range(VOCAB):
         fed = torch.tensor([[*request.prompt, first]])
         laws = [
-            model.forward(fed, model.new_cache(1, 8), last=2)[0].double().softmax(-1)
+            model.forward(fed, model.new_cache(1, 8), View(last=2))[0].double().softmax(-1)
             for model in (models.target, models.draft)
         ]
         expected = laws[0][1] if place is None else laws_of(Context(*laws))[place, 1]

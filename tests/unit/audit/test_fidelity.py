@@ -36,10 +36,10 @@ class Shaken(TableModel):
         self._moves = torch.tensor(moves, dtype=torch.float64)
         self.fed = 0
 
-    def forward(self, tokens, cache, **options):
+    def forward(self, tokens, cache, *view):
         self.fed += tokens.shape[1]
         sign = 1 if tokens.shape[1] == 1 else -1
-        return super().forward(tokens, cache, **options) + sign * self._moves
+        return super().forward(tokens, cache, *view) + sign * self._moves
 
 
 def graded(logits, moves, reference, output, dtype=torch.float32, law=GREEDY, prompt=(0, 3)):

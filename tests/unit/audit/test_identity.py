@@ -142,7 +142,7 @@ def test_coupled_tokens_tie_at_the_border_of_their_stretches_only():
 def shaken(forward):
     """Return a forward whose logits depend a little on its shape."""
 
-    def shape_dependent(tokens, cache, **options):
-        return forward(tokens, cache, **options) + 1e-9 * tokens.shape[1] * torch.arange(2)
+    def shape_dependent(tokens, cache, *view):
+        return forward(tokens, cache, *view) + 1e-9 * tokens.shape[1] * torch.arange(2)
 
     return shape_dependent

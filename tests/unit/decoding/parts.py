@@ -90,3 +90,14 @@ __all__ = [
     "table_pair",
     "token_sd",
 ]
+
+
+def cyclic_table(period, vocab_size):
+    """Return the deterministic law that counts 0, 1, ..., period - 1, 0, ... by position."""
+
+    def table(context):
+        logits = torch.full((vocab_size,), -torch.inf, dtype=torch.float64)
+        logits[len(context) % period] = 0.0
+        return logits
+
+    return table

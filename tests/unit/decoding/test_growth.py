@@ -8,6 +8,7 @@ import torch
 from specbench.clock import CpuClock
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.model import ModelDrafter, read_prompt
+from specbench.decoding.ground import DraftModel
 from specbench.decoding.growth import Growth
 from specbench.decoding.lengths.constant import Constant
 from specbench.decoding.request import Request
@@ -60,7 +61,7 @@ def growth_on(models, law, depth=3, nodes=40):
     request = Request(PROMPT, 20, law, Streams(0, "growth"))
     session = Session(models, request, CpuClock(), 100)
     session.commit([1])
-    return Growth(read_prompt(session), session, Constant(depth), depth, nodes)
+    return Growth(DraftModel(read_prompt(session)), session, Constant(depth), depth, nodes)
 
 
 def law_after(model, law, context):
@@ -116,6 +117,45 @@ def test_a_pruned_tree_keeps_its_records():
     tree = growth.finish(DrawKind.POINT, keep=torch.tensor([1, 3]))
     assert (tree.tokens.tolist(), tree.parents) == ([[3, 0]], (-1, 0))
     assert tree.draws.kind is DrawKind.POINT and tree.draws.law is None
+
+
+class Head:
+    """A ground that is no model: a node's state is its path, found by its parent's slot."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, table, law, vocab):
+        self.law, self._table, self._vocab = law, table, vocab
+
+    def plant(self, committed):
+        tokens = torch.tensor([committed])
+        self.history = History(self.law, tokens, self._vocab)
+        self._paths = [tuple(committed)]
+        return self._table(self._paths[0])[None]
+
+    def feed(self, tokens, parents, mask):
+        above = [len(self._paths) - 1] if parents is None else parents.tolist()
+        paths = [(*self._paths[a], t) for a, t in zip(above, tokens.tolist(), strict=True)]
+        self._paths += paths
+        return torch.stack([self._table(path) for path in paths])
+
+    def keep(self, slots):
+        self._paths = [self._paths[slot] for slot in slots]
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_a_tree_grows_from_whatever_has_a_state_for_each_node(law):
+    models = table_pair(vocab=4, order=2)
+    session = Session(models, Request(PROMPT, 20, law, Streams(0, "growth")), CpuClock(), 100)
+    session.commit([1])
+    head = Head(models.draft._table, law, 4)
+    for topology in (Widths(3, 2, 2), Widths(1, 1, 1)):
+        own, want = (
+            topology.grow(Growth(ground, session, Constant(3), 3, 40))
+            for ground in (head, DraftModel(read_prompt(session)))
+        )
+        assert own.tokens.tolist() == want.tokens.tolist() and own.parents == want.parents
+        torch.testing.assert_close(own.draws.law, want.draws.law)
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)

@@ -12,10 +12,11 @@ from specbench.decoding.request import Request, StopStrings, StopTokens
 from specbench.decoding.session import PromptTooLong
 from specbench.law import Law
 from specbench.models.pair import ModelPair
-from specbench.models.table import TableModel, cyclic_table, drift_table, markov_table
+from specbench.models.table import TableModel, drift_table, markov_table
 from specbench.rng import Streams
 from tests.unit.decoding.parts import (
     Autoregressive,
+    cyclic_table,
     generate,
     pld,
     random_trees,

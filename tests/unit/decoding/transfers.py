@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from specbench.clock import CpuClock
+from specbench.models.base import CAUSAL, View
 from specbench.models.pair import ModelPair
 
 CUDA = torch.device("cuda", 7)
@@ -238,15 +239,20 @@ class DeviceModel:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def forward(self, tokens: Tensor, cache: Any, *, mask=None, taps=None, **options: Any) -> Any:
+    def under(self, law: Any) -> Any:
+        """Return the model under a law, on the same device."""
+        return type(self)(self._model.under(law))
+
+    def forward(self, tokens: Tensor, cache: Any, view: View = CAUSAL) -> Any:
         """Feed tokens that lie on the device; the model's own work is not watched."""
         assert isinstance(tokens, OnDevice), "tokens that are not on the device"
         assert _ACTIVE is not None
+        mask, taps = view.mask, view.taps
         if mask is not None and not isinstance(mask.ancestors, OnDevice):
             _ACTIVE.note(_ACTIVE.uploads, "a mask of the host")
         with _ACTIVE.rest():
             mask = mask and type(mask)(_host(mask.offsets), _host(mask.ancestors))
-            logits = self._model.forward(_host(tokens), cache, mask=mask, taps=taps, **options)
+            logits = self._model.forward(_host(tokens), cache, view._replace(mask=mask))
             if taps is not None:
                 taps.states = [_on_device(state) for state in taps.states]
             return _on_device(logits)

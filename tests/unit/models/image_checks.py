@@ -11,6 +11,7 @@ import torch
 from specbench.decoding.loops.jacobi import Jacobi
 from specbench.decoding.tree import TreeMask
 from specbench.law import Guidance, Law
+from specbench.models.base import View
 from specbench.models.image import CODE
 from specbench.models.pair import ModelPair
 from specbench.schema import catalog
@@ -65,7 +66,7 @@ def check_forwards(pair, prompt, reference, scale, tolerance=1e-9):
     assert len(want) == grid.length
     for step in (1, 4, len(tokens)):
         cache = pair.target_cache(len(prompt) + grid.length)
-        rows = [target.forward(torch.tensor([prompt]), cache, last=1)]
+        rows = [target.forward(torch.tensor([prompt]), cache, View(last=1))]
         for start in range(0, len(tokens) - 1, step):
             fed = tokens[:-1][start : start + step]
             rows.append(target.forward(torch.tensor([fed]), cache))
@@ -94,10 +95,10 @@ def _check_tree(pair, prompt, tokens, reference, scale, tolerance):
     target, grid = pair.target, pair.image.grid
     other = [*picture(pair, seed=5)[:2], *tokens[2:]]
     cache = pair.target_cache(len(prompt) + grid.length)
-    target.forward(torch.tensor([prompt]), cache, last=1)
+    target.forward(torch.tensor([prompt]), cache, View(last=1))
     nodes = [tokens[1], other[1], tokens[2], other[2]]
     mask = TreeMask.from_parents((-1, -1, 0, 1))
-    logits = target.forward(torch.tensor([[tokens[0], *nodes]]), cache, mask=mask)[0]
+    logits = target.forward(torch.tensor([[tokens[0], *nodes]]), cache, View(mask=mask))[0]
     paths = [[], [tokens[1]], [other[1]], [tokens[1], tokens[2]], [other[1], other[2]]]
     for row, path in zip(logits, paths, strict=True):
         whole = [tokens[0], *path]

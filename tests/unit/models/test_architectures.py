@@ -7,7 +7,7 @@ import torch
 
 from specbench.decoding.tree import TreeMask
 from specbench.law import Law
-from specbench.models.base import Capability
+from specbench.models.base import Capability, View
 from specbench.models.pair import ModelPair
 from tests.unit.decoding.parts import Autoregressive, generate, token_sd
 from tests.unit.models.architectures import CASES, VOCAB, model_of, module_of
@@ -72,7 +72,7 @@ def test_trees_keep_the_modules_law(case):
     cache = model.new_cache(1, 64)
     model.forward(torch.tensor([text[:-1]]), cache)
     mask = TreeMask.from_parents(TREE)
-    got = model.forward(torch.tensor([text[-1:] + nodes]), cache, mask=mask)[0, 1:]
+    got = model.forward(torch.tensor([text[-1:] + nodes]), cache, View(mask=mask))[0, 1:]
     paths = []
     for node, parent in enumerate(TREE):
         paths.append([*(paths[parent] if parent >= 0 else []), nodes[node]])

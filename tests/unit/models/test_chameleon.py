@@ -14,6 +14,7 @@ from specbench.decoding.tree import TreeMask
 from specbench.errors import ModelError
 from specbench.law import Guidance, Law
 from specbench.models import chameleon, checkpoint
+from specbench.models.base import View
 from specbench.models.chameleon import load
 from specbench.rng import Streams
 from tests.unit.models.by_hand import check_laws
@@ -91,7 +92,7 @@ def test_guided_steps_and_windows_equal_separate_full_forwards(pair, reference, 
     pair = pair.under(Law(guidance=guidance))
     prompt = pair.image.encode(CAPTION)
     cache = pair.target.new_cache(1, 64)
-    got = [pair.target.forward(torch.tensor([prompt]), cache, last=1)]
+    got = [pair.target.forward(torch.tensor([prompt]), cache, View(last=1))]
     for start in range(0, len(TOKENS), step):
         window = torch.tensor([TOKENS[start : start + step]])
         got.append(pair.target.forward(window, cache))
@@ -113,7 +114,7 @@ def test_rolled_back_windows_and_trees_equal_full_forwards(pair, reference, guid
     check(pair, got, want, first=1)
     mask = TreeMask.from_parents((-1, -1, 0, 1))
     tree = [TOKENS[6], 21, TOKENS[7], 22, TOKENS[8]]
-    nodes = pair.target.forward(torch.tensor([tree]), cache, mask=mask)[0]
+    nodes = pair.target.forward(torch.tensor([tree]), cache, View(mask=mask))[0]
     check(pair, nodes[[0, 2, 4]], want, first=7)
     cache.keep([len(prompt) + 6], [[0, 2, 4]])
     check(pair, pair.target.forward(torch.tensor([TOKENS[9:12]]), cache)[0], want, first=10)
@@ -182,7 +183,7 @@ def test_a_wrong_unconditional_row_is_noticed(pair, reference, monkeypatch):
     guidance = Guidance(2.5)
     pair = pair.under(Law(guidance=guidance))
     prompt = torch.tensor([pair.image.encode(CAPTION)])
-    got = pair.target.forward(prompt, pair.target.new_cache(1, 64), last=1)[0, 0, FIRST]
+    got = pair.target.forward(prompt, pair.target.new_cache(1, 64), View(last=1))[0, 0, FIRST]
     assert (got - mixed(reference, pair, guidance, TOKENS)[0, FIRST]).abs() > 1e-2
 
 
@@ -197,7 +198,7 @@ def test_the_unconditional_rows_of_releases_give_their_guided_law(folder, refere
     bare += [BEGIN, SIZE, SIZE]
     pair = pair.under(Law(guidance=Guidance(2.5, unconditional=kind)))
     cache = pair.target.new_cache(1, 64)
-    got = [pair.target.forward(torch.tensor([prompt]), cache, last=1)]
+    got = [pair.target.forward(torch.tensor([prompt]), cache, View(last=1))]
     got.append(pair.target.forward(torch.tensor([TOKENS[:3]]), cache))
     want = mixed(reference, pair, Guidance(2.5), TOKENS, bare)
     check(pair, torch.cat(got, 1)[0], want)
@@ -209,7 +210,7 @@ def test_a_row_that_the_entry_does_not_state_is_refused(folder):
     prompt = torch.tensor([pair.image.encode(CAPTION)])
     pair = pair.under(Law(guidance=Guidance(2.5, unconditional="padded")))
     with pytest.raises(ModelError, match="padded"):
-        pair.target.forward(prompt, pair.target.new_cache(1, 64), last=1)
+        pair.target.forward(prompt, pair.target.new_cache(1, 64), View(last=1))
 
 
 def test_three_rows_draw_what_two_draw_where_the_prompt_has_no_picture(pair, folder):
@@ -220,7 +221,7 @@ def test_three_rows_draw_what_two_draw_where_the_prompt_has_no_picture(pair, fol
     for guidance in (Guidance(3.0), Guidance(3.0, "constant", 1.2)):
         anole = anole.under(Law(guidance=guidance))
         cache = anole.target.new_cache(1, 64)
-        got.append(anole.target.forward(prompt, cache, last=1)[0, 0, FIRST : FIRST + CODES])
+        got.append(anole.target.forward(prompt, cache, View(last=1))[0, 0, FIRST : FIRST + CODES])
     torch.testing.assert_close(*got)
 
 

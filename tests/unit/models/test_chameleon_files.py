@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from specbench.errors import ConfigError, ModelError
 from specbench.law import Guidance, Law
 from specbench.models import checkpoint
+from specbench.models.base import View
 from specbench.models.chameleon import Chameleon, load
 from specbench.models.image_side import Layout
 from specbench.models.pixels import to_pixels
@@ -325,7 +326,7 @@ def test_the_embedded_entry_reads_what_training_writes(tmp_path):
     pair = pair.under(Law(guidance=Guidance(2.0)))
     tokens = [10, 500, 515]
     cache = pair.target.new_cache(1, 64)
-    got = pair.target.forward(torch.tensor([[*prompt, *tokens]]), cache, last=1)[0, 0]
+    got = pair.target.forward(torch.tensor([[*prompt, *tokens]]), cache, View(last=1))[0, 0]
     codes = slice(layout.first_code, layout.first_code + layout.codes)
     with torch.inference_mode():
         full, bare = (

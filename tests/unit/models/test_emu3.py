@@ -16,6 +16,7 @@ from specbench.decoding.tree import TreeMask
 from specbench.errors import ConfigError, ModelError
 from specbench.law import Guidance, Law
 from specbench.models import checkpoint
+from specbench.models.base import View
 from specbench.models.emu3 import Emu3, load
 from specbench.models.image_side import Layout
 from specbench.models.pixels import to_pixels
@@ -125,7 +126,7 @@ def test_guided_steps_and_windows_equal_separate_full_forwards(pair, reference, 
     pair = pair.under(Law(guidance=guidance))
     assert pair.image.encode(CAPTION) == PROMPT
     cache = pair.target.new_cache(1, 64)
-    got = [pair.target.forward(torch.tensor([PROMPT]), cache, last=1)]
+    got = [pair.target.forward(torch.tensor([PROMPT]), cache, View(last=1))]
     for start in range(0, len(TOKENS), step):
         got.append(pair.target.forward(torch.tensor([TOKENS[start : start + step]]), cache))
     check(pair, torch.cat(got, 1)[0], mixed(reference, guidance))
@@ -142,7 +143,7 @@ def test_rolled_back_windows_and_trees_equal_full_forwards(pair, reference):
     check(pair, pair.target.forward(torch.tensor([TOKENS[:4]]), cache)[0], want, first=1)
     mask = TreeMask.from_parents((-1, -1, 0))
     tree = torch.tensor([[TOKENS[4], FIRST + 9, TOKENS[5], FIRST + 2]])
-    check(pair, pair.target.forward(tree, cache, mask=mask)[0, [0, 2]], want, first=5)
+    check(pair, pair.target.forward(tree, cache, View(mask=mask))[0, [0, 2]], want, first=5)
     cache.keep([len(PROMPT) + 4], [[0, 2]])
     check(pair, pair.target.forward(torch.tensor([TOKENS[6:8]]), cache)[0], want, first=7)
 

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from specbench.decoding.tree import TreeMask
+from specbench.models.base import View
 from specbench.models.causal_lm import CausalLM
 from specbench.models.decoder import LeanDecoder
 from specbench.models.static import StaticDecoder
@@ -99,7 +100,7 @@ def test_tree_masked_forward_and_kept_path_equal_full_recomputation(
     mask = TreeMask.from_parents(TREE)
     cache = model.new_cache(1, 64)
     model.forward(torch.tensor([tokens[:-1]]), cache)
-    got = model.forward(torch.tensor([tokens[-1:] + nodes]), cache, mask=mask)[0]
+    got = model.forward(torch.tensor([tokens[-1:] + nodes]), cache, View(mask=mask))[0]
     for node in range(len(TREE)):
         path, parent = [], node
         while parent >= 0:
@@ -123,18 +124,18 @@ def test_a_tree_fed_level_by_level_equals_the_tree_fed_at_once(reference, folder
     whole = TreeMask.from_parents(parents)
     cache = model.new_cache(1, 64)
     model.forward(torch.tensor([prompt]), cache)
-    expected = model.forward(tokens, cache, mask=whole)[0]
+    expected = model.forward(tokens, cache, View(mask=whole))[0]
     cache.truncate([len(prompt)])
     rows, start = [], 0
     for level in (1, 2, 3, 2):
         end = start + level
         mask = TreeMask(whole.offsets[:end], whole.ancestors[start:end, :end])
-        rows.append(model.forward(tokens[:, start:end], cache, mask=mask)[0])
+        rows.append(model.forward(tokens[:, start:end], cache, View(mask=mask))[0])
         start = end
     close(torch.cat(rows), expected)
     again = model.new_cache(1, 64)
     model.forward(torch.tensor([prompt]), again)
-    close(model.forward(tokens, again, mask=whole)[0], expected)
+    close(model.forward(tokens, again, View(mask=whole))[0], expected)
 
 
 @pytest.mark.parametrize(("name", "engine"), CASES)
@@ -152,7 +153,7 @@ def test_rows_of_different_lengths_equal_single_rows(reference, folder, name, en
     nodes = random_tokens(len(TREE), seed=4)
     cache.truncate([19, 15])
     fed = torch.tensor([[first[19], *nodes], [second[15], *nodes]])
-    got = model.forward(fed, cache, mask=mask)
+    got = model.forward(fed, cache, View(mask=mask))
     for row, prefix in ((0, first[:20]), (1, second[:16])):
         close(got[row, 8], full(reference(name), [*prefix, nodes[1], nodes[4], nodes[7]])[-1])
     cache.keep([19, 15], [[0, 2], [0, 1, 3]])
@@ -164,7 +165,7 @@ def test_last_returns_only_the_last_logits(reference, folder):
         model = engine_of(reference, folder, "llama", engine)
         tokens = random_tokens(12)
         cache = model.new_cache(1, 32)
-        got = model.forward(torch.tensor([tokens]), cache, last=2)
+        got = model.forward(torch.tensor([tokens]), cache, View(last=2))
         assert got.shape == (1, 2, tiny_checkpoints.VOCAB)
         close(got[0], full(reference("llama"), tokens)[-2:])
 

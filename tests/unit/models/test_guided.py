@@ -11,6 +11,7 @@ from specbench.decoding.loops.jacobi import Jacobi
 from specbench.decoding.request import Request
 from specbench.decoding.tree import TreeMask
 from specbench.law import Guidance, Law
+from specbench.models.base import View
 from specbench.models.guided import GuidedModel
 from specbench.models.image import CODE, Grid, Rows
 from specbench.models.pair import ModelPair
@@ -78,7 +79,7 @@ LAWS = [
 def test_rows_are_mixed_and_the_grid_is_kept(guidance, bare, step):
     model = guided(guidance, bare)
     cache = model.new_cache(1, 32)
-    rows = [model.forward(torch.tensor([PROMPT]), cache, last=1)]
+    rows = [model.forward(torch.tensor([PROMPT]), cache, View(last=1))]
     for start in range(0, len(TOKENS) - 1, step):
         rows.append(model.forward(torch.tensor([TOKENS[start : start + step]]), cache))
     logits = torch.cat(rows, 1)[0, : GRID.length]
@@ -98,10 +99,10 @@ def test_places_follow_the_mask_and_not_the_slots(guidance):
     """A tree of two paths behind one committed code: each node's place is its depth's."""
     model = guided(guidance)
     cache = model.new_cache(1, 32)
-    model.forward(torch.tensor([PROMPT]), cache, last=1)
+    model.forward(torch.tensor([PROMPT]), cache, View(last=1))
     tree = torch.tensor([[3, 4, 5, ROW_END, ROW_END]])
     mask = TreeMask.from_parents((-1, -1, 0, 1))
-    logits = model.forward(tree, cache, mask=mask)[0]
+    logits = model.forward(tree, cache, View(mask=mask))[0]
     for node, path in enumerate([(3,), (3, 4), (3, 5), (3, 4, ROW_END), (3, 5, ROW_END)]):
         place = len(path)
         if GRID.forced[place] == CODE:
@@ -119,12 +120,12 @@ def test_places_follow_the_mask_and_not_the_slots(guidance):
 def test_a_first_forward_may_hold_generated_tokens_too():
     guidance = Guidance(2.0)
     whole = guided(guidance).forward(
-        torch.tensor([[*PROMPT, 3, 4]]), guided(guidance).new_cache(1, 16), last=1
+        torch.tensor([[*PROMPT, 3, 4]]), guided(guidance).new_cache(1, 16), View(last=1)
     )
     model = guided(guidance)
     cache = model.new_cache(1, 16)
     model.forward(torch.tensor([PROMPT]), cache)
-    torch.testing.assert_close(whole, model.forward(torch.tensor([[3, 4]]), cache, last=1))
+    torch.testing.assert_close(whole, model.forward(torch.tensor([[3, 4]]), cache, View(last=1)))
 
 
 def test_free_text_comes_before_the_picture_under_its_own_cut():

@@ -10,6 +10,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from specbench.decoding.tree import TreeMask
 from specbench.errors import ModelError
 from specbench.models import library_masks
+from specbench.models.base import View
 from specbench.models.causal_lm import CausalLM
 from tests.unit.models.architectures import CASES, Case, model_of, module_of
 
@@ -50,7 +51,7 @@ def test_windows_count_positions_and_not_slots():
     cache = model.new_cache(1, 64)
     model.forward(torch.tensor([prompt[:-1]]), cache)
     fed = torch.tensor([[prompt[-1], 31, 32, 33, 34, 35, 36]])
-    got = model.forward(fed, cache, mask=TreeMask.from_parents(parents))[0]
+    got = model.forward(fed, cache, View(mask=TreeMask.from_parents(parents)))[0]
     with torch.inference_mode():
         expected = module(torch.tensor([[*prompt, 36]])).logits[0, -1]
     torch.testing.assert_close(got[-1], expected, atol=1e-4, rtol=1e-4)
@@ -84,4 +85,4 @@ def test_a_module_that_makes_its_own_masks_is_refused_where_order_matters(monkey
     never = property(lambda self: False, lambda self, value: None)
     monkeypatch.setattr(library_masks.Sight, "asked", never, raising=False)
     with pytest.raises(ModelError, match="does not run behind"):
-        model.forward(torch.tensor([[3, 4]]), cache, mask=TreeMask.from_parents((-1,)))
+        model.forward(torch.tensor([[3, 4]]), cache, View(mask=TreeMask.from_parents((-1,))))

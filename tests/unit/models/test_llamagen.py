@@ -11,6 +11,7 @@ from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.errors import ConfigError, ModelError
 from specbench.models import checkpoint as checkpoints
 from specbench.models import llamagen_body, published
+from specbench.models.base import View
 from specbench.models.caption_features import clean_caption
 from specbench.models.image import Grid
 from specbench.models.llamagen_body import grid_angles
@@ -126,7 +127,7 @@ def test_captions_may_alternate(folder, captions):
     for caption in ("a photo of a red cat", "dog", "a photo of a red cat"):
         prompt = captions.image.encode(caption)
         cache = captions.target_cache(len(prompt) + 4)
-        got = captions.target.forward(torch.tensor([prompt]), cache, last=1)[0, -1]
+        got = captions.target.forward(torch.tensor([prompt]), cache, View(last=1))[0, -1]
         want = reference(prompt, [], 3.0)[-1]
         torch.testing.assert_close(got[: files.CODES], want, atol=1e-4, rtol=1e-4)
 
@@ -234,7 +235,9 @@ def test_half_precision_is_near_and_its_logits_are_mixed_in_float32(folder, capt
     outputs = []
     for pair in (half, captions):
         pair = pair.under(law_of(2.0))
-        outputs.append(pair.target.forward(torch.tensor([prompt]), pair.target_cache(140), last=1))
+        outputs.append(
+            pair.target.forward(torch.tensor([prompt]), pair.target_cache(140), View(last=1))
+        )
     assert outputs[0].dtype == torch.float32
     got, want = (output[0, -1, : files.CODES].double() for output in outputs)
     assert (got - want).abs().max() < 0.1 * want.abs().max()

@@ -10,6 +10,7 @@ from specbench.decoding.loops.jacobi import Jacobi
 from specbench.decoding.loops.zipar import ZipAR
 from specbench.decoding.tree import TreeMask
 from specbench.law import Guidance, History, Law
+from specbench.models.base import View
 from specbench.models.guided import GuidedModel
 from specbench.models.image import CODE, Grid
 from specbench.models.numbering import Numbering
@@ -67,12 +68,12 @@ def forwards(models: ModelPair, law: Law, tokens: list[int]) -> torch.Tensor:
     models = models.under(law)
     target, cache = models.target, models.target_cache(64)
     own = models.numbers(tokens)
-    rows = [target.forward(torch.tensor([models.numbers(PROMPT)]), cache, last=1)]
+    rows = [target.forward(torch.tensor([models.numbers(PROMPT)]), cache, View(last=1))]
     rows.append(target.forward(torch.tensor([own[:4]]), cache))
     rows.append(target.forward(torch.tensor([own[4:5]]), cache))
     mask = TreeMask.from_parents((-1, -1, 0, 1))
     rows.append(
-        target.forward(torch.tensor([[*own[5:7], own[5], own[6], own[6]]]), cache, mask=mask)
+        target.forward(torch.tensor([[*own[5:7], own[5], own[6], own[6]]]), cache, View(mask=mask))
     )
     return torch.cat(rows, 1)[0]
 

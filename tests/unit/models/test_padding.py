@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from specbench.cache import KVCache
 from specbench.decoding.tree import TreeMask
 from specbench.models import lean_weights
+from specbench.models.base import View
 from specbench.models.decoder import LeanDecoder
 from specbench.models.lean_weights import (
     Layer,
@@ -61,7 +62,7 @@ def padded(model, prefill=(None,)):
 
 def alone(model, tokens, **options):
     cache = model.new_cache(1, 64)
-    return model.forward(torch.tensor([tokens]), cache, **options)[0]
+    return model.forward(torch.tensor([tokens]), cache, View(**options))[0]
 
 
 def close(left, right):
@@ -93,7 +94,7 @@ def test_trees_equal_rows_alone(model_of, name):
     mask = TreeMask.from_parents((-1, -1, 0, 1, 2))
     fed = torch.tensor([[30, 31, 32, 33, 34, 35]] * 2)
     for repeat in range(2):  # a mask that is met again comes from the table
-        got = model.forward(fed, cache, mask=mask)
+        got = model.forward(fed, cache, View(mask=mask))
         for row, prompt in enumerate((LONG, SHORT)):
             close(got[row, 5], alone(model, [*prompt, 30, 31, 33, 35])[-1])
             close(got[row, 4], alone(model, [*prompt, 30, 32, 34])[-1])

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from specbench.decoding.tree import TreeMask
-from specbench.models.base import Capability, LayerSkip, Taps
+from specbench.models.base import Capability, LayerSkip, Taps, View
 from specbench.models.blocks import BLOCK_NAMES
 from specbench.models.causal_lm import CausalLM
 from specbench.models.decoder import LeanDecoder
@@ -137,10 +137,12 @@ def test_a_skipped_sublayer_leaves_the_residual_stream_as_it_is(load, name, engi
     reference, _ = without(load.module(name), skip)
     model = load(name, engine)
     cache = model.new_cache(1, 40)
-    close(model.forward(tokens, cache, skip=skip), reference(tokens))
+    close(model.forward(tokens, cache, View(skip=skip)), reference(tokens))
     assert cache.lengths == [24]
     cache.truncate([0])
-    chunks = [model.forward(part, cache, skip=skip) for part in tokens.split([11, 1, 4, 8], 1)]
+    chunks = [
+        model.forward(part, cache, View(skip=skip)) for part in tokens.split([11, 1, 4, 8], 1)
+    ]
     close(torch.cat(chunks, 1), reference(tokens))
 
 
@@ -148,8 +150,8 @@ def test_a_skipped_sublayer_leaves_the_residual_stream_as_it_is(load, name, engi
 def test_skipping_nothing_is_the_plain_forward_to_the_bit(load, name, engine):
     model, tokens = load(name, engine), tokens_of(20)
     plain = model.forward(tokens, model.new_cache(1, 32))
-    assert torch.equal(model.forward(tokens, model.new_cache(1, 32), skip=LayerSkip()), plain)
-    model.forward(tokens, model.new_cache(1, 32), skip=SKIPS["both"])
+    assert torch.equal(model.forward(tokens, model.new_cache(1, 32), View(skip=LayerSkip())), plain)
+    model.forward(tokens, model.new_cache(1, 32), View(skip=SKIPS["both"]))
     assert torch.equal(model.forward(tokens, model.new_cache(1, 32)), plain), "a skip must end"
 
 
@@ -163,7 +165,7 @@ def test_a_skipped_attention_is_not_computed_and_writes_nothing(load, name, engi
     cache = model.new_cache(1, 16)
     for keys in cache.keys:
         keys.fill_(UNTOUCHED)
-    model.forward(tokens, cache, skip=LayerSkip(attention=frozenset({1})))
+    model.forward(tokens, cache, View(skip=LayerSkip(attention=frozenset({1}))))
     assert (cache.keys[1] == UNTOUCHED).all()
     assert not (cache.keys[0][:, :, :9] == UNTOUCHED).any()
 
@@ -178,13 +180,13 @@ def test_a_skipped_feed_forward_is_not_computed(load):
         return inner(x)
 
     object.__setattr__(layer, "gate_up", counting)
-    lean.forward(tokens_of(3), lean.new_cache(1, 8), skip=SKIPS["feed_forward"])
+    lean.forward(tokens_of(3), lean.new_cache(1, 8), View(skip=SKIPS["feed_forward"]))
     assert not calls
     lean.forward(tokens_of(3), lean.new_cache(1, 8))
     assert len(calls) == 1
     library = load("gpt2", "transformers")
     library._module.transformer.h[1].mlp.register_forward_hook(lambda *a: calls.append(a))
-    library.forward(tokens_of(3), library.new_cache(1, 8), skip=SKIPS["feed_forward"])
+    library.forward(tokens_of(3), library.new_cache(1, 8), View(skip=SKIPS["feed_forward"]))
     assert len(calls) == 1
 
 
@@ -196,7 +198,7 @@ def test_a_draft_in_the_targets_cache_leaves_no_trace_after_verification(load, n
     for cache in (plain, drafted):
         model.forward(tokens[:, :14], cache)
     for token in tokens[:, 14:18].split(1, 1):
-        model.forward(token + 1, drafted, skip=skip)
+        model.forward(token + 1, drafted, View(skip=skip))
     drafted.truncate([14])
     expected = model.forward(tokens[:, 14:], plain)
     assert torch.equal(model.forward(tokens[:, 14:], drafted), expected)
@@ -210,9 +212,9 @@ def test_the_draft_reads_the_full_models_prefix(load, name, engine):
     model, tokens, skip = load(name, engine), tokens_of(16), SKIPS["feed_forward"]
     shared, own = model.new_cache(1, 32), model.new_cache(1, 32)
     model.forward(tokens[:, :15], shared)
-    model.forward(tokens[:, :15], own, skip=skip)
-    left = model.forward(tokens[:, 15:], shared, skip=skip)
-    assert (left - model.forward(tokens[:, 15:], own, skip=skip)).abs().max() > 1e-3
+    model.forward(tokens[:, :15], own, View(skip=skip))
+    left = model.forward(tokens[:, 15:], shared, View(skip=skip))
+    assert (left - model.forward(tokens[:, 15:], own, View(skip=skip))).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(("name", "engine"), CASES)
@@ -223,7 +225,7 @@ def test_trees_positions_and_skipping_together(load, name, engine):
     cache = model.new_cache(1, 40)
     model.forward(prompt[:, :-1], cache)
     fed = torch.cat([prompt[:, -1:], nodes], 1)
-    got = model.forward(fed, cache, mask=TreeMask.from_parents(TREE), skip=skip)[0]
+    got = model.forward(fed, cache, View(mask=TreeMask.from_parents(TREE), skip=skip))[0]
     for node in range(len(TREE)):
         path, parent = [], node
         while parent >= 0:
@@ -231,7 +233,7 @@ def test_trees_positions_and_skipping_together(load, name, engine):
             parent = TREE[parent]
         cache.truncate([13])
         chain = torch.cat([prompt[:, -1:], torch.tensor([path])], 1)
-        close(got[node + 1], model.forward(chain, cache, skip=skip)[0, -1])
+        close(got[node + 1], model.forward(chain, cache, View(skip=skip))[0, -1])
 
 
 @pytest.mark.parametrize("skip", [None, SKIPS["both"]], ids=["plain", "skip"])
@@ -251,12 +253,16 @@ def test_hidden_states_are_those_of_the_blocks_and_of_the_head(load, name, engin
     expected = reference(tokens)
     for last in (0, 1, 5):
         taps = Taps((-1, 0, 2))
-        logits = model.forward(tokens, model.new_cache(1, 20), last=last, skip=skip, taps=taps)
+        logits = model.forward(
+            tokens, model.new_cache(1, 20), View(last=last, skip=skip, taps=taps)
+        )
         close(logits, expected[:, -last:])
         for layer, state in zip(taps.layers, taps.states, strict=True):
             close(state, seen[layer][:, -last:])
         taps = Taps((-1, 0, 2), every=True)
-        logits = model.forward(tokens, model.new_cache(1, 20), last=last, skip=skip, taps=taps)
+        logits = model.forward(
+            tokens, model.new_cache(1, 20), View(last=last, skip=skip, taps=taps)
+        )
         close(logits, expected[:, -last:])
         for layer, state in zip(taps.layers, taps.states, strict=True):
             close(state, seen[layer])
@@ -267,7 +273,7 @@ def test_taps_change_no_logits_and_end_with_their_forward(load):
         model, tokens = load(name, engine), tokens_of(7)
         plain = model.forward(tokens, model.new_cache(1, 8))
         taps = Taps((1, -1))
-        assert torch.equal(model.forward(tokens, model.new_cache(1, 8), taps=taps), plain)
+        assert torch.equal(model.forward(tokens, model.new_cache(1, 8), View(taps=taps)), plain)
         states = taps.states
         model.forward(tokens + 1, model.new_cache(1, 8))
         assert taps.states is states
@@ -285,7 +291,7 @@ def test_every_listed_architecture_skips_and_taps_as_its_blocks_say(name):
     tokens = tokens_of(9) % 48
     for skip in SKIPS.values():
         taps = Taps((-1, 1))
-        got = model.forward(tokens, model.new_cache(1, 16), skip=skip, taps=taps)
+        got = model.forward(tokens, model.new_cache(1, 16), View(skip=skip, taps=taps))
         reference, handles = without(module, skip)
         close(got, reference(tokens))
         for handle in handles:
@@ -312,7 +318,7 @@ def test_a_table_model_has_a_law_of_its_own_for_skipped_forwards():
     tokens = torch.tensor([[0, 1, 2]])
 
     def logits(skip):
-        return model.forward(tokens, model.new_cache(1, 3), skip=skip)[0, -1]
+        return model.forward(tokens, model.new_cache(1, 3), View(skip=skip))[0, -1]
 
     assert torch.equal(logits(None), plain((2,)))
     assert torch.equal(logits(LayerSkip()), plain((2,)))

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from specbench.decoding.tree import TreeMask
 from specbench.models import static as static_module
-from specbench.models.base import LayerSkip, Taps
+from specbench.models.base import CAUSAL, LayerSkip, Taps, View
 from specbench.models.decoder import LeanDecoder
 from specbench.models.pair import ModelPair
 from specbench.models.static import StaticDecoder
@@ -60,13 +60,13 @@ class Both:
         rows = len(self.caches[0].lengths)
         return torch.randint(0, tiny_checkpoints.VOCAB, (rows, count), generator=self._generator)
 
-    def forward(self, tokens, taps=None, **options):
+    def forward(self, tokens, view=CAUSAL):
         if isinstance(tokens, int):
             tokens = self.tokens(tokens)
         results = []
         for model, cache in zip(self.models, self.caches, strict=True):
-            asked = Taps(taps.layers, taps.every) if taps else None
-            logits = model.forward(tokens, cache, taps=asked, **options)
+            asked = Taps(view.taps.layers, view.taps.every) if view.taps else None
+            logits = model.forward(tokens, cache, view._replace(taps=asked))
             results.append([logits, *(asked.states if asked else ())])
         assert self.caches[0].lengths == self.caches[1].lengths
         for expected, got in zip(*results, strict=True):
@@ -84,7 +84,7 @@ class Both:
 def settled(lean, calls, **options):
     """Make the calls until they are captured, roll back to another length, and return both."""
     both = Both(lean, **options)
-    both.forward(20, last=1)
+    both.forward(20, View(last=1))
     for start in (20, 17):
         for call in calls:
             call(both)
@@ -114,13 +114,13 @@ def test_trees_are_replayed_with_any_mask_of_their_sizes(lean_of, name, tree):
 
     def feed(both):
         base = both.caches[0].lengths[0]
-        both.forward(count, mask=masks[0])
+        both.forward(count, View(mask=masks[0]))
         both.each(lambda cache: cache.keep([base], [[0, 1, count - 1]]))
 
     both = settled(lean_of(name), [feed])
     for mask in (masks[1], masks[0], masks[0], masks[1]):
         base = both.caches[0].lengths[0]
-        both.forward(count, mask=mask)
+        both.forward(count, View(mask=mask))
         both.each(lambda cache, base=base: cache.keep([base], [[0, 2, 3]]))
         both.forward(1)
     assert sum(both.recorder.replays) >= 4
@@ -138,10 +138,10 @@ def test_a_tree_fed_level_by_level_sees_its_cached_ancestors(lean_of):
             full = TreeMask.from_parents(tuple(parents))
             rows = full.ancestors[first + 1 :].clone()
             mask = TreeMask(full.offsets.clone(), rows)
-            both.forward(len(level), mask=mask)
+            both.forward(len(level), View(mask=mask))
 
     def round_of(both):
-        both.forward(1, last=1)
+        both.forward(1, View(last=1))
         base = both.caches[0].lengths[0] - 1
         grow(both)
         both.each(lambda cache: cache.keep([base], [[0, 1, 4, 9]]))
@@ -155,19 +155,21 @@ def test_a_tree_fed_level_by_level_sees_its_cached_ancestors(lean_of):
 def test_last_taps_and_skips_are_steps_of_their_own(lean_of):
     skip = LayerSkip(frozenset({1}), frozenset({0, 2}))
     calls = [
-        lambda b: b.forward(4, last=2),
-        lambda b: b.forward(4, taps=Taps((0, 2, -1))),
-        lambda b: b.forward(4, taps=Taps((1, -1)), last=1),
-        lambda b: b.forward(4, taps=Taps((-1, 1), every=True), last=3),
+        lambda b: b.forward(4, View(last=2)),
+        lambda b: b.forward(4, View(taps=Taps((0, 2, -1)))),
+        lambda b: b.forward(4, View(taps=Taps((1, -1)), last=1)),
+        lambda b: b.forward(4, View(taps=Taps((-1, 1), every=True), last=3)),
         lambda b: skipping(b, 4, skip),
         lambda b: skipping(b, 1, LayerSkip(frozenset({0, 1, 2}), frozenset({0, 1, 2}))),
-        lambda b: b.forward(81, mask=TreeMask.from_parents((-1,) * 80), taps=Taps((0,))),
-        lambda b: b.forward(81, mask=TreeMask.from_parents((-1,) * 80), taps=Taps((0, -1)), last=2),
+        lambda b: b.forward(81, View(mask=TreeMask.from_parents((-1,) * 80), taps=Taps((0,)))),
+        lambda b: b.forward(
+            81, View(mask=TreeMask.from_parents((-1,) * 80), taps=Taps((0, -1)), last=2)
+        ),
     ]
 
     def skipping(both, count, left_out):
         """What a skipped layer has not written is not to be looked at."""
-        both.forward(count, skip=left_out)
+        both.forward(count, View(skip=left_out))
         both.each(lambda cache: cache.truncate([cache.lengths[0] - count]))
 
     both = settled(lean_of("qwen3"), calls)
@@ -177,12 +179,12 @@ def test_last_taps_and_skips_are_steps_of_their_own(lean_of):
 
 
 def test_logits_and_states_belong_to_the_caller(lean_of):
-    both = settled(lean_of("llama3"), [lambda b: b.forward(1, taps=Taps((1,)))])
+    both = settled(lean_of("llama3"), [lambda b: b.forward(1, View(taps=Taps((1,))))])
     model, cache = both.static, both.caches[1]
     kept = []
     for token in (3, 4):
         taps = Taps((1,))
-        logits = model.forward(torch.tensor([[token]]), cache, taps=taps)
+        logits = model.forward(torch.tensor([[token]]), cache, View(taps=taps))
         kept.append((logits, logits.clone(), taps.states[0], taps.states[0].clone()))
     for logits, logits_then, states, states_then in kept:
         assert torch.equal(logits, logits_then) and torch.equal(states, states_then)
@@ -192,11 +194,11 @@ def test_logits_and_states_belong_to_the_caller(lean_of):
 def test_rows_of_different_lengths_and_padding(lean_of):
     both = Both(lean_of("llama3"), rows=3)
     both.each(lambda cache: setattr(cache, "padding", (0, 4, 7)))
-    both.forward(12, last=1)
+    both.forward(12, View(last=1))
     mask = TreeMask.from_parents(TREE)
     for _ in range(3):
         both.forward(1)
-        both.forward(9, mask=mask)
+        both.forward(9, View(mask=mask))
         both.each(lambda cache: cache.keep([13, 13, 13], [[0, 2], [0], [0, 1, 3]]))
         both.forward(3)
         both.each(lambda cache: cache.truncate([12, 12, 12]))
@@ -207,7 +209,7 @@ def test_rows_of_different_lengths_and_padding(lean_of):
 def test_a_prompt_an_overfull_cache_and_a_passed_window_run_as_they_come(lean_of, monkeypatch):
     both = Both(lean_of("mistral_window"), capacity=SLOT_STEP)
     used = both.caches[1].storage.uses
-    both.forward(3, last=1)
+    both.forward(3, View(last=1))
     assert not used, "a prompt"
     both.forward(4)
     assert sum(use.count for use in used.values()) == 1
@@ -223,7 +225,7 @@ def test_a_prompt_an_overfull_cache_and_a_passed_window_run_as_they_come(lean_of
     assert not used, "more than a step"
     monkeypatch.undo()
     both.each(lambda cache: cache.truncate([SLOT_STEP - 70]))
-    both.forward(70, mask=TreeMask.from_parents((-1,) * 69))
+    both.forward(70, View(mask=TreeMask.from_parents((-1,) * 69)))
     assert not used, "there is no room for the padding of the tree"
 
 

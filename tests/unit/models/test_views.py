@@ -56,10 +56,10 @@ def tokens_of(rows, count, vocabulary=tiny_checkpoints.VOCAB):
 def test_states_of_a_block_fed_in_behind_it_give_the_very_logits(load, name, block, mask, engine):
     model = load(name, engine)
     cache, taps = model.new_cache(1, 64), Taps((block,))
-    model.run(tokens_of(1, 9), cache, View(last=1))
-    whole = model.run(tokens_of(1, COUNT), cache, View(mask, taps=taps))
+    model.forward(tokens_of(1, 9), cache, View(last=1))
+    whole = model.forward(tokens_of(1, COUNT), cache, View(mask, taps=taps))
     cache.truncate([9])
-    again = model.run(taps.states[0], cache, View(mask, first_layer=block + 1))
+    again = model.forward(taps.states[0], cache, View(mask, first_layer=block + 1))
     assert torch.equal(again, whole)
     assert cache.lengths == [9 + COUNT]
 
@@ -70,27 +70,27 @@ def test_a_draft_that_leaves_early_is_finished_by_the_blocks_behind(load, name, 
     """Self-speculation: the drafted tokens' first blocks are computed once."""
     model, tokens = load(name, engine), tokens_of(1, COUNT)
     cache, taps = model.new_cache(1, 64), Taps((0,))
-    model.run(tokens_of(1, 9), cache, View(last=1))
+    model.forward(tokens_of(1, 9), cache, View(last=1))
     states = []
     for token in tokens.split(1, 1):
-        early = model.run(token, cache, View(taps=taps, last_layer=0))
+        early = model.forward(token, cache, View(taps=taps, last_layer=0))
         torch.testing.assert_close(early, model.head(taps.states[0], normed=False))
         states.append(taps.states[0])
     cache.truncate([9])
-    finished = model.run(torch.cat(states, 1), cache, View(first_layer=1))
-    after = model.run(tokens[:, :1], cache, View())
+    finished = model.forward(torch.cat(states, 1), cache, View(first_layer=1))
+    after = model.forward(tokens[:, :1], cache)
     plain = model.new_cache(1, 64)
-    model.run(tokens_of(1, 9), plain, View(last=1))
-    torch.testing.assert_close(finished, model.run(tokens, plain, View()))
-    torch.testing.assert_close(after, model.run(tokens[:, :1], plain, View()))
+    model.forward(tokens_of(1, 9), plain, View(last=1))
+    torch.testing.assert_close(finished, model.forward(tokens, plain))
+    torch.testing.assert_close(after, model.forward(tokens[:, :1], plain))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_embeddings_and_final_states_are_the_ends_of_a_forward(load, name):
     model, tokens = load(name, "lean"), tokens_of(2, 12)
     taps = Taps((-1,))
-    whole = model.run(tokens, model.new_cache(2, 32), View(taps=taps))
-    assert torch.equal(model.run(model.embed(tokens), model.new_cache(2, 32), View()), whole)
+    whole = model.forward(tokens, model.new_cache(2, 32), View(taps=taps))
+    assert torch.equal(model.forward(model.embed(tokens), model.new_cache(2, 32)), whole)
     assert torch.equal(model.head(taps.states[0]), whole)
 
 
@@ -99,8 +99,8 @@ def test_a_forward_for_its_taps_gives_no_logits(load, engine):
     model = load("llama", engine)
     tokens = tokens_of(2, 6, model.vocab_size)
     taps, silent = Taps((-1,)), Taps((-1,))
-    model.run(tokens, model.new_cache(2, 8), View(taps=taps))
-    logits = model.run(tokens, model.new_cache(2, 8), View(taps=silent, logits=False))
+    model.forward(tokens, model.new_cache(2, 8), View(taps=taps))
+    logits = model.forward(tokens, model.new_cache(2, 8), View(taps=silent, logits=False))
     assert logits.shape == (2, 0, model.vocab_size)
     assert torch.equal(silent.states[0], taps.states[0])
 
@@ -119,14 +119,14 @@ def test_masks_of_their_own_equal_row_by_row_forwards(load, name, engine, length
     alone = []
     for row, (mask, length) in enumerate(zip(masks, lengths, strict=True)):
         cache = model.new_cache(1, 64)
-        model.run(prompts[row : row + 1, :length], cache, View())
-        alone.append(model.run(tokens[row : row + 1], cache, View(mask)))
+        model.forward(prompts[row : row + 1, :length], cache)
+        alone.append(model.forward(tokens[row : row + 1], cache, View(mask)))
     both = TreeMask(*(torch.stack(parts) for parts in zip(*map(_parts, masks), strict=True)))
     cache = model.new_cache(2, 64)
-    model.run(prompts, cache, View())
+    model.forward(prompts, cache)
     cache.truncate(lengths)
     for _ in range(2):  # a mask that is met again comes from a table
-        together = model.run(tokens, cache, View(both))
+        together = model.forward(tokens, cache, View(both))
         torch.testing.assert_close(together, torch.cat(alone))
         cache.truncate(lengths)
 
@@ -140,9 +140,9 @@ def test_a_draft_of_fewer_ids_takes_features_too(load):
     draft = AlignedDraft(body, body.vocab_size + 5)
     tokens = tokens_of(1, 4)
     tokens[0, 2] = body.vocab_size + 1
-    whole = draft.run(tokens, draft.new_cache(1, 8), View())
+    whole = draft.forward(tokens, draft.new_cache(1, 8))
     fed = draft.embed(tokens)
-    assert torch.equal(draft.run(fed, draft.new_cache(1, 8), View()), whole)
+    assert torch.equal(draft.forward(fed, draft.new_cache(1, 8)), whole)
     assert whole.shape[-1] == draft.vocab_size and whole[..., -5:].eq(-torch.inf).all()
 
 

@@ -46,9 +46,9 @@ class Costly(TableModel):
         super().__init__(table, 5)
         self._now, self._base, self._each = now, base, each
 
-    def forward(self, tokens, cache, **options):
+    def forward(self, tokens, cache, *view):
         self._now[0] += self._base + self._each * tokens.shape[1]
-        return super().forward(tokens, cache, **options)
+        return super().forward(tokens, cache, *view)
 
 
 def costly_pair(now):

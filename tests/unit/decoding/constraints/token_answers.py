@@ -9,6 +9,7 @@ import torch
 
 from specbench.decoding.constraints.base import DeadEnd
 from specbench.law import History, Law
+from specbench.models.base import View
 
 
 class TokenAnswers:
@@ -68,7 +69,7 @@ def unmasked(models, law, prompt, path):
     """Return the target's next law behind a prompt and a path, as a list."""
     context = torch.tensor([[*prompt, *path]])
     cache = models.target.new_cache(1, context.shape[1])
-    logits = models.target.forward(context, cache, last=1)[:, -1]
+    logits = models.target.forward(context, cache, View(last=1))[:, -1]
     history = History(law, context, models.target.vocab_size)
     return law.probabilities(logits, history.now())[0].tolist()
 

@@ -23,6 +23,7 @@ from specbench.decoding.verifiers.sample_match import SampleMatch
 from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.errors import ConfigError
 from specbench.law import Law
+from specbench.models.base import View
 from specbench.rng import Streams
 from tests.unit.decoding.drafters.stores import (
     dense_store,
@@ -121,7 +122,7 @@ def chains_are_the_drafts_own(decoder, models, count=40):
         for _ in range(depth):
             cache = models.draft.new_cache(1, 99)
             fed = torch.tensor([[*text, *chain]])
-            chain.append(int(models.draft.forward(fed, cache, last=1).argmax()))
+            chain.append(int(models.draft.forward(fed, cache, View(last=1)).argmax()))
         right.append(paths_of(scored.tree)[:depth] == [tuple(chain[: n + 1]) for n in range(depth)])
     in_retrieval = any(max(verdict.path, default=0) >= 3 for _, verdict in seen)
     assert in_retrieval, "some accepted path lies in the retrieved part"

@@ -15,7 +15,7 @@ from specbench.decoding.verifiers.sample_match import SampleMatch
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
-from specbench.models.table import TableModel, cyclic_table
+from specbench.models.table import TableModel
 from tests.unit.decoding.drafters.stores import (
     paths_of,
     random_texts,
@@ -24,7 +24,7 @@ from tests.unit.decoding.drafters.stores import (
     watch,
 )
 from tests.unit.decoding.enumeration import distance, output_law, true_law
-from tests.unit.decoding.parts import Autoregressive, generate, table_pair
+from tests.unit.decoding.parts import Autoregressive, cyclic_table, generate, table_pair
 
 LAWS = [
     Law(temperature=0),

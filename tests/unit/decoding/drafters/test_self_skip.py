@@ -23,7 +23,7 @@ from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.verifiers.token_sd import TokenSD
 from specbench.errors import ConfigError
 from specbench.law import Law
-from specbench.models.base import LayerSkip
+from specbench.models.base import LayerSkip, View
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
 from specbench.rng import Streams
@@ -121,7 +121,7 @@ def test_the_draft_is_the_skipped_model_behind_the_full_models_prefix(real):
         cache = target.new_cache(1, 64)
         target.forward(torch.tensor([committed[:-1]]), cache)
         fed = torch.tensor([[committed[-1], *drafted]])
-        logits = target.forward(fed, cache, skip=LayerSkip(frozenset({1}), frozenset({0})))[0]
+        logits = target.forward(fed, cache, View(skip=LayerSkip(frozenset({1}), frozenset({0}))))[0]
         assert logits[:-1].argmax(-1).tolist() == drafted
         committed += verdict.tokens
 

@@ -19,7 +19,7 @@ from specbench.decoding.verifiers.rrs import RecursiveRejection
 from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.errors import ConfigError
 from specbench.law import Law, draw
-from specbench.models.base import LayerSkip
+from specbench.models.base import CAUSAL, LayerSkip, View
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
 from specbench.rng import Streams
@@ -52,7 +52,8 @@ class SkipTable(TableModel):
         self._plain = self._table
         self._vocab, self._seed = vocab, seed
 
-    def forward(self, tokens, cache, *, skip=None, **options):
+    def forward(self, tokens, cache, view=CAUSAL):
+        skip = view.skip
         self._table = self._plain
         if skip is not None:
             self.skips.append(skip)
@@ -60,7 +61,7 @@ class SkipTable(TableModel):
             code = sum(2**n for n in skip.attention) + sum(32 * 2**n for n in skip.feed_forward)
             noise = markov_table(2, self._vocab, self._seed + code)
             self._table = lambda context: self._plain(context) + noise(context)
-        return super().forward(tokens, cache, **options)
+        return super().forward(tokens, cache, view)
 
 
 def skip_pair(vocab=3, seed=0):
@@ -202,7 +203,7 @@ def score_of(target, tokens, window, skip):
     """Return the score by a fresh cache: full prefix, then the window under the skip."""
     cache = target.new_cache(1, 64)
     target.forward(torch.tensor([tokens[: -window - 1]]), cache)
-    logits = target.forward(torch.tensor([tokens[-window - 1 : -1]]), cache, skip=skip)[0]
+    logits = target.forward(torch.tensor([tokens[-window - 1 : -1]]), cache, View(skip=skip))[0]
     return float((logits.argmax(-1) == torch.tensor(tokens[-window:])).float().mean())
 
 
@@ -340,9 +341,9 @@ def test_the_search_raises_acceptance_over_its_start():
     models = skip_pair(vocab=8, seed=3)
     forward = models.target.forward
 
-    def harmless(tokens, cache, *, skip=None, **options):
-        good = skip is not None and skip == LayerSkip(frozenset({2}))
-        return forward(tokens, cache, skip=None if good else skip, **options)
+    def harmless(tokens, cache, view=CAUSAL):
+        good = view.skip == LayerSkip(frozenset({2}))
+        return forward(tokens, cache, view._replace(skip=None) if good else view)
 
     models.target.forward = harmless
 

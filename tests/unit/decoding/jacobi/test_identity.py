@@ -13,6 +13,7 @@ from specbench.decoding.loops.jacobi import Jacobi
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
 from specbench.errors import ConfigError
 from specbench.law import Law
+from specbench.models.base import View
 from specbench.rng import Streams
 from tests.unit.decoding.jacobi.toy import PROMPT, ROW_END, image_pair
 from tests.unit.decoding.parts import Autoregressive, count_of, generate, table_pair
@@ -82,7 +83,7 @@ def test_a_shared_gumbel_table_gives_one_text(coupling):
     cache = models.target.new_cache(1, 64)
     cache_tokens = torch.tensor([text])
     while len(text) < 2 + 40:
-        logits = models.target.forward(cache_tokens, cache, last=1)[0]
+        logits = models.target.forward(cache_tokens, cache, View(last=1))[0]
         text.append(int(answers(len(text), Law().probabilities(logits))[0]))
         cache_tokens = torch.tensor([text[-1:]])
     # a round without a draft is a plain step and draws with plain decoding's number

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from specbench.law import History
+from specbench.models.base import View
 from specbench.models.causal_lm import CausalLM
 from specbench.models.decoder import LeanDecoder
 from specbench.models.pair import ModelPair
@@ -15,7 +16,7 @@ from tests.unit.models import tiny_checkpoints
 def logits_after(model, law, context):
     """Return the penalised logits behind a context, [V]."""
     fed = torch.tensor([list(context)])
-    logits = model.forward(fed, model.new_cache(1, fed.shape[1]), last=1)[:, -1]
+    logits = model.forward(fed, model.new_cache(1, fed.shape[1]), View(last=1))[:, -1]
     return law.penalise(logits, History(law, fed, model.vocab_size).now())[0]
 
 

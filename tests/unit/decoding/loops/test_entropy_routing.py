@@ -122,9 +122,9 @@ def test_a_switch_without_catch_up_is_noticed(monkeypatch):
     models = table_pair(vocab=5, seed=1, sharpness=2.0)
     forward = type(models.draft).forward
 
-    def lazy(self, tokens, cache, **options):
+    def lazy(self, tokens, cache, *view):
         newest = tokens if cache.lengths[0] == 0 and self is models.target else tokens[:, -1:]
-        return forward(self, newest, cache, **options)
+        return forward(self, newest, cache, *view)
 
     monkeypatch.setattr(type(models.draft), "forward", lazy)
     with pytest.raises(AssertionError):

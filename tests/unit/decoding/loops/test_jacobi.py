@@ -12,9 +12,9 @@ from specbench.decoding.loops.jacobi import Jacobi
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
-from specbench.models.table import TableModel, cyclic_table
+from specbench.models.table import TableModel
 from tests.unit.decoding.enumeration import distance, output_law, true_law
-from tests.unit.decoding.parts import Autoregressive, generate, table_pair
+from tests.unit.decoding.parts import Autoregressive, cyclic_table, generate, table_pair
 
 GREEDY = Law(temperature=0)
 LAWS = [

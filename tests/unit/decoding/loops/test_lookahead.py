@@ -13,6 +13,7 @@ from specbench.decoding.loops.lookahead import Layout, Lookahead, follow
 from specbench.decoding.loops.window import Pool, Window
 from specbench.errors import ConfigError
 from specbench.law import Law
+from specbench.models.base import View
 from specbench.models.causal_lm import CausalLM
 from specbench.models.decoder import LeanDecoder
 from specbench.models.pair import ModelPair
@@ -245,7 +246,7 @@ def test_perturbing_one_token_moves_only_the_logits_that_see_it(checkpoints):
     def logits(fed):
         cache = target.new_cache(1, 64)
         target.forward(prompt, cache)
-        return target.forward(fed, cache, mask=LAYOUT.mask())[0]
+        return target.forward(fed, cache, View(mask=LAYOUT.mask()))[0]
 
     reference = logits(tokens)
     for index, perturbed in enumerate(slots):
@@ -261,10 +262,10 @@ def test_a_guess_is_scored_as_plain_decoding_scores_it(checkpoints):
     tokens = torch.arange(10, 28)[None]
     cache = target.new_cache(1, 64)
     target.forward(prompt, cache)
-    fused = target.forward(tokens, cache, mask=LAYOUT.mask())[0]
+    fused = target.forward(tokens, cache, View(mask=LAYOUT.mask()))[0]
     for start in (12, 15):
         alone = torch.cat([prompt, tokens[:, :1], tokens[:, start : start + 3]], 1)
-        plain = target.forward(alone, target.new_cache(1, 64), last=3)[0]
+        plain = target.forward(alone, target.new_cache(1, 64), View(last=3))[0]
         assert torch.allclose(fused[start : start + 3], plain, atol=1e-10)
 
 

@@ -11,9 +11,9 @@ from specbench.decoding.loops.momentum import Momentum, Repeats
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
-from specbench.models.table import TableModel, cyclic_table
+from specbench.models.table import TableModel
 from tests.unit.decoding.loops.references import counts, logits_after
-from tests.unit.decoding.parts import Autoregressive, generate, table_pair
+from tests.unit.decoding.parts import Autoregressive, cyclic_table, generate, table_pair
 
 GREEDY = [Law(temperature=0), Law(temperature=0, repetition_penalty=1.5)]
 

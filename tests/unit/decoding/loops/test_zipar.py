@@ -17,6 +17,7 @@ from specbench.decoding.request import Request
 from specbench.decoding.tree import TreeMask
 from specbench.errors import ConfigError
 from specbench.law import Guidance, Law, draw
+from specbench.models.base import View
 from specbench.models.decoder import LeanDecoder
 from specbench.models.guided import GuidedModel
 from specbench.models.image import Grid
@@ -281,8 +282,8 @@ class Recorder:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
-    def run(self, tokens, cache, view):
-        logits = self._model.run(tokens, cache, view)
+    def forward(self, tokens, cache, view):
+        logits = self._model.forward(tokens, cache, view)
         self.calls.append((tokens, view.mask, logits))
         self.padding = cache.padding
         return logits
@@ -315,7 +316,7 @@ def test_forwards_equal_full_recomputation(lean, window, row_end, scale, gap):
     cache = lean.new_cache(fed.shape[0], 64)
     cache.padding = body.padding
     lean.forward(body.calls[0][0], cache)
-    whole = lean.forward(fed, cache, mask=TreeMask(places, visible))
+    whole = lean.forward(fed, cache, View(mask=TreeMask(places, visible)))
     for step, (_, mask, logits) in zip(order.steps[1:], body.calls[1:], strict=True):
         count = len(step.targets)
         torch.testing.assert_close(logits, whole[:, step.end - count : step.end])

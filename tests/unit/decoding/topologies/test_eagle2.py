@@ -16,9 +16,9 @@ from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.errors import ConfigError
 from specbench.law import Law
 from specbench.models.pair import ModelPair
-from specbench.models.table import TableModel, cyclic_table, markov_table
+from specbench.models.table import TableModel, markov_table
 from tests.unit.decoding.enumeration import distance, output_law, true_law
-from tests.unit.decoding.parts import Autoregressive, generate, table_pair
+from tests.unit.decoding.parts import Autoregressive, cyclic_table, generate, table_pair
 
 PROMPT = (0, 1, 0, 2, 0, 1)
 

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from specbench.decoding.tree import TreeMask
 from specbench.models import kernels
+from specbench.models.base import View
 from specbench.models.decoder import LeanDecoder
 from specbench.models.ops import Ops
 from specbench.models.static import StaticDecoder
@@ -58,7 +59,7 @@ def test_steps_equal_the_eager_forward(tmp_path, name, ops):
         for count, mask in ((40 if number == 0 else 1, None), (9, TREE), (5, None)):
             tokens = torch.randint(0, tiny_checkpoints.VOCAB, (2, count), generator=generator)
             want, got = (
-                model.forward(tokens, cache, mask=mask)
+                model.forward(tokens, cache, View(mask=mask))
                 for model, cache in zip((lean, static), caches, strict=True)
             )
             torch.testing.assert_close(got, want, atol=1e-11, rtol=1e-11)
