@@ -95,7 +95,7 @@ def test_pictures_in_turns_are_the_pictures_alone(method: str) -> None:
 @pytest.mark.parametrize("method", ["ar", "token_sd", "sjd"])
 def test_pictures_of_two_laws_take_turns_on_one_loaded_model(method: str) -> None:
     """The guidance is the request's, whatever law the pair was asked for before."""
-    scales = (Guidance(3.0), None, Guidance(1.5, "linear"))
+    scales = (Guidance(3.0), None, Guidance(0.0))
     loaded = guided_picture(2, 3, 5)
     assert loaded.image is not None
     models, length = loaded.under(Law(guidance=scales[0])), loaded.image.grid.length

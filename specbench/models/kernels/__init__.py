@@ -17,14 +17,12 @@ from importlib.util import find_spec
 
 import torch
 
-_CAPABILITY = (8, 0)
-
 
 def obstacle(device: torch.device) -> str | None:
     """Say why no Triton kernel runs on a device; None where they can be asked for."""
     if device.type != "cuda" or torch.version.hip is not None:
         return "the kernels are for NVIDIA GPUs"
-    if torch.cuda.get_device_capability(device) < _CAPABILITY:
+    if torch.cuda.get_device_capability(device) < (8, 0):
         return "the GPU's compute capability is below 8.0"
     if find_spec("triton") is None:
         return "Triton is not installed"
