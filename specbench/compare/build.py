@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from specbench.compare.comparison import (
 )
 from specbench.compare.derive import overhead
 from specbench.compare.measurements import Measurements
-from specbench.compare.metric import ARM
+from specbench.compare.metric import ARM, settles_early
 from specbench.compare.pool import Pairs, Pool, joined_baselines, pair, pools_of
 from specbench.compare.quality import corpus_figures, quality_figures
 from specbench.compare.registry import METRICS, PUBLISHED
@@ -180,47 +180,36 @@ def _section_rows(section: str, pools: Sequence[Pool], effort: Effort) -> list[C
     for pool in pools:
         if pool.baseline is not None:
             baselines.setdefault(pool.baseline_label, []).append(pool)
-    rows = [_baseline_row(section, label, members) for label, members in baselines.items()]
-    methods = [_method_row(section, pool, effort) for pool in pools]
+    rows = []
+    for label, members in baselines.items():
+        info = members[0].baseline
+        assert info is not None
+        whole = replace(
+            members[0],
+            label=label,
+            method=info,
+            metrics={name: about for pool in members for name, about in pool.metrics.items()},
+        )
+        row = _row(section, whole, joined_baselines(members), None, effort)
+        records = [record for pool in members for record in pool.records(BASELINE)]
+        failed = max(pool.failed_samples(BASELINE) for pool in members)
+        corpus = corpus_figures(records, whole.metrics)
+        rows.append(replace(row, is_baseline=True, failed=failed, corpus=corpus))
+    methods = []
+    for pool in pools:
+        pairs = pair(pool) if pool.baseline is not None else None
+        methods.append(
+            _row(section, pool, pairs.method if pairs else pool.arm(METHOD), pairs, effort)
+        )
     methods.sort(key=lambda row: -row.speedup_e2e.value if row.speedup_e2e else np.inf)
     return rows + methods
 
 
-def _baseline_row(section: str, label: str, pools: Sequence[Pool]) -> ComparisonRow:
-    info = pools[0].baseline
-    assert info is not None
-    measured = joined_baselines(pools)
-    abouts = {name: about for pool in pools for name, about in pool.metrics.items()}
-    return ComparisonRow(
-        section=section,
-        label=label,
-        method=info,
-        is_baseline=True,
-        samples=measured.sample_count,
-        repeats=measured.count("repeat"),
-        processes=measured.count("file", "process"),
-        failed=max(pool.failed_samples(BASELINE) for pool in pools),
-        speedup_e2e=None,
-        speedup_decode=None,
-        predicted_speedup=None,
-        overhead=None,
-        tokens_ratio=None,
-        score=_score(measured),
-        score_name=_score_name(measured),
-        score_difference=None,
-        draws=_count_draws(measured),
-        pass_at_k=_pass_at_k(measured),
-        quantities=_quantities(measured),
-        quality=quality_figures(measured, abouts),
-        corpus=corpus_figures([r for pool in pools for r in pool.records(BASELINE)], abouts),
-    )
-
-
-def _method_row(section: str, pool: Pool, effort: Effort) -> ComparisonRow:
-    pairs = pair(pool) if pool.baseline is not None else None
-    measured = pairs.method if pairs else pool.arm(METHOD)
-    late = pairs is not None and pairs.method.settles_late
-    decode = speedup_of(pairs, "decode_ns", effort) if pairs and not late else None
+def _row(
+    section: str, pool: Pool, measured: Measurements, pairs: Pairs | None, effort: Effort
+) -> ComparisonRow:
+    """Return the row of one arm; without pairs nothing is held against a baseline."""
+    decode = speedup_of(pairs, "decode_ns", effort) if pairs and settles_early(measured) else None
     predicted = METRICS["predicted_speedup"].value(measured, pairs)
     return ComparisonRow(
         section=section,
@@ -236,25 +225,17 @@ def _method_row(section: str, pool: Pool, effort: Effort) -> ComparisonRow:
         predicted_speedup=predicted,
         overhead=overhead(predicted, decode.value if decode else None),
         tokens_ratio=METRICS["tokens_ratio"].value(measured, pairs),
-        score=_score(measured),
+        score=mean_interval(measured.means("score")),
         score_name=_score_name(measured),
         score_difference=_score_difference(pairs) if pairs else None,
         draws=_count_draws(measured),
         pass_at_k=_pass_at_k(measured),
-        quantities=_quantities(measured),
+        quantities={each.id: each.value(measured) for each in PUBLISHED if each.place == ARM},
         quality=quality_figures(measured, pool.metrics, pairs.baseline if pairs else None),
         corpus=corpus_figures(pool.records(METHOD), pool.metrics, pool.records(BASELINE)),
         speedup_mean_rate=mean_rate_speedup(pairs, effort.resamples) if pairs else None,
         speedup_pooled_rate=pooled_rate_speedup(pairs, effort.resamples) if pairs else None,
     )
-
-
-def _quantities(measured: Measurements) -> dict[str, Any]:
-    return {metric.id: metric.value(measured) for metric in PUBLISHED if metric.place == ARM}
-
-
-def _score(measured: Measurements) -> Estimate | None:
-    return mean_interval(measured.means("score"))
 
 
 def _score_name(measured: Measurements) -> str:

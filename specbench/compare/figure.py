@@ -9,13 +9,11 @@ import numpy as np
 import pandas as pd
 
 from specbench.compare.cells import Cells, Figure, floor_of, mean_of, product, scored
-from specbench.compare.quality import BY_CATEGORY
+from specbench.compare.pool import seed_of
+from specbench.compare.quality import BY_CATEGORY, FURTHER_PICTURE
 from specbench.compare.registry import METRICS
 from specbench.compare.subject import SAMPLE, Arms, Subject
 from specbench.schema.result import METHOD
-from specbench.store import ResultSet
-
-_FURTHER_PICTURE = r"#\d+$"
 
 
 def figure(subject: Subject, name: str, samples: pd.MultiIndex) -> Figure | None:
@@ -69,7 +67,7 @@ def identical(base: Subject, new: Subject, samples: pd.MultiIndex) -> tuple[Figu
 
 def _prompts(samples: pd.MultiIndex) -> pd.MultiIndex:
     """Return the prompt of each sample: further pictures of one are named id#1, id#2, ..."""
-    ids = samples.get_level_values(1).str.replace(_FURTHER_PICTURE, "", regex=True)
+    ids = samples.get_level_values(1).str.replace(FURTHER_PICTURE, "", regex=True)
     return pd.MultiIndex.from_arrays([samples.get_level_values(0), ids], names=SAMPLE)
 
 
@@ -110,12 +108,8 @@ def _outputs(subject: Subject) -> pd.Series:
     for file in subject.files:
         own = file.outputs
         own = own[(own["arm"] == METHOD) & own["error"].isna() & own["output_ids"].notna()]
-        frames.append(own.sort_values("repeat").assign(seed=_seed(file)))
+        frames.append(own.sort_values("repeat").assign(seed=seed_of(file)))
     joined = pd.concat(frames).drop_duplicates([*SAMPLE, "seed"])
     ids = [tuple(tuple(turn) for turn in turns) for turns in joined["output_ids"]]
     index = pd.MultiIndex.from_arrays([joined[name] for name in (*SAMPLE, "seed")])
     return pd.Series(ids, index=index, dtype=object)
-
-
-def _seed(file: ResultSet) -> int:
-    return 0 if file.metadata.temperature == 0 else file.metadata.asked.seed

@@ -9,12 +9,12 @@ how much the speedup of one repeat differs from that of the next.
 from __future__ import annotations
 
 import math
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specbench.stats import CONFIDENCE, DEFAULT_RESAMPLES, FloatArray
+from specbench.stats.noise import comparable_passes
 
 _MOST_PAIRS = 200
 
@@ -43,12 +43,7 @@ def speedup_floor(
         A ratio above 1, or None with fewer than two passes of a draw.
     """
     known = np.isfinite(baseline) & np.isfinite(method)
-    used = [
-        (i, j, common)
-        for i, j in combinations(range(known.shape[1]), 2)
-        if (common := known[:, i] & known[:, j] & (draws[:, i] == draws[:, j])).any()
-    ]
-    pairs = [entry for entry in used if process[entry[0]] != process[entry[1]]] or used
+    pairs = comparable_passes(known, draws, process)
     generator = np.random.default_rng(0)
     if len(pairs) > _MOST_PAIRS:
         pairs = [pairs[k] for k in generator.choice(len(pairs), _MOST_PAIRS, replace=False)]

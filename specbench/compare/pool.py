@@ -298,7 +298,9 @@ def _loaded(groups: Sequence[Sequence[ResultSet]]) -> Loaded:
         for member in members:
             number = seen.get(member.metadata.task, 0)
             seen[member.metadata.task] = number + 1
-            marks.append({"pool": pool, "file": pool * _MOST_FILES + number, "seed": _seed(member)})
+            marks.append(
+                {"pool": pool, "file": pool * _MOST_FILES + number, "seed": seed_of(member)}
+            )
     return load([member for members in groups for member in members], marks)
 
 
@@ -313,7 +315,7 @@ def _records(result: ResultSet) -> Iterable[CorpusRecord]:
             yield CorpusRecord(result.metadata.task, arm, metric, values)
 
 
-def _seed(result: ResultSet) -> int:
+def seed_of(result: ResultSet) -> int:
     """Return which draw of its law a file holds: its seed, or 0 where the law is greedy."""
     return 0 if result.metadata.temperature == 0 else result.metadata.asked.seed
 

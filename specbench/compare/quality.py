@@ -29,7 +29,8 @@ from specbench.stats import (
 BY_CATEGORY = "categories"
 """Value of a metric's `average` where the mean of the categories' means is its number."""
 
-_FURTHER_PICTURE = r"#\d+$"
+FURTHER_PICTURE = r"#\d+$"
+"""How further pictures of a prompt are named: id#1, id#2, ..."""
 
 
 class QualityFigure(NamedTuple):
@@ -233,7 +234,7 @@ def _by_prompt(measured: Measurements, metric: str) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "task": rows["task"],
-            "prompt": rows["sample_id"].str.replace(_FURTHER_PICTURE, "", regex=True),
+            "prompt": rows["sample_id"].str.replace(FURTHER_PICTURE, "", regex=True),
             "category": rows["category"],
             "value": [float(found[metric]) for found in rows["quality"]],
         }

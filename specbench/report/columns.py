@@ -145,7 +145,7 @@ def metric_cell(row: ComparisonRow, metric: str) -> Cell:
     found: Any = row.value(metric)
     if isinstance(found, Estimate):
         low, high = found.interval or (None, None)
-        return Cell(words.estimate(found), found.value, low, high)
+        return Cell(words.interval(found), found.value, low, high)
     return Cell(words.shown(found, METRICS[metric]), found)
 
 

@@ -32,28 +32,6 @@ _BARS = "▁▂▃▄▅▆▇█"
 _NARROWEST_PLOT = 12
 _WIDEST_PLOT = 40
 
-_COLUMNS = (
-    "method",
-    "task",
-    "setting",
-    "metric",
-    "revision",
-    "commit",
-    "dirty",
-    "date",
-    "value",
-    "low",
-    "high",
-    "n",
-    "files",
-    "change",
-    "change_low",
-    "change_high",
-    "relative",
-    "verdict",
-    "note",
-)
-
 
 def render(history: History, width: int = 100) -> RenderableType:
     """Return a history as something that a rich console prints.
@@ -88,38 +66,39 @@ def to_json(history: History) -> str:
 
 def csv(history: History) -> str:
     """Return a history as CSV, one line a point; an absent value is empty."""
+    lines = [_line(history, series, point) for series in history.series for point in series.points]
     text = io.StringIO()
-    writer = csv_module.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for series in history.series:
-        for point in series.points:
-            low, high = point.interval or ("", "")
-            change = point.change
-            moved_low, moved_high = change.interval if change and change.interval else ("", "")
-            writer.writerow(
-                (
-                    cell(series.method),
-                    cell(series.task),
-                    cell(series.setting),
-                    history.metric,
-                    cell(point.revision.name),
-                    point.revision.commit,
-                    point.revision.dirty,
-                    datetime.fromtimestamp(point.revision.unix, UTC).isoformat(),
-                    point.value,
-                    low,
-                    high,
-                    point.samples,
-                    point.files,
-                    change.value if change else "",
-                    moved_low,
-                    moved_high,
-                    change.relative if change else "",
-                    point.verdict,
-                    point.note,
-                )
-            )
+    writer = csv_module.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return text.getvalue()
+
+
+def _line(history: History, series: Series, point: Point) -> dict[str, object]:
+    change = point.change
+    low, high = point.interval or ("", "")
+    moved_low, moved_high = change.interval if change and change.interval else ("", "")
+    return {
+        "method": cell(series.method),
+        "task": cell(series.task),
+        "setting": cell(series.setting),
+        "metric": history.metric,
+        "revision": cell(point.revision.name),
+        "commit": point.revision.commit,
+        "dirty": point.revision.dirty,
+        "date": datetime.fromtimestamp(point.revision.unix, UTC).isoformat(),
+        "value": point.value,
+        "low": low,
+        "high": high,
+        "n": point.samples,
+        "files": point.files,
+        "change": change.value if change else "",
+        "change_low": moved_low,
+        "change_high": moved_high,
+        "relative": change.relative if change else "",
+        "verdict": point.verdict,
+        "note": point.note,
+    }
 
 
 def spark(series: Series) -> str:

@@ -62,15 +62,19 @@ def metric(row: ComparisonRow, name: str) -> str:
 
 def _quality(figure: QualityFigure) -> str:
     digits = 3 if abs(figure.value.value) < 2 else 2
-    value = f"{figure.value.value:.{digits}f}"
-    difference = figure.difference
+    return _with_difference(figure.value, figure.difference, digits)
+
+
+def _with_difference(value: Estimate, difference: Estimate | None, digits: int = 2) -> str:
+    """Return a mean, with the paired difference to the baseline and its half-width."""
+    shown = f"{value.value:.{digits}f}"
     if difference is None:
-        return value
+        return shown
     change = _signed(difference.value, digits)
     if difference.interval is None:
-        return f"{value} ({change})"
+        return f"{shown} ({change})"
     low, high = difference.interval
-    return f"{value} ({change} ±{(high - low) / 2:.{digits}f})"
+    return f"{shown} ({change} ±{(high - low) / 2:.{digits}f})"
 
 
 def _corpus(figure: CorpusFigure) -> str:
@@ -92,13 +96,11 @@ def ratio(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}x"
 
 
-def estimate(value: Estimate | None) -> str:
+def interval(found: Estimate | Speedup | None) -> str:
     """Return a ratio with its interval, such as "1.65x [1.58, 1.72]"."""
-    if value is None:
-        return NOTHING
-    if value.interval is None:
-        return f"{value.value:.2f}x"
-    return f"{value.value:.2f}x [{value.interval.low:.2f}, {value.interval.high:.2f}]"
+    if found is None or found.interval is None:
+        return ratio(found.value if found else None)
+    return f"{found.value:.2f}x [{found.interval.low:.2f}, {found.interval.high:.2f}]"
 
 
 def detectable(value: Speedup | None) -> str:
@@ -109,15 +111,10 @@ def detectable(value: Speedup | None) -> str:
 
 
 def speedup(row: ComparisonRow, value: Speedup | None) -> str:
-    """Return a speedup with its interval, such as "1.62x [1.55, 1.70]"."""
+    """Return a speedup with its interval; 1 for a baseline that measured anything."""
     if row.is_baseline:
         return "1.00x" if row.samples else NOTHING
-    if value is None:
-        return NOTHING
-    if value.interval is None:
-        return f"{value.value:.2f}x"
-    low, high = value.interval
-    return f"{value.value:.2f}x [{low:.2f}, {high:.2f}]"
+    return interval(value)
 
 
 def mark(value: Speedup | None) -> str:
@@ -180,17 +177,8 @@ def shown(value: float | None, metric: Metric) -> str:
 
 
 def score(row: ComparisonRow) -> str:
-    """Return the mean score, with the paired difference to the baseline and its half-width."""
-    if row.score is None:
-        return NOTHING
-    mean = f"{row.score.value:.2f}"
-    difference = row.score_difference
-    if difference is None:
-        return mean
-    if difference.interval is None:
-        return f"{mean} ({_signed(difference.value)})"
-    low, high = difference.interval
-    return f"{mean} ({_signed(difference.value)} ±{(high - low) / 2:.2f})"
+    """Return the mean score, such as "0.95 (+0.01 ±0.02)"."""
+    return _with_difference(row.score, row.score_difference) if row.score else NOTHING
 
 
 def pass_at_k(row: ComparisonRow) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from specbench.stats.estimate import CONFIDENCE, DEFAULT_RESAMPLES, FloatArray
 from specbench.stats.resampling import resample_counts, resample_each
@@ -46,14 +46,7 @@ def noise_floor(
     times = np.asarray(baseline, dtype=float)
     drawn = np.zeros(times.shape) if draws is None else np.asarray(draws, dtype=float)
     label = np.zeros(times.shape[1], int) if process is None else np.asarray(process)
-    measured = np.isfinite(times)
-    used = [
-        (i, j, common)
-        for i, j in combinations(range(times.shape[1]), 2)
-        if (common := measured[:, i] & measured[:, j] & (drawn[:, i] == drawn[:, j])).any()
-    ]
-    between = [(i, j, common) for i, j, common in used if label[i] != label[j]]
-    pairs = between or used
+    pairs = comparable_passes(np.isfinite(times), drawn, label)
     if not pairs:
         return None
     share = max(1, math.ceil(resamples / min(len(pairs), _MOST_PAIRS)))
@@ -72,3 +65,23 @@ def noise_floor(
         distances.append(np.abs(np.log(totals[:, 0] / totals[:, 1])))
     pooled = np.concatenate(distances)
     return float(np.exp(np.quantile(pooled, CONFIDENCE))) if pooled.size else None
+
+
+def comparable_passes(
+    measured: NDArray[np.bool_], draws: FloatArray, process: NDArray[np.int_]
+) -> list[tuple[int, int, NDArray[np.bool_]]]:
+    """Return the pairs of passes that may be set against each other, and their common samples.
+
+    Two passes share samples of one draw, and come from different processes where any do.
+
+    Args:
+        measured: What was measured, shape (samples, passes).
+        draws: Which draw each cell belongs to, in the same shape.
+        process: Process of each pass.
+    """
+    used = [
+        (i, j, common)
+        for i, j in combinations(range(measured.shape[1]), 2)
+        if (common := measured[:, i] & measured[:, j] & (draws[:, i] == draws[:, j])).any()
+    ]
+    return [entry for entry in used if process[entry[0]] != process[entry[1]]] or used
