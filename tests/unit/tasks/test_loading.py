@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -19,7 +19,9 @@ import yaml
 from specbench.errors import ConfigError, TaskError
 from specbench.paths import conf_dir
 from specbench.schema import catalog
+from specbench.schema.task import RowFormat
 from specbench.tasks import Task, TaskConfig, load_task, sample_digest
+from specbench.tasks.formats import FORMATS
 from specbench.tasks.scorers import ByCategory, ExactMatch, PassAt1
 from specbench.tasks.sources import Rows
 
@@ -391,3 +393,7 @@ def test_tasks_load_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_row_format_that_a_task_may_name_is_read():
+    assert set(FORMATS) == set(get_args(RowFormat))
