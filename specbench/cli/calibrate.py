@@ -30,8 +30,7 @@ def calibrate(
         ),
     ] = 48,
     minutes: Annotated[
-        float,
-        typer.Option(min=0, help="Refuse what would take longer; 0 lifts the limit."),
+        float, typer.Option(min=0, help="Refuse what would take longer; 0 lifts the limit.")
     ] = 60.0,
     folder: Annotated[
         Path | None,

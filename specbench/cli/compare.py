@@ -61,8 +61,7 @@ def compare(
         typer.Option("--strict", help="With --fail-on: a rule that could see nothing fails too."),
     ] = False,
     gha: Annotated[
-        bool,
-        typer.Option("--gha", help="Write chart data and a step summary for GitHub Actions."),
+        bool, typer.Option("--gha", help="Write chart data and a step summary for GitHub Actions.")
     ] = False,
     gha_dir: Annotated[
         Path, typer.Option("--gha-dir", metavar="DIR", help="Where --gha writes its data files.")

@@ -43,8 +43,7 @@ def history(
         ),
     ] = "task",
     repository: Annotated[
-        Path,
-        typer.Option("--repository", help="Git repository that knows when a commit was made."),
+        Path, typer.Option("--repository", help="Git repository that knows when a commit was made.")
     ] = Path("."),
     json: Json = False,
     csv: Csv = None,

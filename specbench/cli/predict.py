@@ -58,8 +58,7 @@ def predict(
         ),
     ] = None,
     draft: Annotated[
-        str | None,
-        typer.Option("--draft", metavar="SHAPE", help="The same for the draft model."),
+        str | None, typer.Option("--draft", metavar="SHAPE", help="The same for the draft model.")
     ] = None,
     batch: Annotated[
         str, typer.Option("--batch", metavar="N,N,...", help="Batch sizes; 1..8 is a range.")
@@ -83,8 +82,7 @@ def predict(
         ),
     ] = None,
     check: Annotated[
-        bool,
-        typer.Option("--check", help="Predict the measured runs and print the errors."),
+        bool, typer.Option("--check", help="Predict the measured runs and print the errors.")
     ] = False,
     details: Annotated[
         bool, typer.Option("--details", help="Tables and a chart for each method.")
@@ -136,19 +134,12 @@ def predict(
 
 
 def _refuse(
-    check: str,
-    target: str | None,
-    draft: str | None,
-    settings: Sequence[str] | None,
+    check: str, target: str | None, draft: str | None, settings: Sequence[str] | None
 ) -> None:
     """Refuse options that a prediction of the measured machine would ignore."""
     options = [
         option
-        for option, given in (
-            ("--target", target),
-            ("--draft", draft),
-            ("--set", settings),
-        )
+        for option, given in (("--target", target), ("--draft", draft), ("--set", settings))
         if given
     ]
     if options:

@@ -46,12 +46,10 @@ def run(
         ),
     ] = None,
     multirun: Annotated[
-        bool,
-        typer.Option("-m", "--multirun", help="Run every combination: method=token_sd,pld."),
+        bool, typer.Option("-m", "--multirun", help="Run every combination: method=token_sd,pld.")
     ] = False,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show what would run and what it needs; load nothing."),
+        bool, typer.Option("--dry-run", help="Show what would run and what it needs; load nothing.")
     ] = False,
     resume: Annotated[
         bool | None,

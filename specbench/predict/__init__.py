@@ -5,23 +5,13 @@ machine: it is read from result files. What a round costs depends on the machine
 roofline of bytes and operations, or from the costs that other methods had on the same machine.
 """
 
-from specbench.predict.acceptance import (
-    expected_tokens,
-    operations_factor,
-    walltime_factor,
-)
+from specbench.predict.acceptance import expected_tokens, operations_factor, walltime_factor
 from specbench.predict.check import Check, CheckedMethod, check_predictions
 from specbench.predict.limit import Share, shares_of
 from specbench.predict.profile import Profile, RoundWork, profiles_of
 from specbench.predict.resolve import hardware_named, pair_of, shape_named
 from specbench.predict.roofline import Roofline, roofline_fraction
-from specbench.predict.speedup import (
-    BatchPrediction,
-    Cell,
-    Prediction,
-    Question,
-    predict,
-)
+from specbench.predict.speedup import BatchPrediction, Cell, Prediction, Question, predict
 from specbench.predict.synthetic import RoundSeconds, roofline_seconds, synthetic_speedup
 from specbench.predict.warn import warnings_of
 

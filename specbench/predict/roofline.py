@@ -121,10 +121,7 @@ class Roofline:
 
 
 def roofline_fraction(
-    measured: Mapping[str, float],
-    target_bytes: float,
-    bandwidth: float,
-    draft_bytes: float = 0.0,
+    measured: Mapping[str, float], target_bytes: float, bandwidth: float, draft_bytes: float = 0.0
 ) -> float | None:
     """Return which share of the memory-bandwidth limit some measurements reached.
 

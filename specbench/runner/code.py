@@ -22,11 +22,7 @@ def software() -> dict[str, Any]:
     The digest tells two uncommitted states apart, and two installations without git.
     """
     folder = Path(specbench.__file__).resolve().parent
-    return {
-        "specbench": specbench.__version__,
-        "git": git_state(),
-        "sources": _digest(folder),
-    }
+    return {"specbench": specbench.__version__, "git": git_state(), "sources": _digest(folder)}
 
 
 def other_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

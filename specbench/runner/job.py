@@ -150,12 +150,7 @@ class _Running:
     """The state of one running job."""
 
     def __init__(
-        self,
-        job: Job,
-        models: ModelPair,
-        journal: Journal,
-        measures: Sequence[Measure],
-        path: Path,
+        self, job: Job, models: ModelPair, journal: Journal, measures: Sequence[Measure], path: Path
     ) -> None:
         self._job = job
         self._models = models

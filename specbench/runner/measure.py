@@ -67,11 +67,7 @@ class Bench:
     """
 
     def __init__(
-        self,
-        job: Job,
-        models: ModelPair,
-        clock: Clock,
-        between: Callable[[], None] | None = None,
+        self, job: Job, models: ModelPair, clock: Clock, between: Callable[[], None] | None = None
     ) -> None:
         self._models = models
         self._task = job.task

@@ -34,9 +34,7 @@ def _warm(value: float) -> float:
 Temperature = Annotated[
     Number,
     AfterValidator(_warm),
-    Field(
-        description=f"0, or a number of at least {1 / _HOTTEST:g} and at most {_HOTTEST:g}",
-    ),
+    Field(description=f"0, or a number of at least {1 / _HOTTEST:g} and at most {_HOTTEST:g}"),
 ]
 Unconditional = Literal["own", "last_token", "padded"]
 Penalty = Annotated[Number, Field(ge=0.01, le=100.0)]

@@ -15,15 +15,7 @@ from pydantic import Field, StrictStr, model_validator
 from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError, UsageError
-from specbench.schema.node import (
-    Node,
-    Number,
-    Text,
-    Words,
-    problem,
-    refused,
-    unknown_key,
-)
+from specbench.schema.node import Node, Number, Text, Words, problem, refused, unknown_key
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1}
 """Bytes of one weight in each number format for which an entry may state a peak rate."""

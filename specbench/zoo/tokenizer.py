@@ -17,13 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from specbench.zoo.worlds import Sample
 
 VOCABULARY_SIZE = 2048
-PAD, BEGIN, USER, ASSISTANT, END = (
-    "<|pad|>",
-    "<|begin|>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|end|>",
-)
+PAD, BEGIN, USER, ASSISTANT, END = ("<|pad|>", "<|begin|>", "<|user|>", "<|assistant|>", "<|end|>")
 
 CHAT_TEMPLATE = (
     "{{ '<|begin|>' }}"

@@ -95,12 +95,7 @@ def measure_synthetic(
         rounds=len(rounds),
         observed=spread(ratios),
         predicted=predicted_speedup(
-            acceptance,
-            draft_length,
-            plain_seconds,
-            costs["draft"],
-            costs["verify"],
-            costs["one"],
+            acceptance, draft_length, plain_seconds, costs["draft"], costs["verify"], costs["one"]
         ),
         draft_seconds=costs["draft"],
         verify_seconds=costs["verify"],

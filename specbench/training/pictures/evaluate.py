@@ -91,10 +91,7 @@ class _Rows:
         grown = tokens.shape[1] + self._cache.get_seq_length() - self._mask.shape[1]
         self._mask = torch.nn.functional.pad(self._mask, (0, grown), value=1)
         hidden = self._model.model(
-            input_ids=tokens,
-            attention_mask=self._mask,
-            past_key_values=self._cache,
-            use_cache=True,
+            input_ids=tokens, attention_mask=self._mask, past_key_values=self._cache, use_cache=True
         ).last_hidden_state[:, -1]
         codes = slice(words.FIRST_CODE, words.FIRST_CODE + words.CODES)
         conditional, free = self._model.lm_head(hidden)[:, codes].chunk(2)

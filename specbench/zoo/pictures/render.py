@@ -201,12 +201,6 @@ def _cross(x: Any, y: Any) -> Any:
 
 
 OUTLINES = MappingProxyType(
-    {
-        "circle": _circle,
-        "square": _square,
-        "triangle": _triangle,
-        "ring": _ring,
-        "cross": _cross,
-    }
+    {"circle": _circle, "square": _square, "triangle": _triangle, "ring": _ring, "cross": _cross}
 )
 """Distance outside the outline, in half sizes; x and y likewise."""

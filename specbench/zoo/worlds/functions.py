@@ -80,13 +80,7 @@ _AGGREGATES = (
         "{acc}.add({item})",
         "len({acc})",
     ),
-    _Aggregate(
-        ("the product of {items}",),
-        "",
-        "1",
-        "{acc} *= {item}",
-        "{acc}",
-    ),
+    _Aggregate(("the product of {items}",), "", "1", "{acc} *= {item}", "{acc}"),
 )
 _COUNT = _Aggregate(
     ("the number of {items}", "how many {items} there are"),

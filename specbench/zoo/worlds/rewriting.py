@@ -84,9 +84,7 @@ def generate(source: random.Random) -> Sample:
         answer = [sentences[0], sentences[-1]]
     elif kind == "move":
         instruction = one_of(
-            source,
-            f"Move the {ordinal} sentence to the end.",
-            f"Put the {ordinal} sentence last.",
+            source, f"Move the {ordinal} sentence to the end.", f"Put the {ordinal} sentence last."
         )
         answer = [*sentences[:position], *sentences[position + 1 :], sentences[position]]
     else:

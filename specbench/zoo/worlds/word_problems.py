@@ -219,15 +219,11 @@ def _next_event(
 def _question(source: random.Random, name: str, things: str, kind: str) -> str:
     if kind == "price":
         return one_of(
-            source,
-            f"How many dollars does {name} get?",
-            f"How much money does {name} earn?",
+            source, f"How many dollars does {name} get?", f"How much money does {name} earn?"
         )
     if kind == "divide":
         return one_of(
-            source,
-            f"How many {things} are in each part?",
-            f"How many {things} does each one get?",
+            source, f"How many {things} are in each part?", f"How many {things} does each one get?"
         )
     return one_of(
         source,
