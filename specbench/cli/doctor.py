@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specbench.cli.console import print_json, stdout
-from specbench.cli.doctor_device import Check
+from specbench.cli.doctor_device import Finding
 from specbench.cli.options import Json
 from specbench.errors import SpecbenchError
 
@@ -37,8 +37,8 @@ def doctor(
     The table says what each model entry would need here. Exits with 1 where the embedded default
     run would fail.
     """
-    checks: list[Check] = []
-    looks: list[tuple[str, Callable[[], list[Check]]]] = [
+    checks: list[Finding] = []
+    looks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("python", _python),
         ("libraries", _libraries),
         ("device", _device),
@@ -51,9 +51,9 @@ def doctor(
         try:
             checks += look()
         except SpecbenchError as error:
-            checks.append(Check(name, "bad", error.what, error.fix or error.why))
+            checks.append(Finding(name, "bad", error.what, error.fix or error.why))
         except Exception as error:
-            checks.append(Check(name, "bad", f"{type(error).__name__}: {error}"))
+            checks.append(Finding(name, "bad", f"{type(error).__name__}: {error}"))
     place, needs = _needs(checks)
     if json:
         print_json(
@@ -70,7 +70,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _needs(checks: list[Check]) -> tuple[str, list[Need]]:
+def _needs(checks: list[Finding]) -> tuple[str, list[Need]]:
     """Return the device that runs take, in words, and what every model entry needs of it."""
     from specbench.cli.doctor_models import device_of_runs, needs_of_models
 
@@ -78,7 +78,7 @@ def _needs(checks: list[Check]) -> tuple[str, list[Need]]:
         device, free = device_of_runs()
         return f"{device}, {free / 1e9:.1f} GB free", needs_of_models(free)
     except Exception as error:
-        checks.append(Check("models", "bad", f"{type(error).__name__}: {error}"))
+        checks.append(Finding("models", "bad", f"{type(error).__name__}: {error}"))
         return "", []
 
 
@@ -106,7 +106,7 @@ def _print_needs(place: str, needs: list[Need]) -> None:
     )
 
 
-def _print(checks: list[Check]) -> None:
+def _print(checks: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -121,35 +121,35 @@ def _print(checks: list[Check]) -> None:
     stdout().print(table)
 
 
-def _python() -> list[Check]:
+def _python() -> list[Finding]:
     version = platform.python_version()
     fine = sys.version_info >= (3, 11)
     return [
-        Check(
+        Finding(
             "python", "ok" if fine else "bad", version, "" if fine else "Use Python 3.11 or later."
         )
     ]
 
 
-def _libraries() -> list[Check]:
+def _libraries() -> list[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
     checks = []
     for name in ("torch", "transformers", "hydra-core", "pyarrow", "datasets"):
         try:
-            checks.append(Check(name, "ok", version(name)))
+            checks.append(Finding(name, "ok", version(name)))
         except PackageNotFoundError:
-            checks.append(Check(name, "bad", "not installed", "Run 'make install'."))
+            checks.append(Finding(name, "bad", "not installed", "Run 'make install'."))
     return checks
 
 
-def _device() -> list[Check]:
+def _device() -> list[Finding]:
     from specbench.cli.doctor_device import device_checks
 
     return device_checks()
 
 
-def _weights() -> list[Check]:
+def _weights() -> list[Finding]:
     from specbench.models import checkpoint
     from specbench.schema import catalog
 
@@ -164,21 +164,21 @@ def _weights() -> list[Check]:
     return checks
 
 
-def _digests(name: str, folder: Path) -> Check:
+def _digests(name: str, folder: Path) -> Finding:
     """Compare a folder's files with the digests that were shipped with them."""
     listing = folder / "SHA256SUMS"
     if not listing.is_file():
-        return Check(name, "note", "present", "It ships no digests to compare with.")
+        return Finding(name, "note", "present", "It ships no digests to compare with.")
     lines = listing.read_text(encoding="utf-8").splitlines()
     for line in lines:
         expected, file = line.split(maxsplit=1)
         with (folder / file).open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != expected:
-                return Check(name, "bad", f"'{file}' is damaged", "Install specbench again.")
-    return Check(name, "ok", f"{len(lines)} files, digests right")
+                return Finding(name, "bad", f"'{file}' is damaged", "Install specbench again.")
+    return Finding(name, "ok", f"{len(lines)} files, digests right")
 
 
-def _sandbox() -> list[Check]:
+def _sandbox() -> list[Finding]:
     from specbench.tasks.sandbox import run_python, thin_walls
 
     good = run_python("assert 1 + 1 == 2\n")
@@ -186,9 +186,9 @@ def _sandbox() -> list[Check]:
     if good.status == "passed" and bad.status != "passed":
         found = f"runs generated code, held by {', '.join(good.mechanisms)}"
         thin = thin_walls(good.mechanisms)
-        return [Check("sandbox", "note" if thin else "ok", found, thin or "")]
+        return [Finding("sandbox", "note" if thin else "ok", found, thin or "")]
     return [
-        Check(
+        Finding(
             "sandbox",
             "bad",
             f"a right program was '{good.status}', a wrong one '{bad.status}'",
@@ -197,20 +197,20 @@ def _sandbox() -> list[Check]:
     ]
 
 
-def _results_folder(folder: Path) -> Check:
+def _results_folder(folder: Path) -> Finding:
     from specbench.store import check_writable
 
     check_writable(folder)
-    return Check("results folder", "ok", f"{folder} can be written")
+    return Finding("results folder", "ok", f"{folder} can be written")
 
 
-def _hub() -> list[Check]:
+def _hub() -> list[Finding]:
     advice = "Embedded models and tasks run; hub models need a cached copy or a local folder."
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on"):
-            return [Check("hub", "note", f"offline by {variable}", advice)]
+            return [Finding("hub", "note", f"offline by {variable}", advice)]
     try:
         with socket.create_connection((_HUB, 443), timeout=_HUB_TIMEOUT_S):
-            return [Check("hub", "ok", f"{_HUB} answers")]
+            return [Finding("hub", "ok", f"{_HUB} answers")]
     except OSError as error:
-        return [Check("hub", "note", f"{_HUB} does not answer ({error})", advice)]
+        return [Finding("hub", "note", f"{_HUB} does not answer ({error})", advice)]

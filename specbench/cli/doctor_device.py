@@ -17,7 +17,7 @@ _SECONDS = 0.4
 """How long a device's bandwidth is measured."""
 
 
-class Check(NamedTuple):
+class Finding(NamedTuple):
     """One finding.
 
     Attributes:
@@ -33,20 +33,20 @@ class Check(NamedTuple):
     advice: str = ""
 
 
-def device_checks() -> list[Check]:
+def device_checks() -> list[Finding]:
     """Look at the processor and at every CUDA device."""
     import torch
 
     checks = list(_processor())
     if not torch.cuda.is_available():
         advice = "The embedded models are made for a CPU; billions of weights are slow on it."
-        return [*checks, Check("cuda", "note", "no GPU", advice)]
+        return [*checks, Finding("cuda", "note", "no GPU", advice)]
     for index in range(torch.cuda.device_count()):
         checks += _gpu(torch.device("cuda", index))
     return checks
 
 
-def _processor() -> Iterator[Check]:
+def _processor() -> Iterator[Finding]:
     import torch
 
     from specbench.models.checkpoint import free_memory
@@ -55,7 +55,7 @@ def _processor() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpu = torch.device("cpu")
     free = free_memory(cpu) / 1e9
-    yield Check(
+    yield Finding(
         "cpu",
         "ok",
         f"{cpu_name()} ({platform.machine()}), {cores} cores, {torch.get_num_threads()} torch "
@@ -65,11 +65,11 @@ def _processor() -> Iterator[Check]:
         load = os.getloadavg()[0]
         busy = load > 0.5 * (cores or 1)
         advice = "Other work runs here; times will be noisy." if busy else ""
-        yield Check("load", "note" if busy else "ok", f"{load:.1f} in the last minute", advice)
+        yield Finding("load", "note" if busy else "ok", f"{load:.1f} in the last minute", advice)
     yield _bandwidth("cpu bandwidth", cpu)
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     found = shutil.which(compiler)
-    yield Check(
+    yield Finding(
         "cpu compile",
         "ok" if found else "note",
         f"execution=compile would use {compiler}" if found else f"there is no {compiler}",
@@ -77,7 +77,7 @@ def _processor() -> Iterator[Check]:
     )
 
 
-def _gpu(device: torch.device) -> Iterator[Check]:
+def _gpu(device: torch.device) -> Iterator[Finding]:
     import torch
 
     from specbench.models import kernels
@@ -85,7 +85,7 @@ def _gpu(device: torch.device) -> Iterator[Check]:
     name = f"{device}"
     about = torch.cuda.get_device_properties(device)
     free, whole = torch.cuda.mem_get_info(device)
-    yield Check(
+    yield Finding(
         name,
         "ok",
         f"{about.name}, compute capability {about.major}.{about.minor}, {free / 1e9:.1f} of "
@@ -95,7 +95,7 @@ def _gpu(device: torch.device) -> Iterator[Check]:
     yield _bandwidth(f"{name} bandwidth", device)
     yield tried(f"{name} bfloat16", lambda: _bfloat16(device), "Runs use float16 there.")
     obstacle = kernels.obstacle(device)
-    yield Check(
+    yield Finding(
         f"{name} kernels",
         "note" if obstacle else "ok",
         obstacle or f"Triton {_version('triton')}; only execution=kernels runs them",
@@ -106,7 +106,7 @@ def _gpu(device: torch.device) -> Iterator[Check]:
     yield tried(f"{name} compile", lambda: _compile(device), "All other engines run without it.")
 
 
-def tried(name: str, trial: Callable[[], str], advice: str) -> Check:
+def tried(name: str, trial: Callable[[], str], advice: str) -> Finding:
     """Return what a trial found; an exception is a note.
 
     Args:
@@ -115,13 +115,13 @@ def tried(name: str, trial: Callable[[], str], advice: str) -> Check:
         advice: What to do where it does not.
     """
     try:
-        return Check(name, "ok", trial())
+        return Finding(name, "ok", trial())
     except Exception as error:  # whatever a driver or a compiler raises
         first, *_ = str(error).strip().splitlines() or [""]
-        return Check(name, "note", f"{type(error).__name__}: {first[:120]}", advice)
+        return Finding(name, "note", f"{type(error).__name__}: {first[:120]}", advice)
 
 
-def _bandwidth(name: str, device: torch.device) -> Check:
+def _bandwidth(name: str, device: torch.device) -> Finding:
     from specbench.runner.bandwidth import copy_bandwidth
 
     def measure() -> str:
@@ -134,13 +134,13 @@ def _bandwidth(name: str, device: torch.device) -> Check:
     return tried(name, measure, "Its memory is too full to measure.")
 
 
-def _nvml(name: str, device: torch.device) -> Check:
+def _nvml(name: str, device: torch.device) -> Finding:
     from specbench.runner.device_state import doubts
     from specbench.runner.nvml import nvml_of
 
     nvml = nvml_of(device)
     if nvml is None:
-        return Check(
+        return Finding(
             f"{name} state",
             "note",
             "NVML does not answer",
@@ -157,7 +157,7 @@ def _nvml(name: str, device: torch.device) -> Check:
         f"{title} {value}{unit}".strip() for title, value, unit in facts if value is not None
     )
     found = doubts(about, [reading])
-    return Check(f"{name} state", "note" if found else "ok", text, "; ".join(found))
+    return Finding(f"{name} state", "note" if found else "ok", text, "; ".join(found))
 
 
 def _bfloat16(device: torch.device) -> str:

@@ -27,8 +27,8 @@ from specbench.errors import ConfigError, UsageError
 from specbench.paths import conf_dir
 from specbench.schema import catalog
 from specbench.schema.config import RunConfig
+from specbench.schema.group import unknown_key
 from specbench.schema.metric import derived
-from specbench.schema.node import unknown_key
 
 CONFIG_NAME = "config"
 """The project's own configuration in `conf/`."""

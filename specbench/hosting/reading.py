@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from specbench.errors import ConfigError
 from specbench.schema import catalog
 from specbench.schema.config import RunConfig
-from specbench.schema.node import unknown_key
+from specbench.schema.group import unknown_key
 
 
 def read_config(

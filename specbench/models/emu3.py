@@ -23,8 +23,8 @@ from specbench.models.one_vocabulary import Family, load_family
 from specbench.models.pair import ModelPair
 from specbench.models.pixels import PIXEL_DTYPES
 from specbench.models.shards import tensors_below
+from specbench.schema.group import cannot_be
 from specbench.schema.model import ModelConfig
-from specbench.schema.node import cannot_be
 
 _CODE_NAME = re.compile(r"<\|visual token (\d+)\|>")
 

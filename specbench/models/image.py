@@ -19,7 +19,7 @@ from torch import Tensor
 
 from specbench.errors import ModelError
 from specbench.law import OWN
-from specbench.schema.node import Node, Whole
+from specbench.schema.group import Group, Whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ TokenId = Annotated[Whole, Field(ge=0)]
 
 
 @dataclass(frozen=True)
-class Grid(Node):
+class Grid(Group):
     """The tokens that are generated behind the prompt of an image model.
 
     Attributes:
@@ -56,7 +56,7 @@ class Grid(Node):
         text: Free text tokens before the first row, for models that write before they draw.
     """
 
-    group = "model.loader.grid"
+    key_path = "model.loader.grid"
 
     rows: Annotated[Whole, Field(ge=1)]
     columns: Annotated[Whole, Field(ge=1)]

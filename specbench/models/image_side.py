@@ -22,7 +22,7 @@ from specbench.errors import ModelError
 from specbench.law import OWN
 from specbench.models.image import Grid, Pixels, Rows, TokenId
 from specbench.models.pixels import code_map, to_pixels
-from specbench.schema.node import Node, Text, Whole, cannot_be
+from specbench.schema.group import Group, Text, Whole, cannot_be
 
 Parts = Annotated[
     tuple[StrictStr | TokenId, ...], Field(description="a list of token ids and texts")
@@ -34,7 +34,7 @@ CAPTION = "{caption}"
 
 
 @dataclass(frozen=True)
-class Layout(Node):
+class Layout(Group):
     """How a family writes a picture as tokens: the parameters of its loader.
 
     Attributes:
@@ -52,7 +52,7 @@ class Layout(Node):
         image_tokenizer_revision: Hub revision of it, or None.
     """
 
-    group = "model.loader"
+    key_path = "model.loader"
 
     grid: Grid
     first_code: TokenId
@@ -79,10 +79,10 @@ class Layout(Node):
         layout = cls.from_dict(options)
         for key in ("prompt", "unconditional"):
             if not getattr(layout, key):
-                raise cannot_be(f"{cls.group}.{key}", [], "a list of token ids and texts")
+                raise cannot_be(f"{cls.key_path}.{key}", [], "a list of token ids and texts")
         if sum(CAPTION in part for part in layout.prompt if isinstance(part, str)) != 1:
             allowed = f"a list of ids and texts, one of which holds {CAPTION}"
-            raise cannot_be(f"{cls.group}.prompt", list(layout.prompt), allowed)
+            raise cannot_be(f"{cls.key_path}.prompt", list(layout.prompt), allowed)
         return layout
 
 

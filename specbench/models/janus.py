@@ -50,15 +50,15 @@ from specbench.models.pair import About, ModelPair
 from specbench.models.pixels import PIXEL_DTYPES, PixelDtype
 from specbench.models.pretrained import read_module, read_settings
 from specbench.models.published import check_engine
+from specbench.schema.group import Group, Text, refused
 from specbench.schema.model import ModelConfig
-from specbench.schema.node import Node, Text, refused
 
 _EYES = ("model.vision_model.", "model.aligner.", "lm_head.")
 """Weights that read pictures or write words, which nothing here computes."""
 
 
 @dataclass(frozen=True)
-class Options(Node):
+class Options(Group):
     """The parameters of a loader.
 
     Attributes:
@@ -68,7 +68,7 @@ class Options(Node):
         pixel_dtype: In what pixels are computed.
     """
 
-    group = "model.loader"
+    key_path = "model.loader"
 
     grid: Grid
     template: Text

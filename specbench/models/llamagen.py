@@ -30,14 +30,14 @@ from specbench.models.load import dtype_reason, pick_device
 from specbench.models.pair import About, ModelPair
 from specbench.models.published import State, WeightFile
 from specbench.models.room import Room
+from specbench.schema.group import Group, Text, Whole, refused
 from specbench.schema.model import ModelConfig
-from specbench.schema.node import Node, Text, Whole, refused
 
 DEFAULT_TEXT_ENCODER = "google/flan-t5-xl"
 
 
 @dataclass(frozen=True)
-class Options(Node):
+class Options(Group):
     """The parameters that every loader of a LlamaGen has.
 
     Attributes:
@@ -47,7 +47,7 @@ class Options(Node):
         grid: The generated tokens.
     """
 
-    group = "model.loader"
+    key_path = "model.loader"
 
     weights: Text
     image_tokenizer: Text

@@ -6,7 +6,7 @@ roofline of bytes and operations, or from the costs that other methods had on th
 """
 
 from specbench.predict.acceptance import expected_tokens, operations_factor, walltime_factor
-from specbench.predict.check import Check, CheckedMethod, check_predictions
+from specbench.predict.check import CheckedMethod, CheckedMethods, check_predictions
 from specbench.predict.limit import Share, shares_of
 from specbench.predict.profile import Profile, RoundWork, profiles_of
 from specbench.predict.resolve import hardware_named, pair_of, shape_named
@@ -18,7 +18,7 @@ from specbench.predict.warn import warnings_of
 __all__ = [
     "BatchPrediction",
     "Cell",
-    "Check",
+    "CheckedMethods",
     "CheckedMethod",
     "Prediction",
     "Profile",

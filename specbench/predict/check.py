@@ -79,7 +79,7 @@ class CheckedMethod(NamedTuple):
     reason: str
 
 
-class Check(NamedTuple):
+class CheckedMethods(NamedTuple):
     """Every prediction of a set of files.
 
     Attributes:
@@ -97,7 +97,7 @@ class Check(NamedTuple):
     largest_error: float | None
 
 
-def check_predictions(profiles: Sequence[Profile], lengths: Sequence[int] = ()) -> Check:
+def check_predictions(profiles: Sequence[Profile], lengths: Sequence[int] = ()) -> CheckedMethods:
     """Predict each profile from the costs of the others of its setting.
 
     Args:
@@ -114,7 +114,7 @@ def check_predictions(profiles: Sequence[Profile], lengths: Sequence[int] = ()) 
         fit = fit_costs(members)
         if fit is not None:
             fits[name] = fit
-    return Check(
+    return CheckedMethods(
         methods=checked,
         fits=fits,
         median_error=float(np.median(errors)) if len(errors) else None,

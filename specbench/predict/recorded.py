@@ -9,13 +9,13 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError
-from specbench.schema.node import Node, Number
+from specbench.schema.group import Group, Number
 from specbench.schema.result import FileMetadata
 from specbench.schema.shape import Shape
 
 
 @dataclass(frozen=True)
-class _Weights(Node):
+class _Weights(Group):
     parameters: Annotated[Number, Field(ge=1.0)]
     weight_bytes: Annotated[Number, Field(ge=1.0)]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import NamedTuple
 
-from specbench.predict.check import Check, CheckedMethod
+from specbench.predict.check import CheckedMethod, CheckedMethods
 from specbench.predict.limit import Share
 from specbench.predict.speedup import LARGEST_BATCH, Cell, Prediction, Question
 from specbench.report.json import plain
@@ -77,7 +77,7 @@ class CheckReport(NamedTuple):
         shares: Each method's share of the memory-bandwidth limit.
     """
 
-    check: Check
+    check: CheckedMethods
     left_out: tuple[tuple[str, str], ...]
     shares: tuple[Share, ...] = ()
 
@@ -191,7 +191,7 @@ def no_shares(shares: Sequence[Share]) -> list[str]:
     ]
 
 
-def summary(check: Check) -> str:
+def summary(check: CheckedMethods) -> str:
     """Return one sentence on the errors of a check."""
     done = [item for item in check.methods if item.error is not None]
     if check.median_error is None or check.percentile_90_error is None:

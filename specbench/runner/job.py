@@ -54,7 +54,7 @@ class JobResult(NamedTuple):
     reused: bool = False
 
 
-class Step(NamedTuple):
+class ProcessStep(NamedTuple):
     """What one process of a job did.
 
     Attributes:
@@ -71,7 +71,7 @@ def run_process(
     process: int = 0,
     begun: bool = False,
     open_progress: OpenProgress | None = None,
-) -> Step:
+) -> ProcessStep:
     """Measure what one process of a job lacks; write the result file where no other lacks any.
 
     Args:
@@ -106,7 +106,7 @@ def run_process(
     written = store.read_parquet(finished[-1]) if finished else None
     if written is not None:
         if not job.left({store.key_of(row) for row in identities(written)}):
-            return Step(_reused(written, stem, job, models, measures))
+            return ProcessStep(_reused(written, stem, job, models, measures))
         metadata = replace(written.metadata, schema_version=SCHEMA_VERSION)
     fresh = not config.resume and not begun
     with Journal.open(config.results_dir, stem, metadata, fresh=fresh) as journal:
@@ -169,7 +169,7 @@ class _Running:
         self._neighbours = Neighbours(self._threads)
         self._seen = (-1, -1)
 
-    def run(self, process: int, watch: Watch, open_progress: OpenProgress) -> Step:
+    def run(self, process: int, watch: Watch, open_progress: OpenProgress) -> ProcessStep:
         """Measure what a process lacks, then write the result file if that was all."""
         self._process = process
         todo = self._missing(process)
@@ -202,8 +202,8 @@ class _Running:
             every = range(process + 1, self._job.config.timing.processes)
             later = [k for k in every if self._missing(k)]
             if later:
-                return Step(None, tuple(later))
-            return Step(self._finish(progress))
+                return ProcessStep(None, tuple(later))
+            return ProcessStep(self._finish(progress))
 
     def _extent(self) -> tuple[str, int, int]:
         """Return the job's label, its number of measurements, and how many are done."""

@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 
 from specbench.ending import ENDING, disregard, end_with_parent, heed
 from specbench.errors import JobsFailed
-from specbench.runner.job import JobResult, Step, run_process
+from specbench.runner.job import JobResult, ProcessStep, run_process
 from specbench.runner.progress import JobProgress
 from specbench.schema.config import RunConfig
 
@@ -86,7 +86,7 @@ def run_job(config: RunConfig) -> JobResult:
         show.close()
 
 
-def _step(config: RunConfig, process: int, begun: bool, show: _Show) -> Step:
+def _step(config: RunConfig, process: int, begun: bool, show: _Show) -> ProcessStep:
     """Let one fresh process measure its share, and return what it says of the job."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -101,7 +101,7 @@ def _step(config: RunConfig, process: int, begun: bool, show: _Show) -> Step:
         raise
     ours.close()
     child.join()
-    if isinstance(answer, Step):
+    if isinstance(answer, ProcessStep):
         return answer
     if answer is None:
         raise _death(process, config.timing.processes, child.exitcode)
@@ -110,7 +110,7 @@ def _step(config: RunConfig, process: int, begun: bool, show: _Show) -> Step:
     raise answer.error from TraceOfProcess(answer.trace)
 
 
-def _listen(connection: Connection, show: _Show) -> Step | Stopped | None:
+def _listen(connection: Connection, show: _Show) -> ProcessStep | Stopped | None:
     """Show what a process tells until it ends; None where it ended without a word.
 
     The process waits for an answer to everything that it tells, so that nothing is drawn while it
@@ -120,7 +120,7 @@ def _listen(connection: Connection, show: _Show) -> Step | Stopped | None:
         try:
             told = connection.recv()
             if not isinstance(told, Shown):
-                assert isinstance(told, (Step, Stopped)), told
+                assert isinstance(told, (ProcessStep, Stopped)), told
                 return told
             show.call(told)
             connection.send(True)
@@ -171,7 +171,7 @@ def _measure(config: RunConfig, process: int, begun: bool, connection: Connectio
         heed(ENDING)
         end_with_parent()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        answer: Step | Stopped = run_process(
+        answer: ProcessStep | Stopped = run_process(
             config, process, begun, lambda *extent: _Told(connection, *extent)
         )
     except KeyboardInterrupt as error:

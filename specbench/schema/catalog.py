@@ -165,7 +165,7 @@ def _check_nodes(top: yaml.Node | None, path: Path, repeated: bool = False) -> N
     sizes: dict[int, int] = {}
     references = 0
 
-    def size_of(node: yaml.Node) -> int:
+    def size_of(node: yaml.Group) -> int:
         nonlocal references
         if id(node) in sizes:
             return sizes[id(node)]

@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_v
 from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError
+from specbench.schema.group import Group, Number, Whole, problem, refused
 from specbench.schema.method import MethodConfig
 from specbench.schema.metric import MetricConfig
 from specbench.schema.model import ModelConfig
-from specbench.schema.node import Node, Number, Whole, problem, refused
 from specbench.schema.task import TaskConfig
 
 _HOTTEST = 1e6
@@ -46,7 +46,7 @@ Count = Annotated[Whole, Field(ge=0), AfterValidator(lambda count: count or None
 
 
 @dataclass(frozen=True)
-class SamplingConfig(Node):
+class SamplingConfig(Group):
     """The target law's parameters and the seed of every random stream.
 
     Attributes:
@@ -63,7 +63,7 @@ class SamplingConfig(Node):
             prompt's last token; or that behind a prompt whose caption is padding.
     """
 
-    group = "sampling"
+    key_path = "sampling"
 
     temperature: Temperature = 0.0
     top_k: Count | None = None
@@ -89,7 +89,7 @@ class SamplingConfig(Node):
 
 
 @dataclass(frozen=True)
-class TimingConfig(Node):
+class TimingConfig(Group):
     """How often each sample is measured.
 
     Attributes:
@@ -99,7 +99,7 @@ class TimingConfig(Node):
         processes: Fresh processes that measure one after the other.
     """
 
-    group = "timing"
+    key_path = "timing"
 
     repeats: Times = 3
     warmup: Annotated[Whole, Field(ge=0, le=100_000)] = 2
@@ -114,7 +114,7 @@ def _folder(value: Any) -> Path:
 
 
 @dataclass(frozen=True)
-class RunConfig(Node):
+class RunConfig(Group):
     """Everything that one job needs to know.
 
     Attributes:

@@ -15,7 +15,7 @@ from pydantic import Field, StrictStr, model_validator
 from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError, UsageError
-from specbench.schema.node import Node, Number, Text, Words, problem, refused, unknown_key
+from specbench.schema.group import Group, Number, Text, Words, problem, refused, unknown_key
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "int8": 1}
 """Bytes of one weight in each number format for which an entry may state a peak rate."""
@@ -26,7 +26,7 @@ Microseconds = Annotated[Number, Field(ge=0.0, le=1e9)]
 
 
 @dataclass(frozen=True)
-class DataSheet(Node):
+class DataSheet(Group):
     """Where a figure stands: which figures, in which document, at which address."""
 
     figures: Text
@@ -35,7 +35,7 @@ class DataSheet(Node):
 
 
 @dataclass(frozen=True)
-class Assumed(Node):
+class Assumed(Group):
     """What no data sheet states.
 
     Attributes:
@@ -49,9 +49,9 @@ class Assumed(Node):
             does not have: walking the draft, and waiting for the device once more.
     """
 
-    group = "assumed"
+    key_path = "assumed"
 
-    group = "assumed"
+    key_path = "assumed"
 
     bandwidth_efficiency: Share = 0.8
     compute_efficiency: Share = 0.7
@@ -62,7 +62,7 @@ class Assumed(Node):
 
 
 @dataclass(frozen=True)
-class Hardware(Node):
+class Hardware(Group):
     """One device.
 
     Attributes:
@@ -79,7 +79,7 @@ class Hardware(Node):
         note: What a reader should know of the figures.
     """
 
-    group = "hardware"
+    key_path = "hardware"
 
     name: Text
     title: Text

@@ -10,12 +10,12 @@ from pydantic import StrictStr, model_validator
 from pydantic.dataclasses import dataclass
 
 from specbench.schema.families import FAMILIES
-from specbench.schema.node import Keys, Node, Text, problem, refused
+from specbench.schema.group import Group, Keys, Text, problem, refused
 from specbench.schema.result import MethodInfo
 
 
 @dataclass(frozen=True)
-class Paper(Node):
+class Paper(Group):
     """Where a method was published.
 
     Attributes:
@@ -30,7 +30,7 @@ class Paper(Node):
 
 
 @dataclass(frozen=True)
-class MethodConfig(Node):
+class MethodConfig(Group):
     """One decoding method: what it promises and the parts that it is made of.
 
     Beside these keys, a file may hold parameters of its own; each is documented by one sentence
@@ -51,7 +51,7 @@ class MethodConfig(Node):
         documentation: One sentence for each parameter.
     """
 
-    group = "method"
+    key_path = "method"
 
     name: Text
     title: Text

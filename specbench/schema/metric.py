@@ -15,12 +15,12 @@ from pydantic import StrictStr
 from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError
+from specbench.schema.group import Group, Keys, Text, problem
 from specbench.schema.method import own_parameters
-from specbench.schema.node import Keys, Node, Text, problem
 
 
 @dataclass(frozen=True)
-class MetricConfig(Node):
+class MetricConfig(Group):
     """A metric that measures pictures.
 
     Attributes:
@@ -35,7 +35,7 @@ class MetricConfig(Node):
         parameters: The values of its own parameters.
     """
 
-    group = "metric"
+    key_path = "metric"
 
     name: Text
     title: Text

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StrictBool, StrictStr, model_validator
 from pydantic.dataclasses import dataclass
 
-from specbench.schema.node import Keys, Node, Number, Text, Whole, Words, problem, refused
+from specbench.schema.group import Group, Keys, Number, Text, Whole, Words, problem, refused
 from specbench.secrets import scrub
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
@@ -18,7 +18,7 @@ ANY_CHECKPOINT = "hf"
 
 
 @dataclass(frozen=True)
-class ModelConfig(Node):
+class ModelConfig(Group):
     """One target model and, where there is one, its draft.
 
     Attributes:
@@ -48,7 +48,7 @@ class ModelConfig(Node):
         task: The task that runs where the command names none; None leaves the general one.
     """
 
-    group = "model"
+    key_path = "model"
 
     name: Text
     title: Text

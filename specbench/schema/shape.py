@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool, StrictStr
 from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError
-from specbench.schema.node import Node, Number, Text, Whole, Words
+from specbench.schema.group import Group, Number, Text, Whole, Words
 
 LARGEST_SIZE = 10**9
 """Size beyond which a configuration is not believed."""
@@ -33,7 +33,7 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @dataclass(frozen=True)
-class Shape(Node):
+class Shape(Group):
     """Sizes of a decoder with gated feed-forward layers and grouped-query attention.
 
     Attributes:
@@ -53,7 +53,7 @@ class Shape(Node):
         source: Where the sizes stand.
     """
 
-    group = "shape"
+    key_path = "shape"
 
     name: Text
     title: Text

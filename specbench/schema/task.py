@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictS
 from pydantic.dataclasses import dataclass
 
 from specbench.schema import catalog
-from specbench.schema.node import Keys, Node, Text, Whole, Words, problem, refused
+from specbench.schema.group import Group, Keys, Text, Whole, Words, problem, refused
 
 RowFormat = Literal[
     "specbench",
@@ -50,7 +50,7 @@ _NEEDED = {
 
 
 @dataclass(frozen=True)
-class SourceConfig(Node):
+class SourceConfig(Group):
     """Where samples come from.
 
     Attributes:
@@ -116,7 +116,7 @@ Template = Annotated[
 
 
 @dataclass(frozen=True)
-class PromptFormat(Node):
+class PromptFormat(Group):
     """How a user message becomes a prompt.
 
     Attributes:
@@ -147,7 +147,7 @@ class PromptFormat(Node):
 
 
 @dataclass(frozen=True)
-class TaskConfig(Node):
+class TaskConfig(Group):
     """One entry of `conf/task`.
 
     Attributes:
@@ -177,7 +177,7 @@ class TaskConfig(Node):
         node: The keys as they were written, which a job's identity holds.
     """
 
-    group = "task"
+    key_path = "task"
 
     name: Text
     title: Text

@@ -88,7 +88,7 @@ def test_a_trial_that_fails_is_a_note() -> None:
         raise RuntimeError("the driver is too old\nand a trace")
 
     check = doctor_device.tried("cuda:0 graph", broken, "advice")
-    assert check == doctor.Check(
+    assert check == doctor.Finding(
         "cuda:0 graph", "note", "RuntimeError: the driver is too old", "advice"
     )
     assert doctor_device.tried("x", lambda: "fine", "advice").status == "ok"
@@ -120,7 +120,7 @@ def test_both_tables_are_printed_and_both_are_in_the_json(
 ) -> None:
     for name in ("_weights", "_sandbox", "_device"):
         monkeypatch.setattr(doctor, name, lambda: [])
-    monkeypatch.setattr(doctor, "_results_folder", lambda folder: doctor.Check("f", "ok", "fine"))
+    monkeypatch.setattr(doctor, "_results_folder", lambda folder: doctor.Finding("f", "ok", "fine"))
     shown = specbench("doctor")
     assert shown.exit_code == 0, shown.output
     assert "Models on" in shown.stdout and "llama31_8b" in shown.stdout
@@ -138,7 +138,7 @@ def test_a_damaged_entry_is_a_finding_and_not_a_crash(
 
     for name in ("_weights", "_sandbox", "_device"):
         monkeypatch.setattr(doctor, name, lambda: [])
-    monkeypatch.setattr(doctor, "_results_folder", lambda folder: doctor.Check("f", "ok", "fine"))
+    monkeypatch.setattr(doctor, "_results_folder", lambda folder: doctor.Finding("f", "ok", "fine"))
     monkeypatch.setattr(doctor_models, "needs_of_models", broken)
     result = specbench("doctor")
     assert result.exit_code == 1

@@ -1,6 +1,6 @@
 """A group of keys of a configuration as a typed value, checked by pydantic.
 
-A subclass of `Node` states types and ranges; this module says in one line what a mistake is told:
+A subclass of `Group` states types and ranges; this module says in one line what a mistake is told:
 the full key path, the value that was given and the values that are allowed. An unknown key is an
 error too, with the nearest key that exists.
 """
@@ -30,7 +30,7 @@ from specbench.errors import ConfigError, nearest
 
 __all__ = [
     "Keys",
-    "Node",
+    "Group",
     "Number",
     "Text",
     "Whole",
@@ -60,14 +60,14 @@ Words = Annotated[
 
 
 @dataclass(frozen=True)
-class Node:
+class Group:
     """A group of keys. Subclasses are pydantic dataclasses, whose fields are the keys.
 
     Attributes:
-        group: The key path at which such a group stands, unless another is said.
+        key_path: Where such a group stands, unless its reader says otherwise.
     """
 
-    group: ClassVar[str] = ""
+    key_path: ClassVar[str] = ""
 
     @classmethod
     def from_dict(cls, values: Any, path: str | None = None) -> Self:
@@ -75,7 +75,7 @@ class Node:
 
         Args:
             values: A mapping; None is an empty one.
-            path: Its key path; None is `group`.
+            path: Its key path; None is `key_path`.
 
         Raises:
             ConfigError: If a key is unknown, missing or of a wrong value.
@@ -83,7 +83,7 @@ class Node:
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
-            raise _explained(error, cls, values, cls.group if path is None else path) from None
+            raise _explained(error, cls, values, cls.key_path if path is None else path) from None
 
     @classmethod
     def keys_of(cls, values: Mapping[Any, Any]) -> Collection[str]:
