@@ -58,6 +58,7 @@ class LeanDecoder(Model):
         self.vocab_size = weights.embedding.shape[0]
         self.layers = len(weights.layers)
         self.context = weights.cos.shape[0]
+        self._width: int = weights.cos.shape[-1]
         self._masks = MaskTable(0, self.dtype, self.device)
 
     @classmethod
@@ -85,7 +86,7 @@ class LeanDecoder(Model):
             layers=self.layers,
             heads=weights.heads,
             key_value_heads=weights.groups,
-            head_size=weights.cos.shape[-1],
+            head_size=self._width,
             intermediate_size=weights.layers[0].gate_up.outputs // 2,
             vocabulary=outputs,
             tied=weights.tied,
@@ -96,10 +97,8 @@ class LeanDecoder(Model):
         """Return an empty cache for `batch` rows of at most `capacity` tokens."""
         if self._masks.capacity < capacity:
             self._masks = MaskTable(capacity, self.dtype, self.device)
-        width = self.weights.cos.shape[-1]
-        return KVCache(
-            self.layers, batch, self.weights.groups, capacity, width, self.dtype, self.device
-        )
+        groups = self.weights.groups
+        return KVCache(self.layers, batch, groups, capacity, self._width, self.dtype, self.device)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return the embeddings [B, T, C] of token ids [B, T]."""
@@ -171,13 +170,12 @@ class LeanDecoder(Model):
         cos, sin, visible = place
         rows = len(cache.lengths)
         heads, groups = self.weights.heads, self.weights.groups
-        width = self.weights.cos.shape[-1]
         qkv = layer.qkv(self._norm(x, layer.attention_norm))
-        qkv = qkv.view(rows, -1, heads + 2 * groups, width)
+        qkv = qkv.view(rows, -1, heads + 2 * groups, self._width)
         rotated = qkv[:, :, : heads + groups]
         if layer.head_norm is not None:
             rotated = layer.head_norm(rotated)
-        rotated = torch.addcmul(rotated * cos, rotated.roll(width // 2, -1), sin)
+        rotated = torch.addcmul(rotated * cos, rotated.roll(self._width // 2, -1), sin)
         rotated = rotated.transpose(1, 2)
         keys, values = cache.write(
             index, rotated[:, heads:], qkv[:, :, heads + groups :].transpose(1, 2)
