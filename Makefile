@@ -40,8 +40,8 @@ format: install ## Mend style where that can be done by machine
 bench: install ## Race specbench against transformers' own generation
 	$(BIN)/python -m benchmarks.text_speed
 
-golden: install ## Write the golden files and docs/methods.md anew
-	SPECBENCH_WRITE_GOLDEN=1 $(BIN)/pytest tests/unit/report tests/contract/test_docs.py
+golden: install ## Write the golden files, docs/methods.md and docs/models.md anew
+	SPECBENCH_WRITE_GOLDEN=1 $(BIN)/pytest tests/unit/report tests/contract/test_docs.py tests/unit/models/test_models_page.py
 
 train: install ## Train the embedded models again: about three hours (into ZOO_OUT=build/zoo)
 	$(BIN)/python -m specbench.training.text.recipe --out $(ZOO_OUT) --seed 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -63,15 +64,13 @@ class Cells:
         names = [label[:2] for label in labels]
         self.process = np.asarray(pd.MultiIndex.from_tuples(names).factorize()[0], dtype=int)
 
-    def of(self, columns: Sequence[str], arm: str = METHOD) -> FloatArray:
-        """Return the sum of some columns of one arm, or ones for `COUNT`."""
+    def of(self, column: str, arm: str = METHOD) -> FloatArray:
+        """Return a column of one arm, or ones for `COUNT`."""
         rows = self.rows(arm)
-        if COUNT in columns:
-            values = np.ones(len(rows))
-        else:
-            values = sum(rows[name].to_numpy(dtype=float) for name in columns)  # type: ignore[assignment]
         array = np.full(self.shape, np.nan)
-        array[self.sample, self.passes] = values
+        array[self.sample, self.passes] = (
+            1.0 if column == COUNT else rows[column].to_numpy(dtype=float)
+        )
         return array
 
     def rows(self, arm: str = METHOD) -> pd.DataFrame:
@@ -89,10 +88,10 @@ def floor_of(cells: Cells, raw: bool) -> float | None:
     """Return the noise floor of a time of one machine (`raw`), or of a speedup."""
     seeds = np.full(cells.shape, np.nan)
     seeds[cells.sample, cells.passes] = cells.rows()["seed"].to_numpy(dtype=float)
-    plain = cells.of(("total_ns",), BASELINE)
+    plain = cells.of("total_ns", BASELINE)
     if raw:
         return noise_floor(plain, cells.process.tolist(), draws=seeds)
-    return speedup_floor(plain, cells.of(("total_ns",)), cells.process, seeds)
+    return speedup_floor(plain, cells.of("total_ns"), cells.process, seeds)
 
 
 def product(
@@ -106,7 +105,7 @@ def product(
         scale: Unit conversion.
         counted: Whether all passes repeat the same counts, so that only the samples move it.
     """
-    arrays = [cells.of(total.columns, total.arm) for total in totals]
+    arrays = [total.of(partial(cells.of, arm=total.arm)) for total in totals]
     known = np.logical_and.reduce([np.isfinite(array) for array in arrays])
     filled = [np.where(known, array, 0.0) for array in arrays]
     sums = [float(array.sum()) for array in filled]
@@ -138,7 +137,7 @@ def overhead(
 
 def time_to_first_token(cells: Cells) -> Figure | None:
     """Return the median time to the first token, which moves as the mean of logarithms does."""
-    times = cells.of(("ttft_ns",)) / 1e6
+    times = cells.of("ttft_ns") / 1e6
     if not np.isfinite(times).any() or not (times[np.isfinite(times)] > 0).all():
         return None
     logs = np.log(times)
@@ -152,7 +151,7 @@ def time_to_first_token(cells: Cells) -> Figure | None:
 
 def peak_memory(cells: Cells) -> Figure | None:
     """Return the peak memory: of a device by sample, of a process by process."""
-    device = cells.of(("peak_device_bytes",))
+    device = cells.of("peak_device_bytes")
     if np.isfinite(device).any():
         peaks = np.where(np.isfinite(device), device, -np.inf).max(axis=1)
         found = mean_of(np.where(np.isfinite(peaks), np.log(np.maximum(peaks, 1.0)), np.nan))
@@ -160,7 +159,7 @@ def peak_memory(cells: Cells) -> Figure | None:
         centre = float(np.exp(found.value))
         moved = found.influence * centre
         return found._replace(value=float(peaks.max()), centre=centre, influence=moved)
-    resident = cells.of(("peak_rss_bytes",))
+    resident = cells.of("peak_rss_bytes")
     if not np.isfinite(resident).any():
         return None
     names = np.unique(cells.process)
@@ -174,7 +173,7 @@ def peak_memory(cells: Cells) -> Figure | None:
 
 def mal_request(cells: Cells) -> Figure | None:
     """Return the mean of the measurements' own acceptance lengths."""
-    emitted, rounds = (cells.of((f"verification_{name}",)) for name in ("emitted", "rounds"))
+    emitted, rounds = (cells.of(f"verification_{name}") for name in ("emitted", "rounds"))
     with np.errstate(invalid="ignore", divide="ignore"):
         own = np.where(rounds > 0, emitted / rounds, np.nan)
     return mean_of(_row_means(own), np.isfinite(own).sum(axis=1))

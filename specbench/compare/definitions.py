@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from specbench.compare.measurements import Measurements, ratio
-from specbench.compare.metric import NOWHERE, Explained, Metric, gain, quotient, verifies
+from specbench.compare.measurements import Measurements
+from specbench.compare.metric import NOWHERE, Explained, Metric, Total, gain, quotient, verifies
 from specbench.compare.pool import Pairs
 from specbench.stats import FloatArray
-
-
-def _per_round(measured: Measurements, turns: int) -> float | None:
-    """New tokens over verification rounds and so many further rounds a turn."""
-    tokens = measured.values("new_tokens")
-    rounds = measured.values("verification_rounds") + turns * measured.values("turns")
-    known = np.isfinite(tokens) & np.isfinite(rounds)
-    return ratio(tokens[known].sum(), rounds[known].sum())
 
 
 def _one_plus_accepted(measured: Measurements, rounds: str) -> float | None:
@@ -76,7 +68,7 @@ DEFINITIONS = (
     Metric(
         id="tokens_over_rounds",
         place=NOWHERE,
-        of_arm=lambda measured: _per_round(measured, 1),
+        totals=(Total(("new_tokens",), 1), Total(("verification_rounds", "turns"), -1)),
         explained=Explained(
             "mal",
             4,
@@ -89,7 +81,10 @@ DEFINITIONS = (
     Metric(
         id="tokens_over_last_index",
         place=NOWHERE,
-        of_arm=lambda measured: _per_round(measured, -1),
+        totals=(
+            Total(("new_tokens",), 1),
+            Total(("verification_rounds",), -1, less=("turns",)),
+        ),
         defined=verifies,
         explained=Explained(
             "mal",

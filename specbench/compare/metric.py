@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -41,11 +42,17 @@ class Total(NamedTuple):
         columns: Columns of the measurements that are added up, or `COUNT`.
         power: +1 for a factor, -1 for a divisor.
         arm: Whose measurements.
+        less: Columns that are taken off.
     """
 
     columns: tuple[str, ...]
     power: int
     arm: str = METHOD
+    less: tuple[str, ...] = ()
+
+    def of(self, column: Callable[[str], Any]) -> Any:
+        """Return the factor of each measurement from its columns."""
+        return sum(map(column, self.columns)) - sum(map(column, self.less))
 
 
 class Explained(NamedTuple):
@@ -202,7 +209,7 @@ class Metric:
         factors = []
         for total in self.totals:
             arm = pairs.baseline if pairs is not None and total.arm == BASELINE else measured
-            factors.append(np.sum([_column(arm, name) for name in total.columns], axis=0))
+            factors.append(total.of(partial(_column, arm)))
         known = np.logical_and.reduce([np.isfinite(factor) for factor in factors])
         above = below = 1.0
         for total, factor in zip(self.totals, factors, strict=True):

@@ -36,7 +36,7 @@ def load_pair(config: ModelConfig, *, needs: frozenset[str] = frozenset({"draft"
     Args:
         config: The model entry.
         needs: What the measured methods need of the models, by the names of
-            `schema.method.CAPABILITIES`. The draft is left out where no method needs it.
+            `MethodConfig.needs`. The draft is left out where no method needs it.
 
     Raises:
         ModelError: If a checkpoint is missing, does not fit or lacks what is needed, or the

@@ -44,7 +44,7 @@ class Coupling:
         drafts. What stands before it is not read.
 
         Args:
-            trial: The round; the rows of `laws` at and before `first` may be overwritten.
+            trial: The round; the rows of `laws` at and before `rejected` may be overwritten.
         """
         raise NotImplementedError
 
