@@ -41,7 +41,13 @@ def test_law_equals_the_targets(decoder, law):
     assert distance(got, true_law(models, law, PROMPT, 3)) < TOLERANCE
 
 
-@pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        pytest.param(decoder, id=name, marks=() if name == "token_sd" else pytest.mark.slow)
+        for name, decoder in DECODERS.items()
+    ],
+)
 def test_law_equals_the_targets_over_longer_sequences(decoder):
     models = table_pair(order=1)
     got = output_law(decoder, models, Law(), PROMPT, 4)

@@ -73,7 +73,13 @@ def draw(models, method, law, seed):
     return decoder.generate(models, request, CpuClock())
 
 
-@pytest.mark.parametrize("bare", [(93, 94), (93, 94, 95, 93, 94, 95)], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "bare",
+    [
+        pytest.param((93, 94), id="short"),
+        pytest.param((93, 94, 95, 93, 94, 95), id="long", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("method", ["ar", "sjd", "jacobi", "mc_sjd"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_pictures_are_the_same_over_static_rows(lean, bare, method, temperature):

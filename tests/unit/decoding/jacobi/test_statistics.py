@@ -38,7 +38,7 @@ def excess(decoder, samples, marginal):
     return statistic / chi2.isf(FALSE_ALARM, len(expected) - 1)
 
 
-@pytest.mark.parametrize("place", ["early", "late"])
+@pytest.mark.parametrize("place", [pytest.param("early", marks=pytest.mark.slow), "late"])
 def test_gumbel_coupling_keeps_the_law(place):
     marginal = (lambda t: t[:3]) if place == "early" else (lambda t: t[2:])
     assert excess(SpeculativeJacobi(4, "gumbel"), 1000, marginal) < 1

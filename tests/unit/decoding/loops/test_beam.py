@@ -74,7 +74,7 @@ def oracle(module, width, length_penalty, stop, count):
 
 @pytest.mark.parametrize("name", ["llama3", "mistral_window", "gpt2"])
 @pytest.mark.parametrize("width", [2, 4])
-@pytest.mark.parametrize("length_penalty", [1.0, 0.0])
+@pytest.mark.parametrize("length_penalty", [pytest.param(1.0, marks=pytest.mark.slow), 0.0])
 def test_the_tokens_are_those_of_transformers(loaded, name, width, length_penalty):
     module, models = loaded(name)
     count = 16
