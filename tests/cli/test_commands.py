@@ -102,12 +102,12 @@ def test_overrides_complete() -> None:
 
 
 def test_the_doctor_reports_and_exits(specbench: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> list[doctor.Check]:
+    def broken() -> list[doctor.Finding]:
         raise RuntimeError("no sandbox")
 
     for name in ("_weights", "_sandbox", "_device"):
         monkeypatch.setattr(doctor, name, lambda: [])
-    monkeypatch.setattr(doctor, "_results_folder", lambda folder: doctor.Check("f", "ok", "fine"))
+    monkeypatch.setattr(doctor, "_results_folder", lambda folder: doctor.Finding("f", "ok", "fine"))
     good = specbench("doctor", "--json")
     assert good.exit_code == 0, good.output
     checks = {check["name"]: check for check in json.loads(good.stdout)["checks"]}
