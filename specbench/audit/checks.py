@@ -42,7 +42,7 @@ _BLIND = 0.01
 
 _REPEATS = 24
 _REPEATED_PATHS = 300
-_UNSCRIPTED = "random choices outside of law.draw and law.happens cannot be enumerated"
+_UNSCRIPTED = "random choices other than the request's cannot be enumerated"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from specbench.audit.sampled import FALSE_ALARM, Evidence
 from specbench.audit.verdict import Check, CheckOutcome, Kind
 from specbench.decoding.base import Decoder
 from specbench.decoding.session import Rounds, Session
-from specbench.law import draw
 from specbench.rng import Purpose
 
 SHARE = 0.3
@@ -60,7 +59,7 @@ class Mixed(Decoder):
                 share = self._share * (float(wrong.sum()) > 0)
                 if streams.uniform(position, Purpose.ACCEPT) < share:
                     law = wrong
-            token = draw(law, streams.uniform(position, Purpose.SAMPLE))
+            token = session.request.choices.draw(law, streams.uniform(position, Purpose.SAMPLE))
             session.commit(token.tolist())
             yield session.close()
             wrong = own

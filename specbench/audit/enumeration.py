@@ -1,31 +1,26 @@
 """Run a decoder once for every outcome of its random choices, with exact weights.
 
-Every random choice of the engine goes through `law.draw`, `law.draw_distinct` or `law.happens`
-(and `jacobi.initial.pick`). Replacing them by scripted choices turns the real decoder (caches,
-rollback, cuts and all) into a finite tree of runs; the weights of its leaves are the decoder's
-output law to the last bit of float64.
+Every random choice of the engine is one of its request's `choices`. Scripted ones in their place
+turn the real decoder (caches, rollback, cuts and all) into a finite tree of runs; the weights of
+its leaves are the decoder's output law to the last bit of float64.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from specbench import law as laws
+from specbench.choices import BY_NUMBER, Choices
 from specbench.clock import CpuClock
 from specbench.decoding.base import Decoder
-from specbench.decoding.jacobi import initial
 from specbench.decoding.ledger import Generation
 from specbench.decoding.request import Request
-from specbench.law import Law
+from specbench.law import History, Law
 from specbench.models.base import Model
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose, Streams
@@ -33,13 +28,6 @@ from specbench.rng import Purpose, Streams
 Tokens = tuple[int, ...]
 Distribution = Mapping[Tokens, float]
 """Probability of every sequence of emitted tokens."""
-
-_CHOICES: tuple[tuple[ModuleType, str], ...] = (
-    (laws, "draw"),
-    (laws, "draw_distinct"),
-    (laws, "happens"),
-    (initial, "pick"),
-)
 
 
 class NotReproducible(Exception):
@@ -49,7 +37,7 @@ class NotReproducible(Exception):
     """
 
 
-class Script:
+class Script(Choices):
     """A path through the tree of choices; unexplored branches are remembered.
 
     Args:
@@ -87,7 +75,7 @@ class Script:
         return choice
 
     def draw(self, probabilities: Tensor, uniform: Tensor | float | None) -> Tensor:
-        """Stand in for `law.draw`; the number is not looked at."""
+        """Draw from each distribution; the number is not looked at."""
         flat = probabilities.reshape(-1, probabilities.shape[-1])
         chosen = [
             self.choose((row / row.sum()).tolist()) if row.sum() > 0 else len(row) - 1
@@ -96,7 +84,7 @@ class Script:
         return torch.tensor(chosen).reshape(probabilities.shape[:-1])
 
     def draw_distinct(self, probabilities: Tensor, uniforms: Tensor) -> Tensor:
-        """Stand in for `law.draw_distinct`."""
+        """Draw one after another without replacement."""
         left = probabilities.clone()
         drawn: list[Tensor] = []
         for _ in range(uniforms.shape[-1]):
@@ -105,62 +93,25 @@ class Script:
         return torch.stack(drawn, -1)
 
     def happens(self, probability: Tensor, uniform: Tensor) -> Tensor:
-        """Stand in for `law.happens`."""
+        """Say which events happen."""
         flat = probability.clamp(max=1).reshape(-1).tolist()
         chosen = [self.choose([1 - p, p]) == 1 for p in flat]
         return torch.tensor(chosen).reshape(probability.shape)
 
     def pick(self, numbers: Sequence[float], count: int) -> list[int]:
-        """Stand in for `jacobi.initial.pick`: each of `count` codes with equal probability."""
+        """Return one of `count` with equal probability for each number."""
         return [self.choose([1 / count] * count) for _ in numbers]
 
 
-@contextlib.contextmanager
-def scripted(script: object, guesses: bool = False) -> Iterator[None]:
-    """Replace the engine's choices, wherever they were imported, by methods of an object.
+class GuessedScript(Script):
+    """A script in which initial guesses are no choices: their numbers decide them.
 
-    Args:
-        script: Has `draw`, `draw_distinct` and `happens`, and `pick` for guesses.
-        guesses: Whether the initial guesses of the Jacobi family are choices too. Only those
-            that were drawn from a law need to be.
+    Only those that were drawn from a law need to be enumerated.
     """
-    choices = _CHOICES if guesses else _CHOICES[:-1]
-    originals = {name: getattr(module, name) for module, name in choices}
-    places = [
-        (module, name)
-        for module in _holders()
-        for name, original in originals.items()
-        if vars(module).get(name) is original
-    ]
-    for module, name in places:
-        setattr(module, name, getattr(script, name))
-    try:
-        yield
-    finally:
-        for module, name in places:
-            setattr(module, name, originals[name])
 
-
-_scanned: list[object] = []
-_found: list[ModuleType] = []
-
-
-def _holders() -> list[ModuleType]:
-    """Return the modules that have a choice's name, whatever it stands for there now.
-
-    Thousands of modules are loaded and many scripts are played: they are searched again only
-    when others have been loaded.
-    """
-    modules: list[object] = list(sys.modules.values())
-    if modules != _scanned:
-        names = {name for _, name in _CHOICES}
-        _scanned[:] = modules
-        _found[:] = [
-            module
-            for module in modules
-            if isinstance(module, ModuleType) and not names.isdisjoint(vars(module))
-        ]
-    return _found
+    def pick(self, numbers: Sequence[float], count: int) -> list[int]:
+        """Return one of `count` by each number."""
+        return BY_NUMBER.pick(numbers, count)
 
 
 @dataclass(frozen=True)
@@ -227,33 +178,41 @@ def enumerate_output(
         most_paths: Give up after so many runs; None never.
     """
 
-    def generate() -> Generation:
+    def generate(script: Script) -> Generation:
         decoder.reset()
-        return decoder.generate(models, request, CpuClock())
+        return decoder.generate(models, replace(request, choices=script), CpuClock())
 
-    return walk(generate, most_paths, guesses=True)
+    return walk(generate, Script, most_paths)
 
 
-def walk(generate: Callable[[], Generation], most_paths: int | None, guesses: bool) -> Enumeration:
+def walk(
+    generate: Callable[[Script], Generation],
+    kind: type[Script],
+    most_paths: int | None = None,
+) -> Enumeration:
     """Run a generation once for every path through its choices.
 
     Carried state stays from run to run: the caller says when it is forgotten.
+
+    Args:
+        generate: Runs with such choices.
+        kind: The class of the scripts.
+        most_paths: Give up after so many runs; None never.
     """
     result: dict[Tokens, float] = defaultdict(float)
     pending: list[list[int]] = [[]]
     paths = 0
     proposed = accepted = 0.0
-    script = Script()
-    with scripted(script, guesses):
-        while pending and (most_paths is None or paths < most_paths):
-            script.begin(pending.pop())
-            generation = generate()
-            check_ledger(generation)
-            result[generation.tokens] += script.weight
-            proposed += script.weight * sum(r.count.proposed for r in generation.rounds)
-            accepted += script.weight * sum(r.count.accepted for r in generation.rounds)
-            pending += script.branches
-            paths += 1
+    script = kind()
+    while pending and (most_paths is None or paths < most_paths):
+        script.begin(pending.pop())
+        generation = generate(script)
+        check_ledger(generation)
+        result[generation.tokens] += script.weight
+        proposed += script.weight * sum(r.count.proposed for r in generation.rounds)
+        accepted += script.weight * sum(r.count.accepted for r in generation.rounds)
+        pending += script.branches
+        paths += 1
     return Enumeration(dict(result), paths, not pending, proposed, accepted)
 
 
@@ -272,7 +231,7 @@ def next_law(model: Model, law: Law, context: Sequence[int]) -> list[float]:
     cache = model.new_cache(1, len(context))
     fed = torch.tensor([list(context)])
     logits = model.forward(fed, cache)[:, -1]
-    history = laws.History(law, fed, model.vocab_size)
+    history = History(law, fed, model.vocab_size)
     probabilities: list[float] = law.probabilities(logits, history.now())[0].tolist()
     return probabilities
 

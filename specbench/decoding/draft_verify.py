@@ -114,7 +114,17 @@ class DraftVerify(Decoder):
 
             seen = history.along(tree.tokens, mask.ancestors if mask else None)
             position, streams = len(session.committed), (request.streams,)
-            scored = Scored(tree, logits, law, seen, streams, (position,), clock, session.stops)
+            scored = Scored(
+                tree,
+                logits,
+                law,
+                seen,
+                streams,
+                (position,),
+                clock,
+                session.stops,
+                request.choices,
+            )
             verdict = self.verifier.verify(scored)[0]
             cache.keep([base], [[0, *(node + 1 for node in verdict.path)]])
             session.commit(verdict.tokens)

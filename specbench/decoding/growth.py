@@ -19,7 +19,6 @@ from specbench.decoding.lengths.base import LengthPolicy
 from specbench.decoding.request import among
 from specbench.decoding.session import Session
 from specbench.decoding.tree import DraftTree, DrawKind, Draws, TreeMask
-from specbench.law import draw, draw_distinct
 from specbench.rng import Purpose
 from specbench.transfer import read, to_device
 
@@ -133,7 +132,7 @@ class Growth:
         """Draw the next token of a chain, or take the argmax of a greedy draft, [1]."""
         if self.greedy or law is None:
             return self._ground.law.argmax(logits, self._chain_seen())
-        return draw(law, uniform)
+        return self._session.request.choices.draw(law, uniform)
 
     def uniforms(self) -> list[float]:
         """Return one uniform number for each position of a chain."""
@@ -266,13 +265,13 @@ class Growth:
         if self.greedy:
             return laws.topk(count, dim=-1).indices
         uniforms = self.numbers(laws.shape[0] * count).view(laws.shape[0], count)
-        return draw_distinct(laws, uniforms)
+        return self._session.request.choices.draw_distinct(laws, uniforms)
 
     def draw(self, laws: Tensor) -> Tensor:
         """Return one child of each node drawn from its law, [n]; the argmax where greedy."""
         if self.greedy:
             return laws.argmax(-1)
-        return draw(laws, self.numbers(laws.shape[0]))
+        return self._session.request.choices.draw(laws, self.numbers(laws.shape[0]))
 
     def finish(self, kind: DrawKind, keep: Tensor | None = None) -> DraftTree | None:
         """Turn the nodes into a tree: one transfer to the host.

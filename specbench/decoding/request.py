@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from specbench.choices import BY_NUMBER, Choices
 from specbench.decoding.ledger import StopReason
 from specbench.law import Law
 from specbench.rng import Streams
@@ -115,6 +116,7 @@ class Request:
         streams: The random numbers of this request.
         stop: Where to stop besides the length.
         draft_law: The draft's law; None means the target's settings applied to the draft.
+        choices: Decides what is drawn; an audit passes another object.
     """
 
     prompt: tuple[int, ...]
@@ -123,6 +125,7 @@ class Request:
     streams: Streams
     stop: StopRule = field(default_factory=lambda: StopTokens(frozenset()))
     draft_law: Law | None = None
+    choices: Choices = BY_NUMBER
 
     def __post_init__(self) -> None:
         assert self.prompt and self.max_new_tokens >= 1

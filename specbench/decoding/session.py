@@ -19,10 +19,10 @@ from specbench.decoding.ledger import DRAFT, TARGET, Count, Generation, StopReas
 from specbench.decoding.reading import read
 from specbench.decoding.request import Cut, Request
 from specbench.errors import SpecbenchError
-from specbench.law import History, Law, draw
+from specbench.law import History, Law
 from specbench.models.base import AncestorMask, LayerSkip, Model, Taps, View
 from specbench.models.pair import ModelPair
-from specbench.rng import Purpose, Streams
+from specbench.rng import Purpose
 from specbench.transfer import to_device
 
 Rounds = Generator[list[int], None, None]
@@ -41,7 +41,7 @@ class Role:
         model: The model that is fed.
         cache: Its cache.
         law: What it draws from.
-        streams: The request's random numbers.
+        request: Whose numbers and choices it draws with.
         text: [1, T] the committed tokens.
 
     Attributes:
@@ -51,7 +51,7 @@ class Role:
     """
 
     def __init__(
-        self, name: str, model: Model, cache: Cache, law: Law, streams: Streams, text: Tensor
+        self, name: str, model: Model, cache: Cache, law: Law, request: Request, text: Tensor
     ) -> None:
         self.name = name
         self.model = model
@@ -60,7 +60,7 @@ class Role:
         self.history = History(law, text, model.vocab_size)
         self.skip: LayerSkip | None = None
         self.work = Work()
-        self._streams = streams
+        self._request = request
 
     def feed(
         self,
@@ -80,8 +80,8 @@ class Role:
         law, seen = self.law, self.history.now()
         if law.greedy:
             return law.argmax(logits, seen)
-        number = self._streams.uniform(position, Purpose.SAMPLE)
-        return draw(law.probabilities(logits, seen), number)
+        number = self._request.streams.uniform(position, Purpose.SAMPLE)
+        return self._request.choices.draw(law.probabilities(logits, seen), number)
 
 
 class Session:
@@ -138,7 +138,7 @@ class Session:
         target = models.target
         cache = self._borrow("target", target)
         self.prompt = to_device([request.prompt], target.device)
-        self.target = Role(TARGET, target, cache, request.law, request.streams, self.prompt)
+        self.target = Role(TARGET, target, cache, request.law, request, self.prompt)
         self._roles.append(self.target)
 
     # The models at work.
@@ -155,7 +155,7 @@ class Session:
     def join(self, name: str, model: Model, cache: Cache, law: Law) -> Role:
         """Let a model work for this request in a role of some name."""
         text = to_device([self.committed], model.device)
-        role = Role(name, model, cache, law, self.request.streams, text)
+        role = Role(name, model, cache, law, self.request, text)
         self._roles.append(role)
         return role
 

@@ -34,6 +34,7 @@ ORDER = (
     "transfer",
     "finite",
     "law",
+    "choices",
     "cache",
     "clock",
     "models",

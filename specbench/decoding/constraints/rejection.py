@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.law import draw_distinct
+from specbench.choices import BY_NUMBER, Choices
 from specbench.rng import Purpose, Streams
 from specbench.transfer import read, to_device
 
@@ -37,9 +37,13 @@ class Numbers:
         streams: The request's streams.
         position: Absolute position of the token that they decide.
         purpose: What they decide.
+        choices: Decides what is drawn with them.
     """
 
-    def __init__(self, streams: Streams, position: int, purpose: Purpose) -> None:
+    def __init__(
+        self, streams: Streams, position: int, purpose: Purpose, choices: Choices = BY_NUMBER
+    ) -> None:
+        self.choices = choices
         self._streams = streams
         self._position = position
         self._purpose = purpose
@@ -110,7 +114,7 @@ class Order:
         count = min(len(self._tokens), self._left.shape[0] - len(self._tokens))
         if count <= _LONGEST_DRAWS:
             uniforms = _floats(self._numbers.take(count), self._left)
-            new = draw_distinct(self._left, uniforms)
+            new = self._numbers.choices.draw_distinct(self._left, uniforms)
         else:
             new = self._all_others()
         masses = self._left[new].double()
@@ -140,7 +144,7 @@ def orders(laws: Tensor, numbers: Numbers) -> list[Order]:
     """
     count = min(_FIRST_DRAWS, laws.shape[1])
     uniforms = _floats(numbers.take(laws.shape[0] * count), laws).view(-1, count)
-    tokens = draw_distinct(laws, uniforms)
+    tokens = numbers.choices.draw_distinct(laws, uniforms)
     masses = laws.gather(-1, tokens)
     tails = laws.scatter(-1, tokens, 0.0).sum(-1, keepdim=True, dtype=torch.float64)
     table = read(torch.cat((tokens.double(), masses.double(), tails), -1))

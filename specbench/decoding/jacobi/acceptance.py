@@ -20,7 +20,6 @@ from specbench.decoding.codebook import check_space, image_of
 from specbench.decoding.jacobi.trial import Trial
 from specbench.decoding.ranges import check_number, check_whole
 from specbench.decoding.verifiers.cool_sd import annealed_weights
-from specbench.law import draw, happens
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import to_device
@@ -67,7 +66,7 @@ class Ratio(Acceptance):
 
     def judge(self, trial: Trial) -> Ruling:
         """Judge all drafts."""
-        return Ruling(happens(trial.ratio, trial.uniforms))
+        return Ruling(trial.request.choices.happens(trial.ratio, trial.uniforms))
 
 
 class Oracle(Acceptance):
@@ -77,7 +76,8 @@ class Oracle(Acceptance):
         """Judge all drafts."""
         count = trial.laws.shape[0]
         numbers = trial.request.streams.uniforms(trial.position, count, Purpose.SAMPLE)
-        answers = draw(trial.laws, to_device(numbers, trial.laws.device, torch.float64))
+        uniforms = to_device(numbers, trial.laws.device, torch.float64)
+        answers = trial.request.choices.draw(trial.laws, uniforms)
         return Ruling(trial.tokens == answers[:-1], answers)
 
 
@@ -109,7 +109,9 @@ class Cool(Acceptance):
         """Judge all drafts."""
         host = annealed_weights(len(trial.tokens), self._delta, self._nu, self._mu)
         weights = to_device(host, trial.ratio.device, trial.ratio.dtype)
-        return Ruling(happens(trial.ratio * weights, trial.uniforms), weights=weights)
+        return Ruling(
+            trial.request.choices.happens(trial.ratio * weights, trial.uniforms), weights=weights
+        )
 
 
 class Grouped(Acceptance):
@@ -162,7 +164,7 @@ class Grouped(Acceptance):
 
     def judge(self, trial: Trial) -> Ruling:
         """Judge all drafts."""
-        return Ruling(happens(self.ratio(trial), trial.uniforms))
+        return Ruling(trial.request.choices.happens(self.ratio(trial), trial.uniforms))
 
     def ratio(self, trial: Trial) -> Tensor:
         """Return P(C)/Q(C) of every draft, [M]."""

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from specbench.decoding.jacobi.trial import Trial, residual
 from specbench.decoding.request import Request
-from specbench.law import draw, happens
 from specbench.rng import Purpose
 
 _BLOCK = 16
@@ -55,7 +54,7 @@ class Fresh(Coupling):
     def redraw(self, trial: Trial) -> Tensor:
         """Return a token for every column, [M + 1]."""
         weights = trial.laws.index_copy_(0, trial.rejected, trial.correction())
-        return draw(weights, trial.draws)
+        return trial.request.choices.draw(weights, trial.draws)
 
 
 class Maximal(Coupling):
@@ -72,8 +71,9 @@ class Maximal(Coupling):
             kept = trial.accepted
         else:  # the acceptance rule's number is free behind the first rejection
             weights.index_copy_(0, trial.rejected, trial.correction())
-            kept = happens(trial.ratio, trial.uniforms) & (trial.columns[:-1] > trial.rejected)
-        drawn = draw(weights, trial.draws)
+            passed = trial.request.choices.happens(trial.ratio, trial.uniforms)
+            kept = passed & (trial.columns[:-1] > trial.rejected)
+        drawn = trial.request.choices.draw(weights, trial.draws)
         drawn[:-1] = torch.where(kept, trial.tokens, drawn[:-1])
         return drawn
 
@@ -102,7 +102,7 @@ class _GumbelOfRequest(Coupling):
         laws = trial.laws
         factors = self._noise.rows(trial.position, laws)
         drawn = (laws * factors).argmax(-1)
-        replaced = draw(trial.correction(), trial.draws[-1:])
+        replaced = trial.request.choices.draw(trial.correction(), trial.draws[-1:])
         return drawn.index_copy_(0, trial.rejected, replaced)
 
 

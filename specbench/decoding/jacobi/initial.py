@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from specbench.law import draw
+from specbench.choices import BY_NUMBER, Choices
 from specbench.models.image import CODE, Grid, ImageSide
 from specbench.transfer import read, to_device
 
@@ -51,6 +51,7 @@ class Blanks:
         image: The pictures' side of the model, or None for text.
         law: [V] the law of the last known token, or None where there is none.
         like: [R, V] a tensor of the laws' type, device and width, or None at temperature 0.
+        choices: Decides what is drawn.
     """
 
     known: Sequence[int]
@@ -59,6 +60,7 @@ class Blanks:
     image: ImageSide | None = None
     law: Tensor | None = None
     like: Tensor | None = None
+    choices: Choices = BY_NUMBER
 
     def place(self, offset: int) -> tuple[Grid, int, int] | None:
         """Return grid, row and column of an empty column; None where no code stands."""
@@ -99,7 +101,9 @@ class Random(Initial):
         image = blanks.image
         if image is None or image.grid.text:
             return Guess([_random(blanks, offset) for offset in range(len(blanks.numbers))])
-        return Guess([image.first_code + code for code in pick(blanks.numbers, image.codes)])
+        return Guess(
+            [image.first_code + code for code in blanks.choices.pick(blanks.numbers, image.codes)]
+        )
 
 
 class Uniform(Initial):
@@ -111,7 +115,7 @@ class Uniform(Initial):
             return Random().guess(blanks)
         first, count = _codes(blanks)
         laws = _uniform(first, count, blanks.like)
-        tokens = [first + index for index in pick(blanks.numbers, count)]
+        tokens = [first + index for index in blanks.choices.pick(blanks.numbers, count)]
         return Guess(tokens, laws.expand(len(tokens), -1))
 
 
@@ -155,11 +159,11 @@ class SampleLeft(Initial):
             return Uniform().guess(blanks)
         laws = blanks.law.expand(near, -1)
         numbers = to_device(blanks.numbers[:near], laws.device, torch.float64)
-        tokens: list[int] = read(draw(laws, numbers))
+        tokens: list[int] = read(blanks.choices.draw(laws, numbers))
         if near == count:
             return Guess(tokens, laws)
         first, codes = _codes(blanks)
-        tokens += [first + index for index in pick(blanks.numbers[near:], codes)]
+        tokens += [first + index for index in blanks.choices.pick(blanks.numbers[near:], codes)]
         rest = _uniform(first, codes, blanks.like).expand(count - near, -1)
         return Guess(tokens, torch.cat([laws, rest]))
 
@@ -174,19 +178,14 @@ INITIALS: dict[str, type[Initial]] = {
 """Initial guesses by the word that names them in a method's file."""
 
 
-def pick(numbers: Sequence[float], count: int) -> list[int]:
-    """Return a uniform choice among `count` for each random number in [0, 1)."""
-    return [int(number * count) for number in numbers]
-
-
 def _random(blanks: Blanks, offset: int) -> int:
     """Return a random code for an empty column; where text stands, a token of the text."""
     number = blanks.numbers[offset : offset + 1]
     if blanks.place(offset) is not None:
         first, count = _codes(blanks)
-        return first + pick(number, count)[0]
+        return first + blanks.choices.pick(number, count)[0]
     text = blanks.known if blanks.image is None else blanks.known[: blanks.prompt]
-    return text[pick(number, len(text))[0]]
+    return text[blanks.choices.pick(number, len(text))[0]]
 
 
 def _codes(blanks: Blanks) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from specbench.decoding.constraints.base import Constraint, Grammar, Matcher
 from specbench.decoding.loops.constrained import Constrained, masked, refuse_greedy
 from specbench.decoding.ranges import check_whole
 from specbench.decoding.session import Rounds, Session
-from specbench.law import History, Law, draw
+from specbench.law import History, Law
 from specbench.rng import Purpose
 from specbench.transfer import read, to_device
 
@@ -187,12 +187,13 @@ class _Sampler:
             bounds = [child.expected for child in known.values()]
             ids = to_device([*known], weights.device)
             weights[:, ids] *= to_device(bounds, weights.device, torch.float64)
-        token = draw(weights, uniform)
+        choices = self._session.request.choices
+        token = choices.draw(weights, uniform)
         step = self._step(token, probabilities, weights)
         if step.rest > 0 or weights[0, step.token] > 0:
             return step
         allowed = law.probabilities(masked(logits, walk.matcher), seen)
-        return self._step(draw(allowed, uniform), probabilities, weights)
+        return self._step(choices.draw(allowed, uniform), probabilities, weights)
 
     def _step(self, token: Tensor, probabilities: Tensor, weights: Tensor) -> _Step:
         """Bring a drawn token and what its backup needs to the host, in one transfer."""

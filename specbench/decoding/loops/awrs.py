@@ -24,7 +24,7 @@ from specbench.decoding.loops.constrained import Constrained, refuse_greedy
 from specbench.decoding.ranges import check_number, check_whole
 from specbench.decoding.request import Request
 from specbench.decoding.session import Rounds, Session
-from specbench.law import Law, draw
+from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import read, to_device
@@ -156,7 +156,7 @@ class AdaptiveRejection(Constrained):
             session.clock.lap(Segment.SAMPLING)
             logits = session.feed(tokens[None], mask)[0]
         uniform = request.streams.uniform(len(request.prompt), Purpose.INITIAL)
-        chosen = alive[int(draw(_weights(alive), uniform))]
+        chosen = alive[int(request.choices.draw(_weights(alive), uniform))]
         session.committed += chosen.tokens[session.emitted :]
         yield session.close()
 
@@ -192,7 +192,7 @@ class AdaptiveRejection(Constrained):
         self, growing: Sequence[Particle], laws: Tensor, request: Request, position: int
     ) -> list[Estimate]:
         """Return a token with its weight for each of some particles."""
-        numbers = Numbers(request.streams, position, Purpose.DRAFT)
+        numbers = Numbers(request.streams, position, Purpose.DRAFT, request.choices)
         tops = read(laws.amax(-1))
         counts = [needed_orders(tops[particle.branch], self._accepts) for particle in growing]
         rows = [
@@ -217,7 +217,7 @@ class AdaptiveRejection(Constrained):
             return particles
         numbers = request.streams.numbers(position, count, Purpose.RESIDUAL)
         strata = (torch.arange(count) + torch.tensor(numbers, dtype=torch.float64)) / count
-        origins = read(draw(share.expand(count, -1), strata))
+        origins = read(request.choices.draw(share.expand(count, -1), strata))
         highest = max(particle.weight for particle in particles)
         mean = highest + math.log(float(weights.sum()) / count)
         copies = [particles[origin].copy() for origin in origins]

@@ -16,7 +16,6 @@ from specbench.decoding.ranges import check_number, check_whole
 from specbench.decoding.request import Request
 from specbench.decoding.session import Rounds, Session
 from specbench.errors import ConfigError
-from specbench.law import draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import to_device
@@ -104,7 +103,7 @@ class CNTP(Decoder):
             logits = session.feed(fed, last=1)[:, -1]
             law = request.law.probabilities(logits, session.target.history.now())
             number = request.streams.uniform(len(session.committed), Purpose.SAMPLE)
-            first = draw(law, number)
+            first = request.choices.draw(law, number)
             token, nats = session.read(torch.cat((first.double(), entropy(law).double())))
             trials = self.count(nats)
             tokens = self._explore(session, law, first, trials) if trials > 1 else [int(token)]
@@ -125,7 +124,7 @@ class CNTP(Decoder):
         request, cache = session.request, session.target.cache
         streams, start = request.streams, cache.lengths[0]
         uniforms = streams.numbers(start, trials - 1, Purpose.INITIAL)
-        others = draw(law.expand(trials - 1, -1), _column(uniforms, law))
+        others = request.choices.draw(law.expand(trials - 1, -1), _column(uniforms, law))
         tokens = torch.cat((first, others))
         chances = law[0, tokens]
         seen = session.target.history.now()
@@ -157,7 +156,7 @@ class CNTP(Decoder):
             laws = request.law.probabilities(logits, paths)
             offset = steps * self._trials
             uniforms = streams.numbers(start, len(active), Purpose.INITIAL, offset)
-            tokens = draw(laws, _column(uniforms, laws))
+            tokens = request.choices.draw(laws, _column(uniforms, laws))
             chances = laws.gather(-1, tokens[:, None])[:, 0]
         mean = [total / len(path) for total, path in zip(surprise, drawn, strict=True)]
         best = mean.index(min(mean))

@@ -33,7 +33,6 @@ from specbench.decoding.jacobi.initial import Blanks, CopyLeft, Random
 from specbench.decoding.ranges import check_number
 from specbench.decoding.session import Rounds, Session
 from specbench.errors import ConfigError, did_you_mean
-from specbench.law import draw
 from specbench.rng import Purpose
 from specbench.transfer import to_device
 
@@ -104,7 +103,9 @@ class Jacobi(Decoder):
         if models.image is not None:
             numbers = request.streams.numbers(len(committed), count, Purpose.INITIAL)
             known = [*committed, *guesses]
-            blanks = Blanks(known, len(request.prompt), numbers, models.image)
+            blanks = Blanks(
+                known, len(request.prompt), numbers, models.image, choices=request.choices
+            )
             part = CopyLeft() if self._initial == "last" else Random()
             return blanks.with_forced(part.guess(blanks).tokens)
         if self._initial == "last":
@@ -131,6 +132,6 @@ def _answers(session: Session, logits: Tensor, fed: Tensor) -> list[int]:
     else:
         uniforms = session.request.streams.uniforms(position, fed.shape[1], Purpose.SAMPLE)
         numbers = to_device([uniforms], logits.device, torch.float64)
-        answers = draw(law.probabilities(logits, seen), numbers)
+        answers = session.request.choices.draw(law.probabilities(logits, seen), numbers)
     tokens: list[int] = session.read(answers[0])
     return tokens

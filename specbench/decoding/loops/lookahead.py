@@ -39,7 +39,6 @@ from specbench.decoding.ranges import check_number
 from specbench.decoding.request import Request
 from specbench.decoding.session import Rounds, Session
 from specbench.decoding.tree import HOST, TreeMask
-from specbench.law import draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import to_device
@@ -226,7 +225,7 @@ def _read(
         uniforms = streams.uniforms(position, layout.length + 1, Purpose.SAMPLE)
         numbers = uniforms[:1] + uniforms[1:] * layout.guesses
         by_node = to_device([numbers], logits.device, torch.float64)
-        drawn = draw(law.probabilities(judged, seen), by_node)[0]
+        drawn = session.request.choices.draw(law.probabilities(judged, seen), by_node)[0]
     if not layout.rows:
         return session.read(drawn), []
     last_row = logits[0, first - layout.columns : first].argmax(-1)

@@ -44,7 +44,7 @@ from specbench.decoding.request import Request
 from specbench.decoding.session import Rounds, Session
 from specbench.decoding.tree import TreeMask
 from specbench.errors import ConfigError
-from specbench.law import draw, seen_in
+from specbench.law import seen_in
 from specbench.models.image import Grid
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
@@ -139,7 +139,8 @@ class ZipAR(Decoder):
             if law.greedy:
                 tokens = law.argmax(logits, history)
             else:
-                tokens = draw(law.probabilities(logits, history), uniforms[places])
+                laws = law.probabilities(logits, history)
+                tokens = session.request.choices.draw(laws, uniforms[places])
             drawn[places] = tokens
             if seen is not None:
                 seen.add(step.targets)

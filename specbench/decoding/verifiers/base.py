@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from specbench.choices import BY_NUMBER, Choices
 from specbench.clock import Clock
 from specbench.decoding.reading import read
 from specbench.decoding.tree import DraftTree
@@ -65,6 +66,7 @@ class Scored:
         positions: Per row, absolute position of the first token to emit.
         clock: Where the round's time is charged, if it is.
         stops: Tokens behind which nothing is emitted. On a device a tree may go on behind one.
+        choices: Decides what is drawn.
     """
 
     tree: DraftTree
@@ -75,6 +77,7 @@ class Scored:
     positions: tuple[int, ...]
     clock: Clock | None = None
     stops: frozenset[int] = frozenset()
+    choices: Choices = BY_NUMBER
 
     def read(self, tensor: Tensor) -> Any:
         """Return a tensor's values; a verdict needs one call. See `decoding.reading.read`."""

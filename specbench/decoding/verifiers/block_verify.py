@@ -20,7 +20,6 @@ from specbench.decoding.request import among
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier, require_chain
 from specbench.decoding.verifiers.sample_match import match
 from specbench.decoding.verifiers.token_sd import chain_law
-from specbench.law import draw, happens
 
 
 class BlockVerify(Verifier):
@@ -45,13 +44,13 @@ class BlockVerify(Verifier):
             ends = among(tree.tokens, scored.stops)
             chances = torch.where(ends, weights[:, 1:], chances)
             chances = chances.masked_fill(ends.cumsum(1) > ends.long(), 0.0)
-        passed = happens(chances, scored.chain_numbers.tests)
+        passed = scored.choices.happens(chances, scored.chain_numbers.tests)
         accepted = accepted_length(passed)
         rows = torch.arange(len(accepted), device=accepted.device)
         leftover = torch.cat([leftovers, target[:, -1:]], 1)[rows, accepted]
         empty = leftover.sum(-1, keepdim=True) <= 0
         leftover = torch.where(empty, target[rows, accepted], leftover)
-        following = draw(leftover, scored.chain_numbers.following[rows, accepted])
+        following = scored.choices.draw(leftover, scored.chain_numbers.following[rows, accepted])
         packed = scored.read(torch.cat([accepted[:, None], following[:, None], tree.tokens], 1))
         return [
             Verdict(tuple(range(length)), token, (*tokens[:length], token), tokens)

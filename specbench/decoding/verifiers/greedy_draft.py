@@ -13,7 +13,6 @@ from torch import Tensor
 
 from specbench.decoding.tree import DrawKind
 from specbench.decoding.verifiers.rules import Judgement, NodeRule, Offers, normalised, ratio
-from specbench.law import happens
 
 
 class GreedyDraft(NodeRule):
@@ -35,6 +34,6 @@ class GreedyDraft(NodeRule):
         token = offers.tokens.gather(1, last)
         draft = offers.law(0, target.dtype)
         chance = ratio(target.gather(1, token), draft.gather(1, token))
-        hit = happens(chance, uniforms.gather(1, last))
+        hit = offers.choices.happens(chance, uniforms.gather(1, last))
         leftover = normalised((target - draft).clamp_(min=0), target)
         return Judgement(torch.where(hit, last, -1).squeeze(1), leftover)

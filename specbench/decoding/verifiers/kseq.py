@@ -15,7 +15,6 @@ from torch import Tensor
 
 from specbench.decoding.tree import DrawKind
 from specbench.decoding.verifiers.rules import Judgement, NodeRule, Offers, normalised, ratio
-from specbench.law import happens
 
 _POINTS = 1023
 _ROUNDS = 3
@@ -41,7 +40,7 @@ class KSequential(NodeRule):
         b = share.sum(-1, keepdim=True).clamp_(max=1)
         p, q = target.gather(1, offers.tokens), draft.gather(1, offers.tokens)
         chance = torch.where(offers.valid, ratio(p.double(), g * q), 0.0)
-        hits = happens(chance, uniforms)
+        hits = offers.choices.happens(chance, uniforms)
         accepted = torch.where(hits.any(1), hits.long().argmax(1), -1)
         emitted = ratio(1 - (1 - b) ** draws[:, None], b) * share
         leftover = (target.double() - emitted).clamp_(min=0)

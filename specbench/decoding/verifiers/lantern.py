@@ -45,7 +45,6 @@ from specbench.decoding.verifiers.rrs import without
 from specbench.decoding.verifiers.rules import Judgement, NodeRule, Offers, normalised, ratio
 from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.errors import ConfigError
-from specbench.law import happens
 from specbench.models.pair import ModelPair
 from specbench.transfer import to_device
 
@@ -135,7 +134,7 @@ class RelaxedRule(NodeRule):
             mass = p + raised.added
             tried = undecided & fresh[:, index]
             chance = torch.where(mass > 0, mass / left.maximum(mass), 0.0).squeeze(1)
-            hit = happens(torch.where(tried, chance, 0.0), uniforms[:, index])
+            hit = offers.choices.happens(torch.where(tried, chance, 0.0), uniforms[:, index])
             accepted = torch.where(hit, index, accepted)
             undecided = undecided & ~hit
             if target.device.type == "cpu" and not undecided.any():
@@ -169,7 +168,7 @@ class RelaxedRule(NodeRule):
             raised = self.raised(running, p.double(), token, whole)
             chance = ratio((p + raised.added).to(q.dtype), q).squeeze(1)
             tried = undecided & offers.valid[:, index] & (q.squeeze(1) > 0)
-            hit = happens(torch.where(tried, chance, 0.0), uniforms[:, index])
+            hit = offers.choices.happens(torch.where(tried, chance, 0.0), uniforms[:, index])
             accepted = torch.where(hit, index, accepted)
             undecided = undecided & ~hit
             if target.device.type == "cpu" and not undecided.any():

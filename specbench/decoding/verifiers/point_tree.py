@@ -14,7 +14,6 @@ from torch import Tensor
 
 from specbench.decoding.tree import DrawKind
 from specbench.decoding.verifiers.rules import Judgement, NodeRule, Offers
-from specbench.law import happens
 
 
 class PointTree(NodeRule):
@@ -46,7 +45,7 @@ class PointTree(NodeRule):
         p = torch.where(fresh, target.gather(1, tokens), 0.0).double()
         left = 1 - (p.cumsum(1) - p)
         chance = torch.where(p > 0, p / left.clamp_min(p), 0.0) / self.lenience
-        hits = happens(chance, uniforms)
+        hits = offers.choices.happens(chance, uniforms)
         accepted = torch.where(hits.any(1), hits.long().argmax(1), -1)
         tried = torch.where(offers.valid, tokens, tokens[:, :1])
         leftover = target.scatter(1, tried, 0.0)

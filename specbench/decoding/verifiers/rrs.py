@@ -18,7 +18,6 @@ from torch import Tensor
 from specbench.decoding.tree import DrawKind
 from specbench.decoding.verifiers.rules import Judgement, NodeRule, Offers, normalised, ratio
 from specbench.errors import ConfigError
-from specbench.law import happens
 
 
 class RecursiveRejection(NodeRule):
@@ -57,7 +56,7 @@ class RecursiveRejection(NodeRule):
             q = draft.gather(1, token) * self.lenience
             chance = ratio(running.gather(1, token), q).squeeze(1)
             tried = undecided & offers.valid[:, index] & (q.squeeze(1) > 0)
-            hit = happens(torch.where(tried, chance, 0.0), uniforms[:, index])
+            hit = offers.choices.happens(torch.where(tried, chance, 0.0), uniforms[:, index])
             accepted = torch.where(hit, index, accepted)
             undecided = undecided & ~hit
             if target.device.type == "cpu" and not undecided.any():

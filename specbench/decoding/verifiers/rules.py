@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from specbench.choices import BY_NUMBER, Choices
 from specbench.decoding.tree import DrawKind
 from specbench.models.pair import ModelPair
 
@@ -31,6 +32,7 @@ class Offers(NamedTuple):
         records: [M, K] int64, the record that each offer was drawn by; 0 where there is none.
         laws: [P, V] the law of each record, or None.
         mixed: Whether some node's offers come from several records.
+        choices: Decides what is drawn.
     """
 
     tokens: Tensor
@@ -38,6 +40,7 @@ class Offers(NamedTuple):
     records: Tensor
     laws: Tensor | None
     mixed: bool
+    choices: Choices = BY_NUMBER
 
     def law(self, index: int, dtype: torch.dtype) -> Tensor:
         """Return the law that offer `index` of each node was drawn from, [M, V]."""

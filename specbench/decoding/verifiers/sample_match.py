@@ -19,7 +19,6 @@ from torch import Tensor
 
 from specbench.decoding.tree import DraftTree
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
-from specbench.law import draw
 
 
 class SampleMatch(Verifier):
@@ -47,7 +46,7 @@ def target_tokens(scored: Scored) -> Tensor:
     if scored.law.greedy:
         return scored.law.argmax(scored.logits, scored.seen)
     probabilities = scored.law.probabilities(scored.logits, scored.seen)
-    return draw(probabilities, scored.target_numbers())
+    return scored.choices.draw(probabilities, scored.target_numbers())
 
 
 def walk(tree: DraftTree, drawn: list[int], tokens: list[int]) -> Verdict:

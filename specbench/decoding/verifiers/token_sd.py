@@ -17,7 +17,6 @@ from torch import Tensor
 from specbench.decoding.tree import DrawKind
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier, require_chain
 from specbench.decoding.verifiers.sample_match import match
-from specbench.law import draw, happens
 
 SAMPLED = (DrawKind.WITH_REPLACEMENT, DrawKind.WITHOUT_REPLACEMENT)
 
@@ -40,7 +39,7 @@ class TokenSD(Verifier):
         accepted = self.accepted(scored, target, draft)
         leftover = self.leftover(target, draft, accepted)
         uniforms = scored.chain_numbers.following.gather(1, accepted[:, None])
-        following = draw(leftover, uniforms.squeeze(1))
+        following = scored.choices.draw(leftover, uniforms.squeeze(1))
         rows = scored.read(torch.cat([accepted[:, None], following[:, None], tree.tokens], 1))
         return [
             Verdict(tuple(range(count)), token, (*tokens[:count], token), tokens)
@@ -90,7 +89,7 @@ def accepted_prefix(
     p = target[:, :count].gather(-1, index).squeeze(-1)
     q = draft.gather(-1, index).squeeze(-1)
     chances = p / q if weights is None else p / q * weights
-    accept = happens(chances, scored.chain_numbers.tests)
+    accept = scored.choices.happens(chances, scored.chain_numbers.tests)
     return accept.long().cumprod(1).sum(1)
 
 

@@ -29,7 +29,6 @@ from specbench.decoding.verifiers.relaxed_match import NearArgmax
 from specbench.decoding.verifiers.rules import NodeRule, Offers
 from specbench.decoding.verifiers.sample_match import match
 from specbench.errors import ConfigError
-from specbench.law import draw
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
 from specbench.transfer import to_device
@@ -112,7 +111,7 @@ def _walk_lazily(scored: Scored, row: int, rule: NodeRule, tokens: list[int]) ->
         offered = tree.offers[entry]
         if not offered:
             uniform = streams.uniform(position + len(path), Purpose.SAMPLE)
-            token = int(draw(target, uniform))
+            token = int(scored.choices.draw(target, uniform))
             break
         _, offers = _collect(scored, row, [entry])
         numbers = streams.numbers(position, len(offered), Purpose.ACCEPT, starts[entry])
@@ -123,7 +122,7 @@ def _walk_lazily(scored: Scored, row: int, rule: NodeRule, tokens: list[int]) ->
             node = offered[index].node
         else:
             uniform = streams.numbers(position, 1, Purpose.RESIDUAL, entry)[0]
-            token = int(draw(leftover, uniform))
+            token = int(scored.choices.draw(leftover, uniform))
             follower = _child(tree, entry, token, tokens) if rule.follows else None
             if follower is None:
                 break
@@ -159,7 +158,7 @@ def _walk_judged(scored: Scored, row: int, rule: NodeRule) -> Verdict:
     uniforms = numbers[: len(padded)].view(-1, width)
     judged, leftover = rule.judge(following[inner], offers, uniforms)
     following = following.index_copy(0, inner, leftover)
-    drawn = draw(following, numbers[len(padded) :])
+    drawn = scored.choices.draw(following, numbers[len(padded) :])
     accepted = torch.full_like(drawn, -1).index_copy(0, inner, judged)
     rows = scored.read(torch.cat([drawn, accepted, tree.tokens[row]]))
     nodes = tree.size + 1
@@ -197,7 +196,9 @@ def _collect(scored: Scored, row: int, entries: Sequence[int]) -> tuple[Tensor, 
         table.append([entry, *nodes, *drawn_by, *([0] * blanks)])
     columns = to_device(table, device)
     index, record = columns[:, 1 : width + 1], columns[:, width + 1 :]
-    return columns[:, 0], Offers(tree.tokens[row][index], index >= 0, record, laws, mixed)
+    return columns[:, 0], Offers(
+        tree.tokens[row][index], index >= 0, record, laws, mixed, scored.choices
+    )
 
 
 def _child(tree: DraftTree, entry: int, token: int, tokens: list[int]) -> int | None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from specbench.audit.enumeration import Distribution, Script, Tokens, scripted, true_law, walk
+from specbench.audit.enumeration import (
+    Distribution,
+    GuessedScript,
+    Script,
+    Tokens,
+    true_law,
+    walk,
+)
 from specbench.clock import CpuClock
 from specbench.decoding.base import Decoder
+from specbench.decoding.ledger import Generation
 from specbench.decoding.request import Request, StopTokens
 from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.rng import Streams
 
-__all__ = ["Script", "distance", "output_law", "scripted", "true_law"]
+__all__ = ["GuessedScript", "Script", "distance", "output_law", "true_law"]
 
 
 def output_law(
@@ -27,8 +36,11 @@ def output_law(
     """Return {emitted tokens: probability} of a decoder, exactly, however many paths it takes."""
     streams, stops = Streams(0, "enumeration"), StopTokens(frozenset(stop))
     request = Request(tuple(prompt), max_new_tokens, law, streams, stops, draft_law)
-    run = walk(lambda: decoder.generate(models, request, CpuClock()), None, guesses=False)
-    return dict(run.law)
+
+    def generate(script: Script) -> Generation:
+        return decoder.generate(models, replace(request, choices=script), CpuClock())
+
+    return dict(walk(generate, GuessedScript).law)
 
 
 def distance(left: Distribution, right: Distribution) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from specbench.choices import BY_NUMBER
 from specbench.clock import CpuClock
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.base import Drafter
@@ -75,8 +76,9 @@ def count_of(proposed, accepted, emitted, nodes, *work):
     return Count(proposed, accepted, emitted, nodes, fed)
 
 
-def generate(decoder, models, law, prompt=(0, 1), count=24, seed=0, stop=()):
-    request = Request(tuple(prompt), count, law, Streams(seed, "test"), StopTokens(frozenset(stop)))
+def generate(decoder, models, law, prompt=(0, 1), count=24, seed=0, stop=(), choices=BY_NUMBER):
+    streams, stops = Streams(seed, "test"), StopTokens(frozenset(stop))
+    request = Request(tuple(prompt), count, law, streams, stops, choices=choices)
     return decoder.generate(models, request, CpuClock())
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
+from specbench.choices import BY_NUMBER
 from specbench.decoding.constraints import rejection
 from specbench.decoding.constraints.rejection import (
     Drawn,
@@ -22,7 +23,7 @@ from specbench.decoding.constraints.rejection import (
     recursive,
 )
 from specbench.rng import Purpose, Streams
-from tests.unit.decoding.enumeration import Script, scripted
+from tests.unit.decoding.enumeration import Script
 
 MOST_PHANTOMS = 8
 LAWS = {
@@ -32,8 +33,8 @@ LAWS = {
 THREE = [0.2, 0.7, 0.1]
 
 
-def numbers(seed=0):
-    return Numbers(Streams(seed, "test"), 7, Purpose.DRAFT)
+def numbers(seed=0, choices=BY_NUMBER):
+    return Numbers(Streams(seed, "test"), 7, Purpose.DRAFT, choices)
 
 
 def expectations(monkeypatch, law, allowed, accepts, most=MOST_PHANTOMS):
@@ -50,9 +51,8 @@ def expectations(monkeypatch, law, allowed, accepts, most=MOST_PHANTOMS):
             return script.choose([*pmf, 1 - sum(pmf)] if left < 1 else [1.0])
 
         monkeypatch.setattr(rejection, "phantoms", scripted_phantoms)
-        with scripted(script):
-            source = numbers()
-            result = estimate(orders(law.expand(accepts, -1), source), allowed.__contains__, source)
+        source = numbers(choices=script)
+        result = estimate(orders(law.expand(accepts, -1), source), allowed.__contains__, source)
         weighted[result.token] += script.weight * result.weight
         plain[result.token] += script.weight
         pending += script.branches

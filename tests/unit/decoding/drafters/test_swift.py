@@ -9,6 +9,7 @@ from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters import swift as swift_module
 from specbench.decoding.drafters.swift import SearchPlan, SkipSearch, Swift, agreement
 from specbench.decoding.lengths.confidence import ConfidenceStop
+from specbench.decoding.request import Request
 from specbench.decoding.search.bayesian import BayesianSearch
 from specbench.decoding.search.sublayers import alternating
 from specbench.decoding.session import Role
@@ -183,7 +184,9 @@ def test_greedy_tokens_are_plain_decodings_on_real_architectures(real, name, eng
 
 
 def self_draft(target, cache):
-    return Role("draft", target, cache, Law(), Streams(0), torch.tensor([[0]]))
+    return Role(
+        "draft", target, cache, Law(), Request((0,), 1, Law(), Streams(0)), torch.tensor([[0]])
+    )
 
 
 @pytest.mark.parametrize(("name", "engine"), ENGINES)

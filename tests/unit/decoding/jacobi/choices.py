@@ -11,11 +11,11 @@ from collections import defaultdict
 
 import torch
 
+from specbench.choices import BY_NUMBER
 from specbench.clock import CpuClock
-from specbench.decoding.jacobi import initial
-from specbench.decoding.request import Request, StopTokens
+from specbench.decoding.request import Request
 from specbench.rng import Streams
-from tests.unit.decoding.enumeration import Script, scripted
+from tests.unit.decoding.enumeration import Script
 
 
 class RoundScript(Script):
@@ -51,9 +51,6 @@ class RoundScript(Script):
             drawn.append(int(super().draw(weights, None)) if read else 0)
         return torch.tensor(drawn)
 
-    def pick(self, numbers, count):
-        return [self.choose([1 / count] * count) for _ in numbers]
-
 
 def family_law(
     decoder, models, law, count, coupling="fresh", prompt=(0, 1, 0), initial_law=True, script=None
@@ -74,18 +71,13 @@ def family_law(
     kind = script or (lambda choices: RoundScript(choices, coupling))
     result = defaultdict(float)
     pending = [[]]
-    original = initial.pick
     while pending:
         script = kind(pending.pop())
-        request = Request(
-            tuple(prompt), count, law, Streams(0, "enumeration"), StopTokens(frozenset())
-        )
-        initial.pick = script.pick if initial_law else original
-        try:
-            with scripted(script):
-                tokens = decoder.generate(models, request, CpuClock()).tokens
-        finally:
-            initial.pick = original
+        if not initial_law:
+            script.pick = BY_NUMBER.pick
+        streams = Streams(0, "enumeration")
+        request = Request(tuple(prompt), count, law, streams, choices=script)
+        tokens = decoder.generate(models, request, CpuClock()).tokens
         result[tokens] += script.weight
         pending += script.branches
     return dict(result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel
 from specbench.rng import Streams
 from tests.unit.audit.wrong import StaleFresh, StaleMaximal
-from tests.unit.decoding.enumeration import distance, scripted, true_law
+from tests.unit.decoding.enumeration import distance, true_law
 from tests.unit.decoding.jacobi.choices import RoundScript, family_law
 from tests.unit.decoding.jacobi.toy import PROMPT, image_pair
 from tests.unit.decoding.parts import table_pair
@@ -109,20 +111,19 @@ def two_steps(coupling):
     pending = [[]]
     while pending:
         script = RoundScript(pending.pop(), "maximal" if isinstance(coupling, Maximal) else "fresh")
-        session = Session(models, request, CpuClock())
+        session = Session(models, replace(request, choices=script), CpuClock())
         window = Window(session, 3, coupling, Random(), Ratio())
-        with scripted(script):
-            first = script.choose([0.5, 0.5])
-            window.fill(2)
-            window._drafts = [0, first]
-            window._table[:2] = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
-            laws = torch.tensor([[[0.0, 1.0], [0.9, 0.1], [0.5, 0.5]]], dtype=torch.float64)
-            outcome = window.step(laws.log(), torch.tensor([[0, 0, first]]))
-            assert outcome == (0, [1])
-            session.commit([1])
-            fed = window.fill(2)
-            laws = torch.full((1, 3, 2), 0.5, dtype=torch.float64)
-            emitted = window.step(laws.log(), fed).emitted
+        first = script.choose([0.5, 0.5])
+        window.fill(2)
+        window._drafts = [0, first]
+        window._table[:2] = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+        laws = torch.tensor([[[0.0, 1.0], [0.9, 0.1], [0.5, 0.5]]], dtype=torch.float64)
+        outcome = window.step(laws.log(), torch.tensor([[0, 0, first]]))
+        assert outcome == (0, [1])
+        session.commit([1])
+        fed = window.fill(2)
+        laws = torch.full((1, 3, 2), 0.5, dtype=torch.float64)
+        emitted = window.step(laws.log(), fed).emitted
         result[emitted[0]] += script.weight
         pending += script.branches
     return result

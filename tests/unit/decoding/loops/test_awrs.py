@@ -26,7 +26,7 @@ from tests.unit.decoding.constraints.token_answers import (
     conditional,
     mass,
 )
-from tests.unit.decoding.enumeration import Script, distance, output_law, scripted
+from tests.unit.decoding.enumeration import GuessedScript, distance, output_law
 from tests.unit.decoding.parts import generate, table_pair
 
 PROMPT = (0, 1)
@@ -49,10 +49,9 @@ def weighted_law(decoder, models, law, count):
     result = defaultdict(float)
     pending = [[]]
     while pending:
-        script = Script(pending.pop())
-        request = Request(PROMPT, count, law, Streams(0, "enumeration"))
-        with scripted(script):
-            generation = decoder.generate(models, request, CpuClock())
+        script = GuessedScript(pending.pop())
+        request = Request(PROMPT, count, law, Streams(0, "enumeration"), choices=script)
+        generation = decoder.generate(models, request, CpuClock())
         result[generation.tokens] += script.weight * decoder.evidence
         pending += script.branches
     return result

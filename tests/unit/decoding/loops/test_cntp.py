@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from specbench.choices import Choices
 from specbench.clock import CpuClock
-from specbench.decoding.loops import cntp
 from specbench.decoding.loops.cntp import CNTP, MARKS
 from specbench.decoding.request import Request
 from specbench.decoding.session import Session
@@ -208,19 +208,19 @@ def test_the_kept_trial_is_what_the_cache_holds(tmp_path, name, engine, law, mon
         return right(session)
 
     laws = []
-    right, draw = Session.close, cntp.draw
+    right = Session.close
 
-    def recorded(probabilities, uniform):
-        if not isinstance(uniform, torch.Tensor):
-            laws.append(probabilities[0])
-        return draw(probabilities, uniform)
+    class Recorded(Choices):
+        def draw(self, probabilities, uniform):
+            if not isinstance(uniform, torch.Tensor):
+                laws.append(probabilities[0])
+            return super().draw(probabilities, uniform)
 
     monkeypatch.setattr(Session, "close", watched)
-    monkeypatch.setattr(cntp, "draw", recorded)
     starts = []
     for seed in range(4):
         starts.append(len(kept))
-        generate(CNTP(4, 2.0, 4.0), models, law, (3, 5, 9), 40, seed)
+        generate(CNTP(4, 2.0, 4.0), models, law, (3, 5, 9), 40, seed, choices=Recorded())
     assert sum(trial_rounds) >= 6 and len(laws) == len(kept)
     text = []
     for place, (tokens, found) in enumerate(zip(kept, laws, strict=True)):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from specbench.choices import Choices
 from specbench.decoding.loops import lookahead as module
 from specbench.decoding.loops.lookahead import Layout, Lookahead, follow
 from specbench.decoding.loops.window import Pool, Window
@@ -348,18 +349,18 @@ def test_text_enters_the_pool_as_ngrams():
     assert pool.lookup(4) == []
 
 
-def test_the_window_is_never_sampled(monkeypatch):
+def test_the_window_is_never_sampled():
     """Only the root and the guesses draw, also at temperature 1; the window takes the argmax."""
     models = table_pair(vocab=5, sharpness=2.0)
     drawn = []
-    original = module.draw
 
-    def counting(probabilities, uniform):
-        drawn.append(probabilities.shape[1])
-        return original(probabilities, uniform)
+    class Counting(Choices):
+        def draw(self, probabilities, uniform):
+            if probabilities.dim() == 3:
+                drawn.append(probabilities.shape[1])
+            return super().draw(probabilities, uniform)
 
-    monkeypatch.setattr(module, "draw", counting)
-    generation = generate(Lookahead(4, 3, 2), models, Law(), (0, 1, 3), 30)
+    generation = generate(Lookahead(4, 3, 2), models, Law(), (0, 1, 3), 30, choices=Counting())
     assert drawn == [1 + r.count.nodes for r in generation.rounds[1:]]
     assert any(r.count.target.tokens > r.count.nodes + 1 for r in generation.rounds[1:])
 

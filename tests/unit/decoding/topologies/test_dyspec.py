@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from specbench.choices import Choices
 from specbench.clock import CpuClock
 from specbench.decoding import growth as growth_module
 from specbench.decoding.draft_verify import DraftVerify
@@ -24,7 +25,7 @@ from specbench.law import Law
 from specbench.models.pair import ModelPair
 from specbench.models.table import markov_table
 from specbench.rng import Streams
-from tests.unit.decoding.enumeration import Script, distance, output_law, scripted, true_law
+from tests.unit.decoding.enumeration import GuessedScript, distance, output_law, true_law
 from tests.unit.decoding.parts import Autoregressive, generate, table_pair
 from tests.unit.decoding.topologies.test_eagle2 import PROMPT, first_tree, paths_of
 
@@ -101,9 +102,11 @@ def test_greedy_tokens_are_plain_decodings(seed):
         assert generate(composed, models, law, count=40).tokens == expected
 
 
-def in_turn(laws, uniforms):
-    """Draw the tokens in an order that depends on the law alone, not the likeliest first."""
-    return laws.argsort(descending=True).roll(1, -1)[..., : uniforms.shape[-1]]
+class InTurn(Choices):
+    """Draws tokens in an order that depends on the law alone, not the likeliest first."""
+
+    def draw_distinct(self, probabilities, uniforms):
+        return probabilities.argsort(descending=True).roll(1, -1)[..., : uniforms.shape[-1]]
 
 
 def heap_tree(table, prefix, nodes, depth):
@@ -113,7 +116,7 @@ def heap_tree(table, prefix, nodes, depth):
     while heap and len(paths) < nodes:
         value, _, node, tried = heapq.heappop(heap)
         law = table((*prefix, *node)).softmax(-1)
-        token = in_turn(law[None], torch.zeros(1, len(law)))[0, len(tried)].item()
+        token = InTurn().draw_distinct(law[None], torch.zeros(1, len(law)))[0, len(tried)].item()
         chance = float(law[token] / (1 - law[list(tried)].sum()))
         popped.append(-value)
         paths.add((*node, token))
@@ -127,22 +130,20 @@ def heap_tree(table, prefix, nodes, depth):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("nodes", [1, 5, 20, 64])
-def test_the_tree_is_the_heaps(monkeypatch, nodes, seed):
-    monkeypatch.setattr(growth_module, "draw_distinct", in_turn)
+def test_the_tree_is_the_heaps(nodes, seed):
     models = table_pair(vocab=5, sharpness=1.5, seed=seed)
     composed = decoder(nodes=nodes, depth=5, children=5)
-    tree, prefix = first_tree(composed, models, count=20)
+    tree, prefix = first_tree(composed, models, count=20, choices=InTurn())
     expected, popped = heap_tree(markov_table(2, 5, seed + 1, 1.5), prefix, nodes, depth=5)
     assert all(above >= below - 1e-12 for above, below in pairwise(popped))
     assert paths_of(tree) == expected
 
 
 @pytest.mark.parametrize("threshold", [0.02, 0.1, 0.4])
-def test_a_threshold_keeps_the_slots_above_it(monkeypatch, threshold):
-    monkeypatch.setattr(growth_module, "draw_distinct", in_turn)
+def test_a_threshold_keeps_the_slots_above_it(threshold):
     models = table_pair(vocab=5, sharpness=1.5)
     composed = decoder(nodes=100, depth=5, children=5, threshold=threshold)
-    tree, prefix = first_tree(composed, models, count=20)
+    tree, prefix = first_tree(composed, models, count=20, choices=InTurn())
     _, popped = heap_tree(markov_table(2, 5, 1, 1.5), prefix, 400, depth=5)
     assert tree.size == sum(value > threshold for value in popped) < 100
 
@@ -155,7 +156,7 @@ def first_rounds(composed, models, prompt):
     """Yield (weight, tree, accepted) of the first round for every random choice in it."""
     pending = [[]]
     while pending:
-        script = Script(pending.pop())
+        script = GuessedScript(pending.pop())
         seen = []
 
         def keep(scored, verdict, seen=seen):
@@ -163,8 +164,8 @@ def first_rounds(composed, models, prompt):
             raise Enough
 
         composed.probe = keep
-        request = Request(prompt, 4, Law(), Streams(0, "values"))
-        with scripted(script), pytest.raises(Enough):
+        request = Request(prompt, 4, Law(), Streams(0, "values"), choices=script)
+        with pytest.raises(Enough):
             composed.generate(models, request, CpuClock())
         yield script.weight, *seen[0]
         pending += script.branches

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from specbench.choices import BY_NUMBER
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.model import ModelDrafter
 from specbench.decoding.lengths.constant import Constant
@@ -30,11 +31,11 @@ def decoder(verifier=None, **options):
     )
 
 
-def first_tree(composed, models, law=None, count=12):
+def first_tree(composed, models, law=None, count=12, choices=BY_NUMBER):
     """Return the tree of the first round, and the prefix that it follows."""
     trees = []
     composed.probe = lambda scored, verdict: trees.append((scored.tree, scored.positions[0]))
-    tokens = generate(composed, models, law or Law(), PROMPT, count).tokens
+    tokens = generate(composed, models, law or Law(), PROMPT, count, choices=choices).tokens
     tree, position = trees[0]
     return tree, (*PROMPT, *tokens)[:position]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import torch
 
@@ -11,7 +12,7 @@ from specbench.decoding.tree import DraftTree, DrawKind, Draws
 from specbench.decoding.verifiers.base import Scored
 from specbench.law import Law
 from specbench.rng import Streams
-from tests.unit.decoding.enumeration import Script, scripted
+from tests.unit.decoding.enumeration import Script
 
 F5_P = torch.tensor([0.10, 0.20, 0.30, 0.25, 0.15], dtype=torch.float64)
 F5_Q = torch.tensor([0.40, 0.25, 0.15, 0.10, 0.10], dtype=torch.float64)
@@ -65,8 +66,7 @@ def outcomes(verifier, scored):
     pending = [[]]
     while pending:
         script = Script(pending.pop())
-        with scripted(script):
-            verdict = verifier.verify(scored)[0]
+        verdict = verifier.verify(replace(scored, choices=script))[0]
         yield verdict, script.weight
         pending += script.branches
 

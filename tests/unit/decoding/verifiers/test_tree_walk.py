@@ -8,11 +8,9 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from specbench import law as laws
 from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.topologies.top_plus_one import TopPlusOne
 from specbench.decoding.tree import DraftTree, DrawKind
-from specbench.decoding.verifiers import tree_walk
 from specbench.decoding.verifiers.greedy_draft import GreedyDraft
 from specbench.decoding.verifiers.kseq import KSequential
 from specbench.decoding.verifiers.point_tree import PointTree
@@ -22,7 +20,7 @@ from specbench.errors import ConfigError
 from specbench.law import History, Law
 from specbench.models.pair import ModelPair
 from specbench.rng import Purpose
-from tests.unit.decoding.enumeration import distance, output_law, true_law
+from tests.unit.decoding.enumeration import Script, distance, output_law, true_law
 from tests.unit.decoding.parts import Autoregressive, generate, random_trees, table_pair
 from tests.unit.decoding.verifiers.nodes import F5_P, POINT, WOR, WR, node_scored, outcomes
 from tests.unit.decoding.verifiers.trees import Chains, Widths, drawn_tree, tree_decoder
@@ -194,11 +192,13 @@ def test_the_bonus_follows_the_warped_law():
 
 
 def test_an_unwarped_bonus_is_caught(monkeypatch):
-    def unwarped(probabilities, uniform):
-        raw = probabilities**0.5
-        return laws.draw(raw / raw.sum(-1, keepdim=True), uniform)
+    draw = Script.draw
 
-    monkeypatch.setattr(tree_walk, "draw", unwarped)
+    def unwarped(self, probabilities, uniform):
+        raw = probabilities**0.5
+        return draw(self, raw / raw.sum(-1, keepdim=True), uniform)
+
+    monkeypatch.setattr(Script, "draw", unwarped)
     assert bonus_error(0.5) > 1e-2
 
 
