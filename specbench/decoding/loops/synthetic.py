@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from specbench import law as laws
 from specbench.clock import Clock, CpuClock
 from specbench.decoding.base import Decoder
 from specbench.decoding.draft_verify import DraftVerify
@@ -36,12 +35,9 @@ from specbench.decoding.session import Session
 from specbench.decoding.topologies.chain import Chain
 from specbench.decoding.verifiers.base import Scored, Verdict, Verifier
 from specbench.errors import ConfigError
+from specbench.law import draw
 from specbench.models.pair import ModelPair
 from specbench.transfer import read
-
-_draw_for_its_cost = laws.draw
-"""The target's draw whose outcome decides nothing here. The audit enumerates the choices that are
-made through the name `draw`; this one is no choice."""
 
 
 @dataclass
@@ -159,4 +155,4 @@ def _target_tokens(scored: Scored) -> Tensor:
     if scored.law.greedy:
         return scored.law.argmax(scored.logits, scored.seen)
     probabilities = scored.law.probabilities(scored.logits, scored.seen)
-    return _draw_for_its_cost(probabilities, scored.target_numbers())
+    return draw(probabilities, scored.target_numbers())

@@ -25,7 +25,6 @@ from specbench.decoding.verifiers.rrs import RecursiveRejection
 from specbench.decoding.verifiers.sample_match import target_tokens, walk
 from specbench.decoding.verifiers.token_sd import TokenSD
 from specbench.decoding.verifiers.tree_walk import TreeWalk
-from specbench.law import happens
 from specbench.rng import Purpose
 
 
@@ -70,7 +69,7 @@ class AcceptsByDraft(TokenSD):
     def accepted(self, scored, target, draft):
         tokens = scored.tree.tokens
         q = draft.gather(-1, tokens[..., None]).squeeze(-1)
-        accept = happens(q, scored.uniforms(Purpose.ACCEPT, tokens.shape[1]))
+        accept = scored.choices.happens(q, scored.uniforms(Purpose.ACCEPT, tokens.shape[1]))
         return accept.long().cumprod(1).sum(1)
 
 
@@ -101,7 +100,7 @@ class SharedNumbers(TokenSD):
         count = tokens.shape[1]
         p = target[:, :count].gather(-1, index).squeeze(-1)
         q = draft.gather(-1, index).squeeze(-1)
-        accept = happens(p / q, scored.uniforms(Purpose.DRAFT, count))
+        accept = scored.choices.happens(p / q, scored.uniforms(Purpose.DRAFT, count))
         return accept.long().cumprod(1).sum(1)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from specbench import law as laws
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.base import Drafter
 from specbench.decoding.growth import Growth
@@ -111,7 +110,8 @@ def test_an_unwarped_draft_law_is_caught(monkeypatch):
     original = Growth.law
 
     def drawn_from_the_warped_law(self, logits, recorded, uniform):
-        return laws.draw(original(self, logits), uniform)
+        choices = self._session.request.choices
+        return choices.draw(original(self, logits), uniform)
 
     monkeypatch.setattr(Growth, "token", drawn_from_the_warped_law)
     monkeypatch.setattr(Growth, "law", lambda self, logits: Law().probabilities(logits))

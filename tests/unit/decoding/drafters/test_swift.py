@@ -19,7 +19,7 @@ from specbench.decoding.verifiers.base import Verifier
 from specbench.decoding.verifiers.rrs import RecursiveRejection
 from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.errors import ConfigError
-from specbench.law import Law, draw
+from specbench.law import Law
 from specbench.models.base import CAUSAL, LayerSkip, View
 from specbench.models.pair import ModelPair
 from specbench.models.table import TableModel, markov_table
@@ -156,7 +156,7 @@ class UnwarpedBonus(Verifier):
         last = verdict.path[-1] if verdict.path else -1
         if verdict.path and not scored.tree.children[last + 1]:
             raw = Law().probabilities(scored.logits[:, last + 1])
-            token = int(draw(raw, 0.5))
+            token = int(scored.choices.draw(raw, 0.5))
             verdict = verdict._replace(next_token=token, tokens=(*verdict.tokens[:-1], token))
         return [verdict]
 
