@@ -88,6 +88,7 @@ class Window:
             image=session.models.image,
             law=self._laws[-1] if self._laws is not None else None,
             like=self._table,
+            choices=request.choices,
         )
         laws = None
         if held < count:
