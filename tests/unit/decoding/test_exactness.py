@@ -180,7 +180,7 @@ class LongestOfPaths(Verifier):
         verdicts = []
         for leaf in leaves:
             nodes = [-1, *tree.paths(leaf)]
-            drawn = token_sd_module.draw(law[:, [n + 1 for n in nodes]], 0.0)[0].tolist()
+            drawn = scored.choices.draw(law[:, [n + 1 for n in nodes]], 0.0)[0].tolist()
             by_node = [0] * (tree.size + 1)
             for node, token in zip(nodes, drawn, strict=True):
                 by_node[node + 1] = token
