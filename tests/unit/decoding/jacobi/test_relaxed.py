@@ -9,9 +9,11 @@ from specbench.decoding.jacobi.acceptance import Cool, Grouped, Ratio
 from specbench.decoding.jacobi.couplings import COUPLINGS
 from specbench.decoding.jacobi.trial import Trial
 from specbench.decoding.loops.speculative_jacobi import SpeculativeJacobi
+from specbench.decoding.request import Request
 from specbench.decoding.verifiers.cool_sd import annealed_weights
 from specbench.errors import ConfigError
 from specbench.law import Law
+from specbench.rng import Streams
 from tests.unit.decoding.enumeration import Script, output_law, true_law
 from tests.unit.decoding.jacobi.choices import family_law, variation
 from tests.unit.decoding.jacobi.toy import FIRST_CODE, PROMPT, image_pair
@@ -50,9 +52,8 @@ def test_a_neutral_knob_is_the_exact_test_bit_for_bit(coupling, rule):
 def trial_of(laws, old, tokens, models):
     ratio = laws[:-1].gather(1, tokens[:, None]) / old[:-1].gather(1, tokens[:, None])
     numbers = torch.zeros(len(tokens), dtype=torch.float64)
-    return Trial(
-        models, None, 0, tokens, laws, old, ratio[:, 0], numbers, numbers, torch.arange(len(laws))
-    )
+    request, columns = Request((0,), 1, Law(), Streams(0)), torch.arange(len(laws))
+    return Trial(models, request, 0, tokens, laws, old, ratio[:, 0], numbers, numbers, columns)
 
 
 def by_hand(p, q, token, image, ranks, most_apart, most_distant):
