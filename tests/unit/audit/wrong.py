@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from specbench.decoding import session
+from specbench.choices import Choices
 from specbench.decoding.draft_verify import DraftVerify
 from specbench.decoding.drafters.model import ModelDrafter
 from specbench.decoding.jacobi.couplings import Fresh, Maximal
@@ -204,14 +204,16 @@ class OwnGenerator(Autoregressive):
         self._generator = torch.Generator().manual_seed(0)
 
     def generate(self, models, request, clock):
-        def own(probabilities, uniform):
-            return torch.multinomial(probabilities, 1, generator=self._generator)[:, 0]
+        own = _Unasked()
+        own.generator = self._generator
+        return super().generate(models, replace(request, choices=own), clock)
 
-        original, session.draw = session.draw, own
-        try:
-            return super().generate(models, request, clock)
-        finally:
-            session.draw = original
+
+class _Unasked(Choices):
+    """Choices that a decoder makes by itself, whatever its request says."""
+
+    def draw(self, probabilities, uniform):
+        return torch.multinomial(probabilities, 1, generator=self.generator)[:, 0]
 
 
 def verifier(name, draft_length=2):
