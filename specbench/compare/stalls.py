@@ -1,7 +1,7 @@
 """Measurements beside which something else happened: far slower than the same one at other times.
 
 A process that was stopped, swapped out or starved inside of a timed region shows in one
-measurement. The noise floor grows by it and does not say why.
+measurement, and often in one of its rounds. The noise floor grows by it and does not say why.
 """
 
 from __future__ import annotations
@@ -29,20 +29,22 @@ def stall_warnings(pools: Sequence[Pool]) -> list[str]:
         for arm in (BASELINE, METHOD):
             measured = pool.arm(arm)
             slower = _times_the_median(measured)
-            stalled = np.flatnonzero(slower > _STALLED)
+            rounds, outlying = measured.values("outlying_round"), measured.values("outlying_times")
+            stalled = np.flatnonzero((slower > _STALLED) | (rounds >= 0))
             ids, repeats = measured.raw("sample_id")[stalled], measured.raw("repeat")[stalled]
             names = measured.table.names["sample_id"]
-            for times, sample, repeat in zip(slower[stalled], ids, repeats, strict=True):
-                found.append(
-                    (times, f"{names[sample]}, {arm}, repeat {int(repeat)} ({times:.1f}x)")
-                )
+            for place, sample, repeat in zip(stalled, ids, repeats, strict=True):
+                which, times = f"{names[sample]}, {arm}, repeat {int(repeat)}", slower[place]
+                if rounds[place] >= 0:
+                    which, times = f"{which}, round {int(rounds[place])}", outlying[place]
+                found.append((times, f"{which} ({times:.1f}x)"))
         if found:
             found.sort(reverse=True)
             listed = "; ".join(name for _, name in found[:_MOST_NAMED])
             more = f"; and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
             warnings.append(
-                f"{pool.label}: held up while timed, over {_STALLED:g} times the median of the "
-                f"sample's repeats: {listed}{more}. Measure again (--fresh) on a machine at rest."
+                f"{pool.label}: held up while timed, against the median of the sample's repeats or "
+                f"of rounds alike: {listed}{more}. Measure again (--fresh) on a machine at rest."
             )
     return warnings
 
