@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from specbench.store.outlying import outlying
+
 IntArray = NDArray[np.int64]
 SumArray = NDArray[np.float64]
 
@@ -46,7 +48,6 @@ LEDGER_FIELDS = (
 )
 """Fields of a round that every ledger reads."""
 
-_FEWEST_ALIKE = 8  # rounds of a kind from which a median says what is usual
 _MOST_KINDS = 4096  # beyond, the pairs that occur are numbered instead of all that could
 
 _LIMITS = {
@@ -82,13 +83,10 @@ was accepted, one more. `drafting_rounds`, `drafting_emitted`: verification roun
 anything, and what they emitted. `verification_sampling_ns` is 0 where it was not recorded: the
 host's time holds it there. `prefill_forwards`, `prefill_emitted`: target and draft forwards
 of the turns' first rounds, and the tokens that they emitted. `outlying_round`: the place of a
-measurement's slowest verification round, from 0, where it took at least `OUTLYING_TIMES` the median
-of the file's rounds of its kind and `OUTLYING_SHARE` of the measurement's time; -1 where none did.
+measurement's slowest verification round, from 0, where it took at least `outlying.TIMES` the median
+of the file's rounds of its kind and `outlying.SHARE` of the measurement's time; -1 where none did.
 `outlying_times`: how many times that median it took.
 """
-
-OUTLYING_TIMES = 5.0
-OUTLYING_SHARE = 0.2
 
 
 class DraftCounts(NamedTuple):
@@ -237,41 +235,11 @@ def ledger_of(rounds: pa.ChunkedArray, more: Sequence[str] = ()) -> Ledger:
     forwards = [totals.of_prefills(fields[f"{model}_forwards"]) for model in ("target", "draft")]
     sums["prefill_forwards"] = forwards[0] + forwards[1]
     sums["prefill_emitted"] = totals.of_prefills(emitted)
-    sums["outlying_round"], sums["outlying_times"] = _outlying(fields, lengths, first)
+    values = {name: field.values for name, field in fields.items()}
+    sums["outlying_round"], sums["outlying_times"] = outlying(values, lengths, first)
     counts = np.nan_to_num(sums["verification_rounds"]).astype(np.int64)
     drafts = FileDrafts(counts, *_kinds(accepted.marked(~first), proposed.marked(~first)))
     return Ledger(sums, Drafts((drafts,)))
-
-
-def _outlying(
-    fields: dict[str, _Field], lengths: IntArray, first: NDArray[np.bool_]
-) -> tuple[SumArray, SumArray]:
-    """Find the measurements of which one round took far longer than the file's rounds alike.
-
-    Rounds are alike with as many nodes, target forwards and draft forwards.
-    """
-    place, times = np.full(len(lengths), -1.0), np.zeros(len(lengths))
-    parts = [fields[f"{part}_ns"].values for part in ("draft", "target", "host", "sampling")]
-    spent = np.sum(parts, axis=0, dtype=np.int64) * ~first
-    filled = np.flatnonzero(lengths > 0)
-    starts = (np.cumsum(lengths) - lengths)[filled]
-    if not len(filled):
-        return place, times
-    largest = np.maximum.reduceat(spent, starts)
-    whole = np.add.reduceat(spent, starts)
-    rounds = np.add.reduceat(~first, starts, dtype=np.int64)
-    suspects = (largest * rounds > 2 * whole) & (largest > OUTLYING_SHARE * whole)
-    alike = [fields[name].values for name in ("nodes", "target_forwards", "draft_forwards")]
-    for number in np.flatnonzero(suspects):
-        start = starts[number]
-        slowest = start + int(spent[start : start + lengths[filled[number]]].argmax())
-        same = np.logical_and.reduce([values == values[slowest] for values in alike]) & ~first
-        if same.sum() < _FEWEST_ALIKE or not (usual := float(np.median(spent[same]))):
-            continue
-        if spent[slowest] >= OUTLYING_TIMES * usual:
-            place[filled[number]] = slowest - start
-            times[filled[number]] = spent[slowest] / usual
-    return place, times
 
 
 def turn_starts(lengths: IntArray, turns: NDArray[np.integer]) -> NDArray[np.bool_]:

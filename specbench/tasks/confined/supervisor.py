@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from . import judge, kernel, player, use, walls, wire
 
-_TICK_SECONDS = 0.05
+_TICK_SECONDS = 0.01
 _KEPT_OUTPUT_BYTES = 4096
 
 

@@ -64,10 +64,17 @@ def test_the_hook_refuses_what_the_interpreter_does_not_report(name: str) -> Non
     holds(name, KERNEL_WALLS)
 
 
-@pytest.mark.parametrize("without", [(), ("private-root",)], ids=["disk", "folder"])
 @pytest.mark.parametrize("name", SPACE)
-def test_no_way_to_store_evades_the_limit(name: str, without: tuple[str, ...]) -> None:
-    holds(f"space: {name}", without)
+def test_no_way_to_store_evades_the_limit(name: str) -> None:
+    holds(f"space: {name}", ())
+
+
+@pytest.mark.parametrize("name", SPACE)
+def test_what_is_stored_without_a_disk_is_found(name: str) -> None:
+    """A folder is looked at every so often: a fast program ends before, and fails all the same."""
+    effect = attempt(ATTACKS[f"space: {name}"], ("private-root",))
+    assert not (effect.forged or effect.left_over or effect.unscored), effect
+    assert not effect.escaped or effect.verdict.status == "output_limit", effect
 
 
 @needs_root

@@ -138,7 +138,7 @@ def test_a_draft_law_that_claims_to_be_the_whole_models_is_caught(monkeypatch):
     original = Chain.grow
 
     def lying(self, growth):
-        source = growth._role
+        source = growth._ground._role
         base = source.cache.lengths[0]
         tree = original(self, growth)
         source.cache.truncate([base])
