@@ -5,8 +5,9 @@ started again until they end: with one process, with two (the parent, one of its
 at once), and while generated programs are scored. After each kill the journal is read; in the end
 the result file is. Lost: a measurement that stood in a journal and is not in the file as it stood.
 Doubled: one that is there twice, or was measured again. Wrong: a run that failed, or a file whose
-tokens or scores differ from those of a run that nobody disturbed. Left over: a process, a journal
-or a sandbox's folder.
+tokens or scores differ from those of a run that nobody disturbed. Left over: a process or a
+journal. Folders: temporary ones of programs that ran when the run was killed, which nobody could
+remove any more.
 
     python -m benchmarks.kills [--kills 100] [--only two-processes]
 """
@@ -53,6 +54,7 @@ class Figures:
     doubled: int = 0
     wrong: int = 0
     left_over: int = 0
+    folders: int = 0
 
 
 class Run:
@@ -124,10 +126,9 @@ class Job:
             row for path in self.folder.glob("*.parquet") for row in pq.read_table(path).to_pylist()
         ]
 
-    def left_over(self) -> int:
-        """Count journals and folders of sandboxes that are still there."""
-        left = [*self.folder.glob(".journal/*.jsonl"), *self.folder.glob("temporary/specbench-*")]
-        return len(left)
+    def left(self, pattern: str) -> int:
+        """Count files and folders of a name that are still there."""
+        return sum(1 for _ in self.folder.glob(pattern))
 
 
 def _key(row: dict[str, object]) -> Key:
@@ -191,7 +192,8 @@ def measure(name: str, kills: int, chance: random.Random) -> Figures:
             figures.lost += sum(item not in at for item in job.safe.items())
             figures.doubled += len(at) - len({key for key, _ in at})
             figures.wrong += _same(rows) != _same(expected)
-            figures.left_over += job.left_over()
+            figures.left_over += job.left(".journal/*.jsonl")
+            figures.folders += job.left("temporary/specbench-*")
             if figures.kills >= kills:
                 return figures
     raise AssertionError
@@ -239,11 +241,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="kills of each kind of job")
     parser.add_argument("--only", choices=JOBS, help="one kind of job")
     options = parser.parse_args()
-    print("| job | kills | while it measured | lost | doubled | wrong | left over |")
-    print("| :-- | --: | --: | --: | --: | --: | --: |")
+    print("| job | kills | while it measured | lost | doubled | wrong | left over | folders |")
+    print("| :-- | --: | --: | --: | --: | --: | --: | --: |")
     for name in [options.only] if options.only else JOBS:
         f = measure(name, options.kills, random.Random(0))
-        cells = [f.kills, f.measuring, f.lost, f.doubled, f.wrong, f.left_over]
+        cells = [f.kills, f.measuring, f.lost, f.doubled, f.wrong, f.left_over, f.folders]
         print("|", " | ".join([name, *map(str, cells)]), "|", flush=True)
 
 
