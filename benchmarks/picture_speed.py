@@ -33,7 +33,6 @@ from specbench.models.decoder import LeanDecoder
 from specbench.models.engines import switch
 from specbench.models.guided import GuidedModel
 from specbench.models.image import Grid, Rows
-from specbench.models.image_side import read_grid
 from specbench.models.lean_weights import projection
 from specbench.models.pair import ModelPair
 from specbench.models.random_weights import RandomModel, random_weights
@@ -154,7 +153,7 @@ def main() -> None:
 def _compare(name: str, options: argparse.Namespace) -> None:
     entry = catalog.load("model", name)
     loader, sampling = entry["loader"], entry["sampling"]
-    grid = read_grid(loader["grid"], "model.loader.grid")
+    grid = Grid.from_dict(loader["grid"])
     first, codes = loader.get("first_code", 102_400), loader.get("codes", 16_384)
     law = Law(1.0, sampling.get("top_k"), guidance=Guidance(sampling["cfg_scale"]))
     device = torch.device(options.device)

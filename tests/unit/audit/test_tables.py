@@ -117,7 +117,7 @@ def test_a_right_decoder_is_suspected_as_often_as_stated() -> None:
     found: dict[str, list[float]] = defaultdict(list)
     for index in range(80):
         for check in sampled(right, case, 30, 3, seed=1000 * index):
-            assert check.outcome == "pass" and check.p_value is not None
+            assert check.outcome in ("pass", "skipped") and check.p_value is not None
             found[check.name].append(check.p_value)
     alarms = Counter({name: sum(p < 0.05 for p in values) for name, values in found.items()})
     assert len(alarms) == 3
