@@ -34,8 +34,10 @@ def outlying(
         of its kind it took, 0 for none.
     """
     place, times = np.full(len(lengths), -1.0), np.zeros(len(lengths))
-    parts = [values[f"{part}_ns"] for part in ("draft", "target", "host", "sampling")]
-    spent = np.sum(parts, axis=0, dtype=np.int64) * ~first
+    spent = values["draft_ns"].astype(np.int64)
+    for part in ("target", "host", "sampling"):
+        spent += values[f"{part}_ns"]
+    spent[first] = 0
     filled = np.flatnonzero(lengths > 0)
     starts = (np.cumsum(lengths) - lengths)[filled]
     if not len(filled):
