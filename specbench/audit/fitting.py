@@ -74,6 +74,9 @@ _SMALL: Mapping[str, Any] = {
 _SMALL_OF: Mapping[tuple[str, str], Any] = {
     ("Eagle2Dynamic", "top_k"): 2,
     ("ZipAR", "window"): 1,
+    ("SuffixDecoding", "max_depth"): 6,
+    ("SuffixDecoding", "max_tokens"): 2,
+    ("SuffixDecoding", "fallback_length"): 1,
     ("Swift", "window"): 2,
     ("Swift", "bayes_interval"): 0,
     ("TokenRecycling", "candidates"): 8,

@@ -30,6 +30,12 @@ PUBLISHED = {
     # arXiv:2310.15141, the setting of its headline result
     ("spectr", "chains"): 8,
     ("spectr", "draft_length"): 8,
+    # snowflakedb/ArcticInference, vllm/config.py and vllm/model_runner.py
+    ("suffix", "max_depth"): 64,
+    ("suffix", "max_tokens"): 16,
+    ("suffix", "max_spec_factor"): 1.0,
+    ("suffix", "max_spec_offset"): 0.0,
+    ("suffix", "min_token_prob"): 0.1,
     # arXiv:2502.06833
     ("ead", "window"): 5,
 }
