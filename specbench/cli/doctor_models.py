@@ -75,7 +75,8 @@ def _places(entry: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     places = [(str(entry.get("target")), entry.get("target_revision"))]
     if entry.get("draft"):
         places.append((str(entry["draft"]), entry.get("draft_revision")))
-    for place in entry.get("more_drafts") or ():
+    pinned = [*(entry.get("more_drafts") or ()), *filter(None, [entry.get("parallel_draft")])]
+    for place in pinned:
         source, _, revision = str(place).partition("@")
         places.append((source, revision or None))
     return places

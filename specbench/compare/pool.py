@@ -327,6 +327,8 @@ def identity_of(result: ResultSet) -> dict[str, Any]:
     identity |= {"parameters": asked.parameters, "decoder": asked.decoder}
     if "draft" in asked.needs:  # another draft is another method
         identity |= {"draft": asked.draft, "draft_revision": asked.draft_revision}
+    if "parallel_draft" in asked.needs:
+        identity["parallel_draft"] = asked.parallel_draft
     return identity
 
 

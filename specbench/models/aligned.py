@@ -48,6 +48,7 @@ class AlignedDraft(Wrapper):
             order = torch.arange(len(ids), device=self.device)
             self._own = torch.full((vocab_size,), STAND_IN, device=self.device)
             self._own[self._ids] = order
+            self.mask_token = None if self.mask_token is None else ids[self.mask_token]
 
     def under(self, law: Law) -> AlignedDraft:
         """Return the draft whose body is under the law."""

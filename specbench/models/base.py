@@ -137,6 +137,8 @@ class Model:
         dtype: Compute dtype.
         device: Where tokens must live and logits appear.
         capabilities: What the model can do.
+        mask_token: Stands for a token that is not known yet, where the model was trained to say
+            what follows several of them at once; None where it was not.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Model:
     dtype: torch.dtype
     device: torch.device
     capabilities: frozenset[Capability]
+    mask_token: int | None = None
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """Return an empty cache for `batch` rows of at most `capacity` tokens."""
@@ -237,6 +240,7 @@ class Wrapper(Model):
         self.dtype = body.dtype
         self.device = body.device
         self.capabilities = body.capabilities
+        self.mask_token = body.mask_token
         self.take_body(body)
 
     def take_body(self, body: Model) -> None:

@@ -53,6 +53,7 @@ def load_pair(config: ModelConfig, *, needs: frozenset[str] = frozenset({"draft"
     for role, files in draft_files.items():
         check_vocabularies(tokenizer, load_tokenizer(files, config), config.target, files.source)
         draft, leftover = load_model(files, config, device, dtype)
+        draft.mask_token = mask_token(files)
         drafts.append(draft)
         notes += leftover_note(files, leftover)
         provenance[role] = describe(files, draft)
@@ -112,7 +113,7 @@ def find_all(config: ModelConfig, needs: frozenset[str], tokens: int | None = No
     """
     device = pick_device(config.device)
     target = checkpoints.find(config.target, config.target_revision)
-    drafts = find_drafts(config) if "draft" in needs else {}
+    drafts = find_drafts(config, needs)
     if not config.device_map:
         sizes = [checkpoints.local_bytes(files) for files in (target, *drafts.values())]
         local = sum(size for size in sizes if size is not None) / 1e9
@@ -128,18 +129,66 @@ def find_all(config: ModelConfig, needs: frozenset[str], tokens: int | None = No
     return Found(device, target, drafts)
 
 
-def find_drafts(config: ModelConfig) -> dict[str, Checkpoint]:
-    """Resolve the drafts of an entry, by the role that names each in results.
+def find_drafts(config: ModelConfig, needs: frozenset[str]) -> dict[str, Checkpoint]:
+    """Resolve the drafts that methods need, by the role that names each in results.
 
     Raises:
-        ModelError: If one of them is not there.
+        ModelError: If one of them is not there, or cannot draft in parallel as a method needs.
     """
-    if config.draft is None:
+    if "parallel_draft" in needs:
+        return {"draft": _find_parallel(config)}
+    if config.draft is None or "draft" not in needs:
         return {}
     found = {"draft": checkpoints.find(config.draft, config.draft_revision)}
     for number, place in enumerate(config.more_drafts, start=2):
-        source, _, revision = place.partition("@")
-        found[f"draft_{number}"] = checkpoints.find(source, revision or None)
+        found[f"draft_{number}"] = _find_at(place)
+    return found
+
+
+def _find_at(place: str) -> Checkpoint:
+    """Resolve a checkpoint whose revision stands behind an @."""
+    source, _, revision = place.partition("@")
+    return checkpoints.find(source, revision or None)
+
+
+def _find_parallel(config: ModelConfig) -> Checkpoint:
+    """Resolve the entry's draft, if it drafts in parallel, else its `parallel_draft`."""
+    lacking = "the model has none"
+    if config.draft is not None:
+        files = checkpoints.find(config.draft, config.draft_revision)
+        if mask_token(files) is not None:
+            return files
+        lacking = f"'{config.draft}' names no mask token (pard_token) in its config.json"
+    if config.parallel_draft is not None:
+        files = _find_at(config.parallel_draft)
+        if mask_token(files) is not None:
+            return files
+        lacking = f"'{config.parallel_draft}' names no mask token (pard_token) in its config.json"
+    raise ModelError(
+        f"The method needs a draft of '{config.label}' that says several tokens in one forward",
+        lacking,
+        "Add model.draft= with a PARD draft of the family (amd/PARD-Llama-3.2-1B, "
+        "amd/PARD-Qwen3-0.6B), or choose another method.",
+    )
+
+
+def mask_token(files: Checkpoint) -> int | None:
+    """Return the token that a checkpoint was trained to see where the next ones are not known.
+
+    Raises:
+        ModelError: If it is no token of the checkpoint.
+    """
+    settings = checkpoints.read_settings_file(files, "config.json")
+    found = settings.get("pard_token", settings.get("ptd_token_id"))
+    if found is None:
+        return None
+    width = settings.get("vocab_size")
+    if not isinstance(found, int) or not isinstance(width, int) or not 0 <= found < width:
+        raise ModelError(
+            f"'{files.source}' cannot draft in parallel",
+            f"its config.json names the mask token {found!r} of {width} tokens",
+            "Set pard_token in it to the token that it was trained with.",
+        )
     return found
 
 
@@ -229,7 +278,7 @@ def check_needs(files: Checkpoint, config: ModelConfig, needs: frozenset[str]) -
     Raises:
         ModelError: If the engine that would run the checkpoint lacks a capability.
     """
-    wanted = needs - {"draft"}
+    wanted = needs - {"draft", "parallel_draft"}
     if not wanted:
         return
     settings = read_settings(files)

@@ -47,6 +47,7 @@ class TableModel(Model):
     capabilities = frozenset(Capability) - {Capability.FEATURES}
     layers = 4
     dtype = torch.float64
+    mask_token = 0  # a table says something behind any tokens
 
     def __init__(
         self,

@@ -139,9 +139,10 @@ def load_for(job: Job) -> ModelPair:
     Raises:
         ConfigError: If an arm needs something that the model entry lacks.
     """
+    model = job.config.model
     for arm in job.arms:
-        if "draft" in arm.decoder.needs and job.config.model.draft is None:
-            raise missing_draft(arm.name, arm.method, job.config.model.name)
+        if "draft" in arm.decoder.needs and not model.drafts(arm.decoder.needs):
+            raise missing_draft(arm.name, arm.method, model.name)
     return load_models(job.config, job.needs)
 
 

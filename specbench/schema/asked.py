@@ -24,6 +24,7 @@ class Asked:
         target: The checkpoint that ran.
         draft: Its draft.
         draft_revision: Hub revision of the draft.
+        parallel_draft: What stood in its place for methods that need a parallel one.
         modality: What the model generates.
         seed: Key of the random streams.
         cfg_scale: Scale of guidance.
@@ -38,6 +39,7 @@ class Asked:
     target: str | None = None
     draft: str | None = None
     draft_revision: str | None = None
+    parallel_draft: str | None = None
     modality: str = "text"
     seed: int = 0
     cfg_scale: float | None = None
@@ -57,6 +59,7 @@ class Asked:
             target=_text(model, "target"),
             draft=_text(model, "draft"),
             draft_revision=_text(model, "draft_revision"),
+            parallel_draft=_text(model, "parallel_draft"),
             modality=_text(model, "modality") or "text",
             seed=int(_number(sampling, "seed") or 0),
             cfg_scale=_number(sampling, "cfg_scale"),

@@ -286,7 +286,7 @@ def check_capabilities(config: RunConfig) -> None:
     for role, method in (("method", config.method), ("baseline", config.baseline)):
         if method is None:
             continue
-        if "draft" in method.needs and model.draft is None:
+        if "draft" in method.needs and not model.drafts(method.needs):
             raise missing_draft(role, method.name, model.name)
         if method.modality not in ("any", model.modality):
             raise ConfigError(

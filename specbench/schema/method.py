@@ -62,7 +62,16 @@ class MethodConfig(Group):
     family: Literal[FAMILIES] = "other"  # type: ignore[valid-type]
     modality: Literal["text", "image", "any"] = "text"
     needs: tuple[
-        Literal["draft", "tree_mask", "layer_skip", "hidden_states", "features", "image"], ...
+        Literal[
+            "draft",
+            "parallel_draft",
+            "tree_mask",
+            "layer_skip",
+            "hidden_states",
+            "features",
+            "image",
+        ],
+        ...,
     ] = ()
     summary: StrictStr = ""
     parameters: Keys = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import field
 from typing import Annotated, Any, Literal, Self
 
@@ -34,6 +35,8 @@ class ModelConfig(Group):
         draft_revision: Like `target_revision`.
         more_drafts: Further drafts, for methods that draft with several models. A hub model may
             be pinned: ORG/NAME@REVISION.
+        parallel_draft: Like one of them, for methods that need a draft of several tokens in one
+            forward, where `draft` is none; or None.
         dtype: Compute dtype; "auto" leaves it to device and checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
         device_map: A device map of transformers, or None.
@@ -61,6 +64,7 @@ class ModelConfig(Group):
     draft: Text | None = None
     draft_revision: Text | None = None
     more_drafts: Words = ()
+    parallel_draft: Text | None = None
     dtype: Dtype = "auto"
     device: Annotated[
         StrictStr,
@@ -94,6 +98,11 @@ class ModelConfig(Group):
         if self.more_drafts and self.draft is None:
             raise refused("more_drafts", list(self.more_drafts), "empty, as draft")
         return self
+
+    def drafts(self, needs: Collection[str]) -> bool:
+        """Say whether there is a draft for a method of these needs."""
+        parallel = "parallel_draft" in needs and self.parallel_draft is not None
+        return self.draft is not None or parallel
 
     @property
     def label(self) -> str:

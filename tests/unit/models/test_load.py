@@ -365,3 +365,45 @@ def test_every_need_is_met_by_the_lean_engine(folder):
     path = tiny_checkpoints.write(folder, "llama")
     needs = frozenset({"layer_skip", "tree_mask", "hidden_states"})
     assert load_pair(entry(path), needs=needs).draft is None
+
+
+def with_mask(folder, draft, **keys):
+    """Write a draft's copy whose config.json has further keys."""
+    copy = folder / "parallel"
+    copy.mkdir()
+    for file in draft.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    config = json.loads((draft / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **keys}))
+    return copy
+
+
+PARALLEL = frozenset({"draft", "parallel_draft"})
+
+
+@pytest.mark.parametrize("key", ["pard_token", "ptd_token_id"])
+def test_a_parallel_draft_is_the_entrys_draft_where_that_is_one(tmp_path, key):
+    plain = tiny_checkpoints.write(tmp_path, "llama")
+    drafts = with_mask(tmp_path, plain, **{key: 7})
+    assert load_pair(entry(plain, plain)).draft.mask_token is None
+    for given in (entry(plain, drafts), entry(plain, plain, parallel_draft=str(drafts))):
+        pair = load_pair(given, needs=PARALLEL)
+        assert pair.draft.mask_token == 7 and pair.provenance["draft"]["source"] == str(drafts)
+    assert load_pair(entry(plain, plain, parallel_draft=str(drafts))).draft.mask_token is None
+
+
+@pytest.mark.parametrize("token", [-1, tiny_checkpoints.VOCAB, "7"])
+def test_a_mask_token_that_is_none_is_refused(tmp_path, token):
+    plain = tiny_checkpoints.write(tmp_path, "llama")
+    with pytest.raises(ModelError, match="cannot draft in parallel") as caught:
+        load_pair(entry(plain, with_mask(tmp_path, plain, pard_token=token)), needs=PARALLEL)
+    assert f"{token!r} of {tiny_checkpoints.VOCAB} tokens" in caught.value.why
+
+
+def test_a_draft_without_a_mask_token_is_refused_before_weights_are_read(tmp_path):
+    plain = tiny_checkpoints.write(tmp_path, "llama")
+    for weights in plain.glob("*.safetensors"):
+        weights.write_bytes(b"not weights")
+    with pytest.raises(ModelError, match="says several tokens in one forward") as caught:
+        load_pair(entry(plain, plain), needs=PARALLEL)
+    assert "pard_token" in caught.value.why and "amd/PARD" in caught.value.fix
