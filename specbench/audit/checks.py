@@ -19,6 +19,7 @@ from specbench.audit.enumeration import (
     total_variation,
     true_law,
 )
+from specbench.audit.heads import with_head
 from specbench.audit.tables import Case
 from specbench.audit.verdict import Check, CheckOutcome, Kind
 from specbench.audit.views import Statistic, views_of
@@ -54,12 +55,14 @@ class Subject:
         promise: "exact", "greedy", or "" where its law is only measured.
         label: The neutral values that it has, such as "lenience=1.0"; empty for its own.
         small: Whether its drafts are smaller than the method's own.
+        heads: Families of heads that it takes.
     """
 
     build: Callable[[ModelPair], Decoder]
     promise: str
     label: str = ""
     small: bool = False
+    heads: tuple[str, ...] = ()
 
     def ready(self, case: Case) -> tuple[Decoder, ModelPair]:
         """Return the decoder and the pair of a case, ready to generate.
@@ -67,7 +70,7 @@ class Subject:
         Raises:
             SpecbenchError: If the decoder refuses the law or the models.
         """
-        models = case.make().under(case.law)
+        models = with_head(case.make(), self.heads).under(case.law)
         decoder = self.build(models)
         decoder.check(case.law)
         decoder.prepare(models)

@@ -155,7 +155,7 @@ class _Audit:
             yield from self._promised(node, shrunk(node), promise)
 
     def _promised(self, node: Node, small: Node, promise: str, label: str = "") -> Iterator[Check]:
-        own = Subject(self.builder(node), promise, label)
+        own = Subject(self.builder(node), promise, label, heads=self._method.heads)
         if promise == "exact":
             yield from self._enumerated(small, node, promise, self.cases.enumerated, label)
             for case in self.cases.sampled:
@@ -169,7 +169,8 @@ class _Audit:
     def _enumerated(
         self, small: Node, node: Node, promise: str, cases: Sequence[Case], label: str = ""
     ) -> Iterator[Check]:
-        subject = Subject(self.builder(small), promise, label, small != node)
+        heads = self._method.heads
+        subject = Subject(self.builder(small), promise, label, small != node, heads)
         for case in cases:
             self._progress(subject.name("enumeration", case))
             yield enumerated(subject, case, self._effort.paths)

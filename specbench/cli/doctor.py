@@ -151,16 +151,18 @@ def _device() -> list[Finding]:
 
 def _weights() -> list[Finding]:
     from specbench.models import checkpoint
+    from specbench.paths import weights_dir
     from specbench.schema import catalog
 
     checks = []
     for name in catalog.names("model"):
         entry = catalog.load("model", name)
-        for role in ("target", "draft"):
-            place = str(entry.get(role))
-            if place.startswith("embedded:"):
-                files = checkpoint.find(place, None)
-                checks.append(_digests(f"{name} {role}", Path(files.location)))
+        places = {"target": entry.get("target"), "draft": entry.get("draft")}
+        places |= {f"head {family}": at for family, at in (entry.get("heads") or {}).items()}
+        for role, place in places.items():
+            if str(place).startswith(checkpoint.EMBEDDED):
+                folder = weights_dir() / str(place).removeprefix(checkpoint.EMBEDDED)
+                checks.append(_digests(f"{name} {role}", folder))
     return checks
 
 

@@ -19,7 +19,8 @@ class Need(NamedTuple):
 
     Attributes:
         name: The entry.
-        gigabytes: Of weights, target and drafts together; None where nobody knows.
+        gigabytes: Of weights, target and drafts together; None where nobody knows. Heads are
+            fetched when a method asks for one.
         where: "embedded", "cached", "partly cached", "to fetch", or "you name it".
         fits: Whether the weights fit into the free memory of the device; None where unknown.
     """

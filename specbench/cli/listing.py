@@ -136,6 +136,7 @@ _COLUMNS: dict[str, _Columns] = {
         ("Weights GB", _key("weights_gb")),
         ("Target", _key("target")),
         ("Draft", _key("draft")),
+        ("Heads", lambda entry: list(entry.get("heads") or ())),
     ],
     "tasks": [
         ("Name", _key("name")),

@@ -242,7 +242,9 @@ def _plan(label: str, config: RunConfig) -> list[str]:
         f"job: {label}",
         f"runs: {config.method.name} ({config.method.exactness}){against}, {samples} of "
         f"{task.name}, {often}",
-        f"model: {model.target}" + (f" with the draft {model.draft}" if model.draft else ""),
+        f"model: {model.target}"
+        + (f" with the draft {model.draft}" if model.draft else "")
+        + (f" with the head {model.head}" if model.head else ""),
         *measures,
         f"needs: {need}",
         f"writes: {config.results_dir}/",

@@ -111,6 +111,7 @@ def _print_method(entry: Mapping[str, Any]) -> None:
         "knob": entry.get("knob"),
         "modality": entry.get("modality"),
         "needs": entry.get("needs"),
+        "heads": entry.get("heads"),
         "paper": ", ".join(str(paper[key]) for key in ("title", "authors") if paper.get(key)),
         "url": paper.get("url"),
     }

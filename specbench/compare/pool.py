@@ -321,7 +321,7 @@ def seed_of(result: ResultSet) -> int:
 
 
 def identity_of(result: ResultSet) -> dict[str, Any]:
-    """Return what makes two files runs of one method: its id, parameters, parts and draft."""
+    """Return what makes two files runs of one method: its id, parameters, parts, draft, head."""
     asked = result.metadata.asked
     identity: dict[str, Any] = {"name": result.metadata.method.name}
     identity |= {"parameters": asked.parameters, "decoder": asked.decoder}
@@ -329,6 +329,8 @@ def identity_of(result: ResultSet) -> dict[str, Any]:
         identity |= {"draft": asked.draft, "draft_revision": asked.draft_revision}
     if "parallel_draft" in asked.needs:
         identity["parallel_draft"] = asked.parallel_draft
+    if "head" in asked.needs:
+        identity |= {"head": asked.head, "head_revision": asked.head_revision}
     return identity
 
 

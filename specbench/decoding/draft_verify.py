@@ -9,9 +9,11 @@ which is fed as the root of the next round.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from specbench.clock import Segment
 from specbench.decoding.base import Decoder
@@ -85,7 +87,8 @@ class DraftVerify(Decoder):
         """Read the prompt with both models; then propose, score, verify, commit."""
         request, clock, target = session.request, session.clock, session.target
         law, history, cache, device = target.law, target.history, target.cache, target.model.device
-        taps = Taps(self.drafter.taps) if self.drafter.taps else None
+        tapped = self.drafter.taps(session.models)
+        taps = Taps(tapped, every=self.drafter.prompt_states) if tapped else None
         wanted = 0 if self.drafter.prompt_logits else 1
         length = self.length.begin()
 
@@ -129,10 +132,18 @@ class DraftVerify(Decoder):
             cache.keep([base], [[0, *(node + 1 for node in verdict.path)]])
             session.commit(verdict.tokens)
             session.check_cache()
-            hidden = tuple(taps.states) if taps else ()
-            drafting.observe(session, Outcome(tree, verdict, scored, hidden))
+            kept = _kept(taps.states, verdict.path) if taps else ()
+            drafting.observe(session, Outcome(tree, verdict, scored, kept))
             proposed, accepted = tree.reach(verdict.drafted, session.stops), len(verdict.path)
             length.update(proposed, accepted)
             if self.probe is not None:
                 self.probe(scored, verdict)
             yield session.close(proposed=proposed, accepted=accepted, nodes=tree.size)
+
+
+def _kept(states: Sequence[Tensor], path: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return the states [1, A + 1, C] of the root and an accepted path, of [1, N + 1, C]."""
+    if list(path) == list(range(len(path))):
+        return tuple(state[:, : len(path) + 1] for state in states)
+    rows = to_device([0, *(node + 1 for node in path)], states[0].device)
+    return tuple(state[:, rows] for state in states)

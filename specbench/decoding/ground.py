@@ -1,4 +1,4 @@
-"""What a draft tree grows from: a draft model today, a head behind the target tomorrow."""
+"""What a draft tree grows from: a draft model, or a head behind the target's features."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from specbench.decoding.session import Role
 from specbench.decoding.tree import TreeMask
 from specbench.law import History, Law
+from specbench.models.base import Taps
+from specbench.models.heads.base import FeatureHead
 from specbench.transfer import to_device
 
 
@@ -78,3 +80,56 @@ class DraftModel:
     def keep(self, slots: Sequence[int]) -> None:
         """Keep slots of the cache."""
         self._role.cache.keep([self._base], [slots])
+
+
+class Features:
+    """A head at work as the ground of one tree: a node's state is its feature and its slot.
+
+    The head's cache holds an entry for each committed token but the first, made of the target's
+    own features; entries of drafted tokens are forgotten with the tree, and what is accepted is
+    fed again with the features that the target gave it.
+
+    Args:
+        role: The head.
+        head: The same, as what it is.
+        features: [1, n, F] the target's features that the cache lacks: of all committed tokens
+            but the newest, from the cache's length on.
+    """
+
+    def __init__(self, role: Role, head: FeatureHead, features: Tensor) -> None:
+        self.law = role.law
+        self.history = role.history
+        self.device = role.model.device
+        self._role = role
+        self._head = head
+        self._features = features
+        self._made = features[0, :0]  # row i is the feature that slot i made
+        self._base = 0
+
+    def plant(self, committed: Sequence[int]) -> Tensor:
+        """Feed the true features, each with the token behind it."""
+        start = self._role.cache.lengths[0] + 1
+        tokens = to_device([list(committed[start:])], self.device)
+        logits = self._feed(tokens, self._features, last=1)
+        self._base = self._role.cache.lengths[0]
+        return logits[:, -1]
+
+    def feed(self, tokens: Tensor, parents: Tensor | None, mask: TreeMask | None) -> Tensor:
+        """Feed nodes with the features that were made of their parents."""
+        made = self._made
+        behind = made[-1:] if parents is None else made[parents]
+        logits = self._feed(tokens[None], behind[None], mask)[0]
+        self._made = torch.cat([made, self._made])
+        return logits
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Forget every drafted entry: none was made of a true feature."""
+        self._role.cache.truncate([self._base])
+
+    def _feed(
+        self, tokens: Tensor, features: Tensor, mask: TreeMask | None = None, last: int = 0
+    ) -> Tensor:
+        taps = Taps((self._head.made,))
+        logits = self._role.feed(self._head.inputs(tokens, features), mask, last, taps)
+        self._made = taps.states[0][0]
+        return logits

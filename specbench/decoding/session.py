@@ -148,6 +148,12 @@ class Session:
         model = self.models.drafts[index]
         return self.drafting(model, self._borrow(f"draft {index}", model))
 
+    def head(self) -> Role:
+        """Let the pair's head draft for this request, with a cache of its own."""
+        head = self.models.head
+        assert head is not None
+        return self.drafting(head, self._borrow("head", head))
+
     def drafting(self, model: Model, cache: Cache) -> Role:
         """Let a model draft for this request under the draft's law."""
         return self.join(DRAFT, model, cache, self.request.draft_law or self.request.law)

@@ -131,14 +131,19 @@ class LeanDecoder(Model):
         tapped_last = 0 if every else last
         tapped: dict[int, Tensor] = {}
         place = self._positions(cache, count, view.mask)
+        beside: Tensor | None = None
         if inputs.is_floating_point():
             x = inputs.reshape(rows * count, -1)
+            channels = self.embedding.shape[1]
+            if x.shape[1] > channels:
+                x, beside = x[:, :channels], x[:, channels:]
         else:
             x = F.embedding(inputs.reshape(-1), self.embedding)
         for index in view.blocks(self.layers):
             layer = self.weights.layers[index]
             if index not in skip.attention:
-                x = self._attend(x, index, layer, cache, place, view.mask)
+                read = self._norm(x, layer.attention_norm) if beside is None else beside
+                x, beside = self._attend(x, read, index, layer, cache, place, view.mask), None
             if index not in skip.feed_forward:
                 hidden = self._norm(x, layer.feed_forward_norm)
                 gate, up = layer.gate_up(hidden).chunk(2, -1)
@@ -161,6 +166,7 @@ class LeanDecoder(Model):
     def _attend(
         self,
         x: Tensor,
+        read: Tensor,
         index: int,
         layer: Layer,
         cache: KVCache,
@@ -170,7 +176,7 @@ class LeanDecoder(Model):
         cos, sin, visible = place
         rows = len(cache.lengths)
         heads, groups = self.weights.heads, self.weights.groups
-        qkv = layer.qkv(self._norm(x, layer.attention_norm))
+        qkv = layer.qkv(read)
         qkv = qkv.view(rows, -1, heads + 2 * groups, self._width)
         rotated = qkv[:, :, : heads + groups]
         if layer.head_norm is not None:
@@ -236,5 +242,5 @@ class LeanDecoder(Model):
         far = new[:, None, :, None] - old[:, None, None] >= width
         return visible.expand(far.shape).masked_fill(far, -torch.inf)
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return rms_norm(x, weight, self.weights.epsilon)
+    def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        return x if weight is None else rms_norm(x, weight, self.weights.epsilon)

@@ -32,7 +32,9 @@ class Layer:
     """The weights of one transformer block.
 
     Attributes:
-        attention_norm: [C], root-mean-square.
+        attention_norm: [C], root-mean-square; None where nothing is normed here (heads that join
+            a token and a feature): the first block's attention then reads what stands behind the
+            first C numbers of each fed feature, or these where there are no more.
         qkv: C -> (H + 2 G) D.
         head_norm: Norm of the queries and keys before they are rotated, or None.
         output: H D -> C.
@@ -42,7 +44,7 @@ class Layer:
         window: Sliding window in tokens, or None.
     """
 
-    attention_norm: Tensor
+    attention_norm: Tensor | None
     qkv: Linear
     head_norm: HeadNorm | None
     output: Linear
@@ -59,7 +61,7 @@ class Weights:
     Attributes:
         embedding: [V, C]; a family whose images have a table of their own concatenates the two.
         layers: The blocks.
-        final_norm: [C], root-mean-square.
+        final_norm: [C], root-mean-square; None where the head reads the last block's states.
         head: [N, C] -> [N, K], the LM head; any callable, such as a head of several layers.
         cos: [S, 1, D] cosines; S is the model's context.
         sin: [S, 1, D] sines, the first half of D negated (`rotary_tables`). A position whose
@@ -75,7 +77,7 @@ class Weights:
 
     embedding: Tensor
     layers: Sequence[Layer]
-    final_norm: Tensor
+    final_norm: Tensor | None
     head: Callable[[Tensor], Tensor]
     cos: Tensor
     sin: Tensor
@@ -162,7 +164,7 @@ def body_weights(
             )
         )
         body.layers[index] = torch.nn.Identity()
-    cos, sin = _read_rotary(body.rotary_emb, config.max_position_embeddings, device, dtype)
+    cos, sin = read_rotary(body.rotary_emb, config.max_position_embeddings, device, dtype)
     return Weights(
         embedding=tensor(body.embed_tokens.weight) if embedding is None else tensor(embedding),
         layers=layers,
@@ -263,7 +265,7 @@ def rotary_tables(
     return cos[:, None].to(device, dtype), sin[:, None].to(device, dtype)
 
 
-def _read_rotary(
+def read_rotary(
     rotary: Any, context: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return the tables of a transformers rotary module, whatever its scaling."""

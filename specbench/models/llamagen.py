@@ -28,8 +28,9 @@ from specbench.models.llamagen_rows import CaptionEmbedding, CaptionRows, ClassR
 from specbench.models.llamagen_vq import load_vq
 from specbench.models.load import dtype_reason, pick_device
 from specbench.models.pair import About, ModelPair
-from specbench.models.published import State, WeightFile
+from specbench.models.published import WeightFile
 from specbench.models.room import Room
+from specbench.models.state import State
 from specbench.schema.group import Group, Text, Whole, refused
 from specbench.schema.model import ModelConfig
 

@@ -28,7 +28,7 @@ from specbench.models.lean_weights import (
     rotary_tables,
 )
 from specbench.models.linear import Linear
-from specbench.models.published import State
+from specbench.models.state import State
 
 ROTARY_BASE = 10000.0
 NORM_EPSILON = 1e-5

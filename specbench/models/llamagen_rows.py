@@ -18,7 +18,7 @@ from specbench.errors import ModelError
 from specbench.law import OWN
 from specbench.models.caption_features import CaptionFeatures
 from specbench.models.image import Rows, check_rows
-from specbench.models.published import State
+from specbench.models.state import State
 
 
 class ClassRows:

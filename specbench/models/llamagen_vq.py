@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from specbench.models.published import State
+from specbench.models.state import State
 from specbench.models.vqgan import Vqgan, VqganConfig
 
 _RESOLUTION = 256  # any number of pixels: attention stands at the lowest resolution of all sizes

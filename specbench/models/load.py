@@ -20,6 +20,7 @@ from specbench.models.checkpoint import Checkpoint
 from specbench.models.checkpoint_files import end_ids
 from specbench.models.decoder import LeanDecoder
 from specbench.models.defaults import generation_defaults
+from specbench.models.heads.load import head_bytes
 from specbench.models.lean_weights import supports
 from specbench.models.pair import About, ModelPair
 from specbench.models.pretrained import listed, read_module, read_settings, read_tokenizer
@@ -117,10 +118,11 @@ def find_all(config: ModelConfig, needs: frozenset[str], tokens: int | None = No
     if not config.device_map:
         sizes = [checkpoints.local_bytes(files) for files in (target, *drafts.values())]
         local = sum(size for size in sizes if size is not None) / 1e9
+        head = head_bytes(config) / 1e9 if "head" in needs else 0.0
         room, dtype = Room.of(config, tokens), pick_dtype(config.dtype, device, target)
         values = sum(cache_values(read_settings(files)) for files in (target, *drafts.values()))
         checkpoints.check_memory(
-            config.weights_gb or local,
+            (config.weights_gb or local) + head,
             device,
             config.name,
             room.bytes(values, dtype) / 1e9,
@@ -278,7 +280,7 @@ def check_needs(files: Checkpoint, config: ModelConfig, needs: frozenset[str]) -
     Raises:
         ModelError: If the engine that would run the checkpoint lacks a capability.
     """
-    wanted = needs - {"draft", "parallel_draft"}
+    wanted = needs - {"draft", "parallel_draft", "head"}
     if not wanted:
         return
     settings = read_settings(files)

@@ -27,7 +27,8 @@ from specbench.models.load import load_tokenizer
 from specbench.models.movqgan import MoVQDecoder
 from specbench.models.one_vocabulary import load_family
 from specbench.models.pair import ModelPair
-from specbench.models.published import State, find_files
+from specbench.models.published import find_files
+from specbench.models.state import State
 from specbench.schema.model import ModelConfig
 
 IMAGE_TOKENIZER_FILE = "movqgan_270M.ckpt"

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specbench.errors import ModelError
-from specbench.models.published import State
+from specbench.models.state import State
 
 _GROUPS = 32
 _EPSILON = 1e-6

@@ -11,6 +11,7 @@ from specbench.law import Law
 from specbench.models.aligned import aligned
 from specbench.models.base import Model, slots_for
 from specbench.models.guided import GuidedModel
+from specbench.models.heads.base import Head
 from specbench.models.image import ImageSide
 from specbench.models.numbering import NumberedPictures, Numbering
 
@@ -46,6 +47,7 @@ class ModelPair:
         stop_ids: Tokens that end an answer.
         provenance: Revision and digest of each checkpoint.
         more_drafts: Further draft models, for methods that draft with several.
+        head: Trained weights that draft behind the target's states, or None.
         image: The pictures' side of an image model: its grid, prompts, codebook and pixels.
         numbering: How an image pair numbers its tokens; None where ids are the published ones.
         about: What else is known of the checkpoints.
@@ -58,6 +60,7 @@ class ModelPair:
     stop_ids: frozenset[int] = frozenset()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     more_drafts: tuple[Model, ...] = ()
+    head: Head | None = None
     image: ImageSide | None = None
     numbering: Numbering | None = None
     about: About = About()
@@ -107,7 +110,7 @@ class ModelPair:
             role: dict(found) if isinstance(found, Mapping) else found
             for role, found in self.provenance.items()
         }
-        named = {"target": self.target, "draft": self.draft}
+        named = {"target": self.target, "draft": self.draft, "head": self.head}
         named |= {f"draft_{number}": draft for number, draft in enumerate(self.more_drafts, 2)}
         for role, model in named.items():
             sizes = None if model is None else model.sizes

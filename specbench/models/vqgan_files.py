@@ -25,8 +25,9 @@ from specbench.errors import ModelError
 from specbench.models.checkpoint import Checkpoint
 from specbench.models.image_side import PixelDecoder
 from specbench.models.pretrained import first_line
-from specbench.models.published import find_files, read_tensors
+from specbench.models.published import find_files
 from specbench.models.shards import tensors_below
+from specbench.models.state import read_tensors
 from specbench.models.vqgan import Vqgan, VqganConfig
 
 FOLDER = "vq"

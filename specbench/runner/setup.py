@@ -10,10 +10,11 @@ from specbench.calibration import find_calibrations
 from specbench.decoding.base import Decoder
 from specbench.law import Guidance, Law
 from specbench.models import engines
+from specbench.models.heads import load as heads
 from specbench.models.load import pick_device
 from specbench.models.pair import ModelPair
 from specbench.schema.build import instantiate, locate
-from specbench.schema.config import RunConfig, missing_draft
+from specbench.schema.config import RunConfig, missing_draft, missing_head
 from specbench.schema.method import MethodConfig
 from specbench.schema.result import BASELINE, METHOD
 from specbench.store import Key
@@ -152,19 +153,33 @@ def load_models(config: RunConfig, needs: frozenset[str]) -> ModelPair:
     The tokens of an image pair are numbers (`ModelPair.narrow`).
 
     Raises:
+        ConfigError: If a head is needed and none is named.
         ModelError: If the models cannot be loaded, or not run in the engine that is asked for.
     """
     model = config.model
+    if "head" in needs and model.head is None:
+        raise missing_head("method", config.method, model.name)
     lean = model.engine != "transformers" and not model.device_map
     engines.check_engine(config.execution, pick_device(model.device), model.name, lean=lean)
     load = locate(str(config.model.loader["_target_"]))
     options = {key: value for key, value in config.model.loader.items() if key != "_target_"}
     scales = {key: getattr(config.sampling, key) for key in ("cfg_scale", "image_scale")}
     used = replace(model, sampling={**model.sampling, **scales})
+    head = heads.find_head(model, heads_taken(config)) if "head" in needs else None
     models: ModelPair = load(used, needs=needs, **options)
+    if head is not None:
+        models.head = heads.load_head(head, models.target)
+        models.provenance = {**models.provenance, "head": heads.describe(head, models.head)}
     engines.switch(models, config.execution)
     models.narrow()
     return models.under(target_law(config))
+
+
+def heads_taken(config: RunConfig) -> frozenset[str]:
+    """Return the families of heads that every method of a run takes, of those that need one."""
+    methods = (config.method, config.baseline)
+    taken = [frozenset(method.heads) for method in methods if method is not None and method.heads]
+    return frozenset.intersection(*taken)
 
 
 def prepare(job: Job, arm: Arm, models: ModelPair) -> dict[str, str]:

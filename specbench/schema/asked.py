@@ -25,6 +25,8 @@ class Asked:
         draft: Its draft.
         draft_revision: Hub revision of the draft.
         parallel_draft: What stood in its place for methods that need a parallel one.
+        head: The head that drafted behind the target's states.
+        head_revision: Hub revision of the head.
         modality: What the model generates.
         seed: Key of the random streams.
         cfg_scale: Scale of guidance.
@@ -40,6 +42,8 @@ class Asked:
     draft: str | None = None
     draft_revision: str | None = None
     parallel_draft: str | None = None
+    head: str | None = None
+    head_revision: str | None = None
     modality: str = "text"
     seed: int = 0
     cfg_scale: float | None = None
@@ -60,6 +64,8 @@ class Asked:
             draft=_text(model, "draft"),
             draft_revision=_text(model, "draft_revision"),
             parallel_draft=_text(model, "parallel_draft"),
+            head=_text(model, "head"),
+            head_revision=_text(model, "head_revision"),
             modality=_text(model, "modality") or "text",
             seed=int(_number(sampling, "seed") or 0),
             cfg_scale=_number(sampling, "cfg_scale"),

@@ -6,7 +6,7 @@ torch; it reads plain dictionaries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_v
 from pydantic.dataclasses import dataclass
 
 from specbench.errors import ConfigError
+from specbench.schema import catalog
 from specbench.schema.group import Group, Number, Whole, problem, refused
 from specbench.schema.method import MethodConfig
 from specbench.schema.metric import MetricConfig
@@ -161,6 +162,9 @@ class RunConfig(Group):
         task, model = values.get("task"), values.get("model")
         if isinstance(task, Mapping) and not isinstance(task.get("name"), str):
             raise problem("'task' is missing", "", "Add task=NAME to the command.")
+        if isinstance(model, Mapping):
+            families = [_heads_of(values.get(key)) for key in ("method", "baseline")]
+            values["model"] = model = with_head(model, families)
         own = model.get("sampling") if isinstance(model, Mapping) else None
         given = values.get("sampling")
         if isinstance(own, Mapping) and isinstance(given, Mapping | None):
@@ -189,7 +193,52 @@ class RunConfig(Group):
         del plain["timing"]["processes"]
         for key in ("metrics", "references"):
             plain["task"].pop(key, None)
+        del plain["model"]["heads"]  # the one that runs is `head`
+        if self.model.head is None:
+            del plain["model"]["head"], plain["model"]["head_revision"]
+        for method in (plain["method"], plain["baseline"]):
+            if method is not None and not method["heads"]:
+                del method["heads"]
         return plain
+
+
+def with_head(model: Mapping[str, Any], families: Iterable[Collection[str]]) -> Mapping[str, Any]:
+    """Return a model's node with the head that its entry has for the methods, if it names none.
+
+    Args:
+        model: The node.
+        families: The families that each method takes; empty for one that needs no head.
+    """
+    listed = model.get("heads")
+    wanted = [taken for taken in families if taken]
+    if model.get("head") is not None or not wanted or not isinstance(listed, Mapping):
+        return model
+    for family in wanted[0]:
+        if family in listed and all(family in taken for taken in wanted):
+            place, _, revision = str(listed[family]).partition("@")
+            return {**model, "head": place, "head_revision": revision or None}
+    return model
+
+
+def _heads_of(method: Any) -> Collection[str]:
+    heads = method.get("heads") if isinstance(method, Mapping) else None
+    return heads if isinstance(heads, (list, tuple)) else ()
+
+
+def missing_head(role: str, method: MethodConfig, model: str) -> ConfigError:
+    """Return the error of a method that needs a head on a model that has none for it."""
+    kinds = " or ".join(method.heads)
+    have = [
+        name
+        for name in catalog.names("model")
+        if set(method.heads) & set(catalog.load("model", name).get("heads") or ())
+    ]
+    others = f", or a model that lists one: {', '.join(have)}" if have else ""
+    return ConfigError(
+        f"The {role} '{method.name}' needs a head of the family {kinds}",
+        f"the model '{model}' has none",
+        f"Add model.head=ORG/NAME or a folder{others} (docs/heads.md).",
+    )
 
 
 def missing_draft(role: str, method: str, model: str) -> ConfigError:
@@ -288,6 +337,8 @@ def check_capabilities(config: RunConfig) -> None:
             continue
         if "draft" in method.needs and not model.drafts(method.needs):
             raise missing_draft(role, method.name, model.name)
+        if "head" in method.needs and model.head is None:
+            raise missing_head(role, method, model.name)
         if method.modality not in ("any", model.modality):
             raise ConfigError(
                 f"The {role} '{method.name}' decodes {method.modality}",

@@ -9,6 +9,7 @@ FAMILIES = (
     "baseline",
     "draft model, chain",
     "draft model, tree",
+    "trained head",
     "model-free",
     "self-speculation",
     "relaxed",

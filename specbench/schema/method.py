@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from specbench.schema.families import FAMILIES
 from specbench.schema.group import Group, Keys, Text, problem, refused
+from specbench.schema.heads import HEADS
 from specbench.schema.result import MethodInfo
 
 
@@ -46,6 +47,7 @@ class MethodConfig(Group):
         family: The group that it is listed with; one of `FAMILIES`.
         modality: What it decodes.
         needs: What the model must have beside a target.
+        heads: Families of heads that it takes, where it needs a head.
         summary: One or two sentences on how it works.
         parameters: The values of its own parameters, such as the draft length.
         documentation: One sentence for each parameter.
@@ -65,6 +67,7 @@ class MethodConfig(Group):
         Literal[
             "draft",
             "parallel_draft",
+            "head",
             "tree_mask",
             "layer_skip",
             "hidden_states",
@@ -73,6 +76,7 @@ class MethodConfig(Group):
         ],
         ...,
     ] = ()
+    heads: tuple[Literal[tuple(HEADS)], ...] = ()  # type: ignore[valid-type]
     summary: StrictStr = ""
     parameters: Keys = field(default_factory=dict)
     documentation: Keys = field(default_factory=dict)
@@ -98,7 +102,7 @@ class MethodConfig(Group):
         if names:
             documentation = {name: str(text) for name, text in values["parameters"].items()}
         parameters = {name: values.pop(name) for name in names}
-        for name in ("knob", "needs"):
+        for name in ("knob", "needs", "heads"):
             if values.get(name) is None:
                 values.pop(name, None)
         return {**values, "parameters": parameters, "documentation": documentation}
@@ -108,6 +112,8 @@ class MethodConfig(Group):
         if (self.exactness == "lossy") != bool(self.knob):
             allowed = "the lossy parameter of a lossy method, null for the others"
             raise refused("knob", self.knob or None, allowed)
+        if ("head" in self.needs) != bool(self.heads):
+            raise refused("heads", list(self.heads), "the families of a method that needs a head")
         if "_target_" not in self.decoder:
             raise problem(
                 "'{path}.decoder._target_' is missing",

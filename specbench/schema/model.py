@@ -6,10 +6,11 @@ from collections.abc import Collection
 from dataclasses import field
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StrictBool, StrictStr, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, StrictStr, model_validator
 from pydantic.dataclasses import dataclass
 
 from specbench.schema.group import Group, Keys, Number, Text, Whole, Words, problem, refused
+from specbench.schema.heads import HEADS
 from specbench.secrets import scrub
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
@@ -37,6 +38,10 @@ class ModelConfig(Group):
             be pinned: ORG/NAME@REVISION.
         parallel_draft: Like one of them, for methods that need a draft of several tokens in one
             forward, where `draft` is none; or None.
+        head: Trained weights that draft behind the target's states, named like `target`; None
+            takes the one of `heads` whose family the method takes.
+        head_revision: Like `target_revision`.
+        heads: Heads that were published for the target, by family; ORG/NAME@REVISION where pinned.
         dtype: Compute dtype; "auto" leaves it to device and checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:N".
         device_map: A device map of transformers, or None.
@@ -65,6 +70,13 @@ class ModelConfig(Group):
     draft_revision: Text | None = None
     more_drafts: Words = ()
     parallel_draft: Text | None = None
+    head: Text | None = None
+    head_revision: Text | None = None
+    heads: Annotated[
+        dict[Literal[tuple(HEADS)], Text],  # type: ignore[valid-type]
+        BeforeValidator(lambda value: {} if value is None else value),
+        Field(description=f"a group of the keys {', '.join(HEADS)}, each with a head's place"),
+    ] = field(default_factory=dict)
     dtype: Dtype = "auto"
     device: Annotated[
         StrictStr,

@@ -65,8 +65,10 @@ def test_every_target_can_be_imported(group: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_composes_and_its_parts_accept_their_arguments(name: str) -> None:
-    model = "tiny_image" if catalog.load("method", name).get("modality") == "image" else "tiny_text"
-    ((_, config),) = compose_jobs(HostRequest((f"method={name}", f"model={model}")))
+    entry = catalog.load("method", name)
+    model = "tiny_image" if entry.get("modality") == "image" else "tiny_text"
+    head = ("model.head=./folder",) if entry.get("heads") else ()
+    ((_, config),) = compose_jobs(HostRequest((f"method={name}", f"model={model}", *head)))
     alone = load_method(name, model=catalog.load("model", model))
     assert config.method == MethodConfig.from_dict(alone)
     assert config.method.summary

@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 
+from specbench.audit.heads import with_head
 from specbench.clock import CpuClock
 from specbench.decoding.ledger import Generation
 from specbench.decoding.request import Request, StopTokens
@@ -36,14 +37,15 @@ def text_methods() -> list[str]:
     ]
 
 
-def toy_pair(seed: int) -> ModelPair:
+def toy_pair(seed: int, method: str = "ar") -> ModelPair:
     table = markov_table(order=2, vocab_size=VOCABULARY, seed=seed, sharpness=2.0)
     noise = markov_table(order=1, vocab_size=VOCABULARY, seed=seed + 100, sharpness=2.0)
-    return ModelPair(
+    models = ModelPair(
         name="toy",
         target=TableModel(table, VOCABULARY),
         draft=TableModel(drift_table(table, noise, 0.3), VOCABULARY),
     )
+    return with_head(models, load_method(method).get("heads") or ())
 
 
 @cache
@@ -56,7 +58,7 @@ def generate(method: str, law: str, seed: int) -> Generation:
         streams=Streams(seed, f"toy/{seed}"),
         stop=StopTokens(frozenset({STOP} if seed % 2 else ())),
     )
-    generation: Generation = decoder.generate(toy_pair(seed), request, CpuClock())
+    generation: Generation = decoder.generate(toy_pair(seed, method), request, CpuClock())
     return generation
 
 

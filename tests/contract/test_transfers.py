@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from specbench.audit.heads import with_head
 from specbench.clock import CpuClock
 from specbench.decoding.ledger import Count, Generation
 from specbench.decoding.lengths import oracle_cost
@@ -105,11 +106,12 @@ class Run(NamedTuple):
     traffic: list[Traffic]
 
 
-def toy_pair() -> ModelPair:
+def toy_pair(method: str) -> ModelPair:
     table = markov_table(order=1, vocab_size=VOCABULARY, seed=SEED, sharpness=2.0)
     noise = markov_table(order=1, vocab_size=VOCABULARY, seed=SEED + 100, sharpness=2.0)
     draft = drift_table(table, noise, 0.3)
-    return ModelPair("toy", TableModel(table, VOCABULARY), TableModel(draft, VOCABULARY))
+    models = ModelPair("toy", TableModel(table, VOCABULARY), TableModel(draft, VOCABULARY))
+    return with_head(models, load_method(method).get("heads") or ())
 
 
 def requested(method: str, law: str) -> tuple[ModelPair, Request]:
@@ -120,7 +122,7 @@ def requested(method: str, law: str) -> tuple[ModelPair, Request]:
         length = models.image.grid.length
         stop = StopTokens(models.stop_ids)
         return models, Request(PROMPT, length, IMAGE_LAWS[law], streams, stop)
-    return toy_pair(), Request((0, 1, 2, 0, 1, 2, 0), NEW_TOKENS, LAWS[law], streams)
+    return toy_pair(method), Request((0, 1, 2, 0, 1, 2, 0), NEW_TOKENS, LAWS[law], streams)
 
 
 def run(method: str, law: str) -> Run:

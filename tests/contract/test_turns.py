@@ -83,7 +83,7 @@ def compare(method: str, models: ModelPair, requests: Sequence[Request]) -> None
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("method", text_methods())
 def test_texts_in_turns_are_the_texts_alone(method: str, law: str) -> None:
-    compare(method, toy_pair(1), text_requests(LAWS[law]))
+    compare(method, toy_pair(1, method), text_requests(LAWS[law]))
 
 
 @pytest.mark.parametrize("method", picture_methods())

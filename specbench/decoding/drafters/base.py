@@ -21,7 +21,8 @@ class Prefill(NamedTuple):
     Attributes:
         logits: [1, T, V] where the drafter wants the prompt's logits, else [1, 1, V] of the
             last token.
-        hidden: The hidden states that the drafter taps, each [1, T or 1, C].
+        hidden: The hidden states that the drafter taps, each [1, T, C] where it wants the whole
+            prompt's, else [1, 1, C].
     """
 
     logits: Tensor
@@ -35,13 +36,14 @@ class Outcome(NamedTuple):
         tree: What was proposed.
         verdict: What was accepted.
         scored: The target's logits at the root and at every node.
-        hidden: The hidden states that the drafter taps, each [1, N + 1, C].
+        kept: The hidden states that the drafter taps, of the root and of the accepted path, each
+            [1, A + 1, C]: those of all committed tokens but the newest.
     """
 
     tree: DraftTree
     verdict: Verdict
     scored: Scored
-    hidden: tuple[Tensor, ...] = ()
+    kept: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,19 @@ class Drafter(Drafting):
         carries_state: Whether it remembers anything from one request to the next. The runner
             resets or carries it as configured; it never leaks from warm-up into a measurement.
         nodes: Most nodes of one of its trees, where it does not ask a topology.
-        taps: Hidden states of the target that it wants to see; see `models.base.Taps`.
         prompt_logits: Whether it wants the logits of every prompt token.
+        prompt_states: Whether it wants the tapped states of every prompt token.
     """
 
     needs: frozenset[str] = frozenset()
     carries_state: bool = False
     nodes: int = 0
-    taps: tuple[int, ...] = ()
     prompt_logits: bool = False
+    prompt_states: bool = False
+
+    def taps(self, models: ModelPair) -> tuple[int, ...]:
+        """Return the hidden states of the target that it wants to see; see `models.base.Taps`."""
+        return ()
 
     def prepare(self, models: ModelPair) -> None:
         """Look at the loaded models once, before anything is timed."""

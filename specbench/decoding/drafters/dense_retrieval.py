@@ -44,7 +44,6 @@ class DenseRetrieval(Drafter):
     """
 
     needs = frozenset({"tree_mask", "hidden_states"})
-    taps = (-1,)
 
     def __init__(
         self,
@@ -64,6 +63,10 @@ class DenseRetrieval(Drafter):
         self._exact = exact
         self._store: DenseDatastore | None = None
         self.nodes = drafts * continuation
+
+    def taps(self, models: ModelPair) -> tuple[int, ...]:
+        """Return the final states."""
+        return (-1,)
 
     def prepare(self, models: ModelPair) -> None:
         """Map the datastore.
@@ -124,5 +127,4 @@ class _Following(Drafting):
 
     def observe(self, session: Session, outcome: Outcome) -> None:
         """Take the state at the last accepted node, which chose the newest token."""
-        path = outcome.verdict.path
-        self._query = outcome.hidden[0][0, path[-1] + 1 if path else 0]
+        self._query = outcome.kept[0][0, -1]

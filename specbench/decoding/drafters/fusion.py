@@ -60,14 +60,18 @@ class Fusion(Drafter):
         self._prune_top = prune_top
         self.needs = first.needs | second.needs | {"tree_mask"}
         self.carries_state = first.carries_state or second.carries_state
-        self.taps = tuple(dict.fromkeys((*first.taps, *second.taps)))
         self.prompt_logits = first.prompt_logits or second.prompt_logits
+        self.prompt_states = first.prompt_states or second.prompt_states
         self.nodes = first.nodes + second.nodes
 
     def prepare(self, models: ModelPair) -> None:
         """Show the loaded models to both drafters."""
         self._first.prepare(models)
         self._second.prepare(models)
+
+    def taps(self, models: ModelPair) -> tuple[int, ...]:
+        """Return the states that either wants to see."""
+        return tuple(dict.fromkeys((*self._first.taps(models), *self._second.taps(models))))
 
     def inputs(self) -> dict[str, str]:
         """Return the digests of what both read beside the models."""
@@ -80,9 +84,9 @@ class Fusion(Drafter):
 
     def begin(self, session: Session, prefill: Prefill) -> Drafting:
         """Take in a new request."""
-        parts = []
+        parts, every = [], self.taps(session.models)
         for drafter in (self._first, self._second):
-            taps = tuple(self.taps.index(layer) for layer in drafter.taps)
+            taps = tuple(every.index(layer) for layer in drafter.taps(session.models))
             own = prefill._replace(hidden=tuple(prefill.hidden[tap] for tap in taps))
             parts.append(_Part(drafter.begin(session, own), taps))
         return _FusionDrafting(parts[0], parts[1], self._prune_top)
@@ -158,7 +162,7 @@ def _restricted(
         tree,
         outcome.verdict._replace(path=path, drafted=()),
         replace(scored, tree=tree, logits=scored.logits[:, rows], seen=seen),
-        tuple(outcome.hidden[tap][:, rows] for tap in taps),
+        tuple(outcome.kept[tap] for tap in taps),
     )
 
 

@@ -258,6 +258,24 @@ class DeviceModel:
             return _on_device(logits)
 
 
+class DeviceHead(DeviceModel):
+    """A head of features of the CPU behind the port of one on CUDA."""
+
+    def features(self, states: tuple[Tensor, ...]) -> Tensor:
+        """Return the features of states; the head's own work is not watched."""
+        return self._alone(self._model.features, tuple(_host(state) for state in states))
+
+    def inputs(self, tokens: Tensor, features: Tensor) -> Tensor:
+        """Join tokens that lie on the device with features."""
+        assert isinstance(tokens, OnDevice), "tokens that are not on the device"
+        return self._alone(self._model.inputs, _host(tokens), _host(features))
+
+    def _alone(self, compute: Any, *values: Any) -> Any:
+        assert _ACTIVE is not None
+        with _ACTIVE.rest():
+            return _on_device(compute(*values))
+
+
 def _host(tensor: Tensor) -> Tensor:
     return tensor.as_subclass(Tensor)
 
@@ -272,6 +290,7 @@ def on_device(models: ModelPair) -> ModelPair:
         target=DeviceModel(models.target),
         draft=DeviceModel(models.draft) if models.draft is not None else None,
         more_drafts=tuple(DeviceModel(model) for model in models.more_drafts),
+        head=DeviceHead(models.head) if models.head is not None else None,
         image=image,
         _caches={},
     )

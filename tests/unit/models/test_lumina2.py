@@ -12,7 +12,7 @@ from specbench.errors import ModelError
 from specbench.models import checkpoint as checkpoints
 from specbench.models.lumina2 import with_tokens
 from specbench.models.movqgan import MoVQDecoder
-from specbench.models.published import State
+from specbench.models.state import State
 from specbench.schema import catalog
 from tests.unit.models.by_hand import (
     Tensors,

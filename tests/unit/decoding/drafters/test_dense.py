@@ -115,10 +115,10 @@ def test_a_state_of_another_row_would_be_noticed(tmp_path, monkeypatch):
     """Mutation: the root's state after every round, or the state of the newest token itself."""
 
     def stale(self, session, outcome):
-        self._query = outcome.hidden[0][0, 0]
+        self._query = outcome.kept[0][0, 0]
 
     def following(self, session, outcome):
-        code = torch.zeros_like(outcome.hidden[0][0, 0])
+        code = torch.zeros_like(outcome.kept[0][0, 0])
         code[session.committed[-1]] = 1
         self._query = code
 

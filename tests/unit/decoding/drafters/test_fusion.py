@@ -151,7 +151,8 @@ def test_a_path_that_is_not_translated_would_be_noticed(store, monkeypatch):
 class Recorder(RandomTrees, Drafter):
     """Proposes random trees and checks every outcome against what it proposed."""
 
-    taps = (-1,)
+    def taps(self, models):
+        return (-1,)
 
     def __init__(self, seed, vocab):
         RandomTrees.__init__(self, seed, nodes=8, vocab=vocab)
@@ -188,9 +189,8 @@ def test_each_drafter_sees_its_own_tree_with_its_own_scores(store, prune_top):
         places = [-1, *(whole.index(path) for path in shown)]
         rows = torch.tensor(places) + 1
         assert torch.equal(outcome.scored.logits, scored.logits[:, rows])
-        assert outcome.hidden[0].shape[1] == outcome.tree.size + 1
-        codes = [committed[-len(verdict.tokens) - 1], *outcome.tree.tokens[0].tolist()]
-        assert outcome.hidden[0][0].argmax(-1).tolist() == codes
+        codes = committed[-len(verdict.tokens) - 1 : -1]  # of all that was kept, whoever drafted it
+        assert outcome.kept[0][0].argmax(-1).tolist() == codes
         accepted = [whole[node] for node in verdict.path]
         assert [shown[node] for node in outcome.verdict.path] == [
             path for path in accepted if path in shown
@@ -202,7 +202,7 @@ def test_two_retrievers_need_no_model(tmp_path, store):
     models = table_pair(vocab=5)
     dense = dense_store(tmp_path / "d", typical_texts(5, seed=0), models)
     parts = Fusion(SuffixRetrieval(store), DenseRetrieval(dense), 3)
-    assert parts.needs == {"tree_mask", "hidden_states"} and parts.taps == (-1,)
+    assert parts.needs == {"tree_mask", "hidden_states"} and parts.taps(models) == (-1,)
     decoder = DraftVerify(parts, Chain(), Constant(9), SampleMatch())
     decoder.prepare(models)
     expected = generate(Autoregressive(), models, Law(), count=50)

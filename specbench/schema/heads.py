@@ -1,0 +1,8 @@
+"""The families of heads and the classes that read them; apart, so that listing loads no torch."""
+
+from __future__ import annotations
+
+HEADS = {
+    "eagle1": "specbench.models.heads.eagle.EagleHead",
+}
+"""The class of each family, a `specbench.models.heads.base.Head`."""
