@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from specbench.runner.engine.figures import Figures
     from specbench.schema.shape import Shape
 
-ENGINES = ("graph", "kernels", "compile", "eager")
+ENGINES = ("native", "graph", "kernels", "compile", "eager")
 _ENGINES_BY_DEFAULT = ("graph", "eager", "compile")
 
 EVERY_SHAPE = ("llama_1b", "llama_8b", "chameleon_7b")

@@ -67,6 +67,9 @@ def _processor() -> Iterator[Finding]:
         advice = "Other work runs here; times will be noisy." if busy else ""
         yield Finding("load", "note" if busy else "ok", f"{load:.1f} in the last minute", advice)
     yield _bandwidth("cpu bandwidth", cpu)
+    yield tried(
+        "cpu native", _native, "Runs on a CPU are eager without it: a slower baseline. Install g++."
+    )
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     found = shutil.which(compiler)
     yield Finding(
@@ -75,6 +78,12 @@ def _processor() -> Iterator[Finding]:
         f"execution=compile would use {compiler}" if found else f"there is no {compiler}",
         "" if found else "execution=compile needs it (or another, named by CXX); all else runs.",
     )
+
+
+def _native() -> str:
+    from specbench.models.native import library
+
+    return f"execution=auto runs the step of {library.load()._name}"
 
 
 def _gpu(device: torch.device) -> Iterator[Finding]:

@@ -129,8 +129,8 @@ class Model:
 
     Attributes:
         name: What the model is called in results.
-        engine: "lean" (eager), "lean graph", "lean kernels", "lean compile", "transformers" or
-            "table".
+        engine: "lean" (eager), "lean native", "lean graph", "lean kernels", "lean compile",
+            "transformers" or "table".
         vocab_size: Width of the logits; may be smaller than the checkpoint's padded width.
         layers: Number of blocks, each of an attention and a feed-forward sublayer.
         context: Longest sequence that the model accepts, in tokens.

@@ -51,6 +51,10 @@ class PlainLinear:
         self.bias = bias
         self.outputs, self.parameters = _sizes(weight, bias)
 
+    def dense(self) -> Tensor:
+        """Return the weight [out, in]."""
+        return self.weight
+
     def __call__(self, x: Tensor) -> Tensor:
         """Map [N, in] to [N, out]."""
         return F.linear(x, self.weight, self.bias)
@@ -65,6 +69,9 @@ class PlainLinear:
 class PackedLinear:
     """oneDNN's product with a prepacked weight.
 
+    Attributes:
+        bias: [out] or None.
+
     Args:
         weight: [out, in], float32 or bfloat16, on the CPU.
         bias: [out] or None.
@@ -72,17 +79,21 @@ class PackedLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-        self._bias = bias
+        self.bias = bias
         self.outputs, self.parameters = _sizes(weight, bias)
+
+    def dense(self) -> Tensor:
+        """Return the weight [out, in] as it was before it was packed."""
+        return self._weight.to_dense()
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map [N, in] to [N, out]."""
-        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self.bias, "none", [], "")
 
     def add(self, residual: Tensor, x: Tensor) -> Tensor:
         """Return residual + projection in one kernel."""
         return torch.ops.mkldnn._linear_pointwise.binary(
-            x, residual, self._weight, self._bias, "add"
+            x, residual, self._weight, self.bias, "add"
         )
 
 

@@ -125,8 +125,9 @@ class RunConfig(Group):
         baseline: The method that it is measured against, or None.
         sampling: The target law; what the run leaves null is the model's own.
         max_new_tokens: Limit of new tokens a turn, or None for the task's own.
-        execution: How lean models run their forwards. "auto" is "graph" on CUDA and "eager"
-            elsewhere. (`model.engine` says whose code computes them.)
+        execution: How lean models run their forwards. "auto" is "graph" on CUDA, and elsewhere
+            "native" where a C++ compiler is found, else "eager". (`model.engine` says whose code
+            computes them.)
         timing: Repeats, warm-up and threads.
         carry_state: Whether what a method learns in one sample serves it in the next. Every
             repeat starts afresh all the same.
@@ -144,7 +145,7 @@ class RunConfig(Group):
     baseline: MethodConfig | None = None
     sampling: SamplingConfig = SamplingConfig()
     max_new_tokens: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = None
-    execution: Literal["auto", "graph", "kernels", "compile", "eager"] = "auto"
+    execution: Literal["auto", "native", "graph", "kernels", "compile", "eager"] = "auto"
     timing: TimingConfig = TimingConfig()
     carry_state: StrictBool = False
     score: StrictBool = True

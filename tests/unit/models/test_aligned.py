@@ -77,12 +77,9 @@ def test_another_engine_takes_the_draft_s_place_behind_it(monkeypatch):
     draft = models.draft
     assert isinstance(draft, AlignedDraft)
     switched = []
-    monkeypatch.setattr(
-        engines, "_switched", lambda model, engine, own=engines._switched: own(model, engine)
-    )
-    monkeypatch.setattr(engines, "LeanDecoder", TableModel)
+    monkeypatch.setattr(engines, "Lean", TableModel)
     monkeypatch.setattr(engines, "run_by", lambda model, engine: switched.append(model) or model)
-    engines.switch(models, "auto")
+    engines.switch(models, "eager")
     assert models.draft is draft and [model.name for model in switched] == ["5 ids", "3 ids"]
 
 

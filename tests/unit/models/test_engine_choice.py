@@ -17,6 +17,7 @@ from specbench.models import engines
 from specbench.models.decoder import LeanDecoder
 from specbench.models.guided import GuidedModel
 from specbench.models.image import CODE, Grid, Rows
+from specbench.models.native import library
 from specbench.models.pair import ModelPair
 from specbench.models.static import StaticDecoder
 from specbench.models.table import TableModel, markov_table
@@ -26,6 +27,7 @@ from specbench.schema import catalog
 from specbench.schema.build import instantiate
 from specbench.schema.config import RunConfig
 from tests.unit.models import tiny_checkpoints
+from tests.unit.models.native import small
 from tests.unit.models.recorded import Recorder
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -107,11 +109,41 @@ def test_pictures_are_the_same_over_static_rows(lean, bare, method, temperature)
     assert sum(recorder.replays) > 2
 
 
-def test_auto_is_eager_where_there_is_no_gpu(lean):
+def test_auto_is_eager_where_there_is_no_native_step_and_the_run_says_so(lean):
     pair = ModelPair("tiny", lean, lean, provenance={"target": {"engine": "lean"}})
     engines.switch(pair, "auto")
     assert pair.target is lean and pair.draft is lean
-    assert pair.provenance == {"target": {"engine": "lean"}}, "no job changes its identity"
+    assert pair.provenance == {"target": {"engine": "lean"}}
+    (note,) = pair.about.notes
+    assert "slower baseline" in note and "float64" in note
+
+
+def test_auto_is_native_on_a_cpu_with_a_compiler(compiled):
+    found = {"target": {"engine": "lean"}}
+    pair = ModelPair("tiny", small.lean("grouped"), small.lean("biases"), provenance=found)
+    engines.switch(pair, "auto")
+    assert [model.engine for model in (pair.target, pair.draft)] == ["lean native"] * 2
+    assert pair.provenance == {"target": {"engine": "lean native"}}
+    assert pair.about.notes == ()
+    assert engines.run_by(pair.target, "native").engine == "lean native"
+    assert engines.run_by(pair.target, "eager") is pair.target.body
+
+
+def test_eager_is_eager_whatever_can_be_compiled():
+    lean = small.lean("grouped")
+    assert engines.run_by(lean, "eager") is lean
+
+
+def test_the_native_step_is_refused_by_name_where_it_cannot_run(lean, monkeypatch):
+    with pytest.raises(ModelError, match="execution=native cannot run"):
+        engines.run_by(lean, "native")
+    with pytest.raises(ModelError, match="computes on cuda"):
+        engines.check_engine("native", CUDA, "any")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    library.load.cache_clear()
+    with pytest.raises(ModelError) as caught:
+        engines.run_by(small.lean("grouped"), "native")
+    assert "no C++ compiler was found (no-such-compiler)" in str(caught.value)
 
 
 def test_every_model_of_a_pair_is_switched_and_the_provenance_says_so(lean, monkeypatch):
