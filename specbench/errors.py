@@ -64,6 +64,10 @@ class ResultsError(SpecbenchError):
     exit_code = 2
 
 
+class TrainingError(SpecbenchError):
+    """A training cannot go on; its last good state is kept."""
+
+
 class NotComparable(SpecbenchError):
     """Two result sets were measured under different rulers."""
 

@@ -25,6 +25,7 @@ from specbench.cli import (
     report,
     run,
     show,
+    train,
 )
 from specbench.cli.console import print_error, stderr
 from specbench.ending import heed
@@ -76,6 +77,7 @@ app.command("list")(listing.list_entries)
 app.command("show")(show.show)
 app.command("audit")(audit.audit)
 app.command("calibrate")(calibrate.calibrate)
+app.command("train")(train.train)
 app.command("doctor")(doctor.doctor)
 app.command("bench-engine")(bench_engine.bench_engine)
 app.add_typer(datastore.app, name="datastore")

@@ -14,7 +14,7 @@ from specbench.errors import UsageError, did_you_mean
 from specbench.schema import catalog
 from specbench.schema.families import FAMILIES
 
-KINDS = ("methods", "models", "tasks", "metrics", "hardware", "shapes", "results")
+KINDS = ("methods", "models", "tasks", "metrics", "hardware", "shapes", "recipes", "results")
 
 
 def list_entries(
@@ -30,7 +30,7 @@ def list_entries(
         Path, typer.Option("--results-dir", help="The folder that 'list results' reads.")
     ] = Path("results"),
 ) -> None:
-    """List methods, models, tasks, metrics, hardware and shapes, or the results of past runs."""
+    """List methods, models, tasks, recipes and other entries, or the results of past runs."""
     if kind not in KINDS:
         near = did_you_mean(kind, KINDS)
         raise UsageError(f"Cannot list '{kind}'", f"there are: {', '.join(KINDS)}", near)
@@ -99,6 +99,8 @@ def _source(entry: Mapping[str, Any]) -> str:
         return f"mix of {len(source.get('tasks') or ())} tasks"
     if source.get("kind") == "classes":
         return f"{source.get('classes')} class ids"
+    if source.get("kind") == "worlds":
+        return f"{source.get('count')} drawn prompts"
     return str(source.get("dataset") or "embedded")
 
 
@@ -145,6 +147,14 @@ _COLUMNS: dict[str, _Columns] = {
         ("Version", _key("version")),
         ("Licence", _key("licence")),
         ("Source", _source),
+    ],
+    "recipes": [
+        ("Name", _key("name")),
+        ("Title", _key("title")),
+        ("Trains", _key("trains")),
+        ("Steps", _key("steps")),
+        ("Needs", _key("needs")),
+        ("Paper", _key("paper")),
     ],
     "metrics": [
         ("Name", _key("name")),

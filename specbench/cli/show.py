@@ -13,7 +13,7 @@ from specbench.cli.options import ConfigDir, Json
 from specbench.errors import UsageError, did_you_mean
 from specbench.schema import catalog
 
-KINDS = ("method", "model", "task", "metric", "hardware", "shape")
+KINDS = ("method", "model", "task", "metric", "hardware", "shape", "recipe")
 
 
 def show(
@@ -41,7 +41,7 @@ def show(
         typer.Option("--output", "-o", help="With --sample: the PNG file that is drawn."),
     ] = None,
 ) -> None:
-    """Show what one method, model, task, metric, hardware or shape is, and its keys."""
+    """Show what one method, model, task, recipe or other entry is, and its keys."""
     if kind not in KINDS:
         near = did_you_mean(kind, KINDS)
         raise UsageError(f"Cannot show a '{kind}'", f"there are: {', '.join(KINDS)}", near)

@@ -9,11 +9,13 @@ launchers pickle it by name.
 from specbench.hosting.composing import HostRequest
 from specbench.hosting.jobs import JobOutcome, compose_jobs, run, show_config
 from specbench.hosting.reading import load_method, load_metric, read_config
+from specbench.hosting.training import compose_training
 
 __all__ = [
     "HostRequest",
     "JobOutcome",
     "compose_jobs",
+    "compose_training",
     "load_method",
     "load_metric",
     "read_config",

@@ -36,7 +36,11 @@ CONFIG_NAME = "config"
 RENAMED = {"engine": "execution"}
 """Keys that have another name than they had."""
 
-_GROUPS = ("method", "model", "task", "metric")
+_GROUPS = {
+    CONFIG_NAME: ("method", "model", "task", "metric"),
+    "train": ("recipe", "model", "task"),
+}
+"""Groups of entries that each of the project's own configurations chooses from."""
 
 NOT_COMPOSED = (HydraException, OmegaConfBaseException, yaml.YAMLError, RecursionError)
 """What composing raises; `explain` says it in words."""
@@ -50,14 +54,21 @@ class HostRequest:
         overrides: KEY=VALUE words, in order.
         multirun: Whether comma-separated values span a sweep.
         config_dir: Another folder with configuration groups, or None.
+        config_name: The project's own configuration in `conf/` that is composed.
     """
 
     overrides: tuple[str, ...] = ()
     multirun: bool = False
     config_dir: Path | None = None
+    config_name: str = CONFIG_NAME
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of entries that it chooses from."""
+        return _GROUPS[self.config_name]
 
 
-def _named(request: HostRequest, group: str) -> list[Mapping[str, Any]]:
+def named(request: HostRequest, group: str) -> list[Mapping[str, Any]]:
     """Return the entries of a group that the words name; none where one of them is unknown."""
     words = dict(word.partition("=")[::2] for word in request.overrides)
     if group not in words:
@@ -78,7 +89,7 @@ def with_models_task(request: HostRequest) -> HostRequest:
     """
     if any(word.startswith("task=") for word in request.overrides):
         return request
-    tasks = {entry.get("task") for entry in _named(request, "model")}
+    tasks = {entry.get("task") for entry in named(request, "model")}
     if len(tasks) != 1 or None in tasks:
         return request
     return replace(request, overrides=(*request.overrides, f"task={tasks.pop()}"))
@@ -90,7 +101,7 @@ def with_method_keys(request: HostRequest) -> HostRequest:
     `method=synthetic acceptance=0.8` says no less than `method.acceptance=0.8`. A key of the run
     comes first, and in a sweep all methods must have the parameter.
     """
-    methods = [set(entry.get("parameters") or ()) for entry in _named(request, "method")]
+    methods = [set(entry.get("parameters") or ()) for entry in named(request, "method")]
     if not methods:
         return request
     shared = set.intersection(*methods) - {field.name for field in fields(RunConfig)}
@@ -115,7 +126,7 @@ def composer(request: HostRequest) -> Iterator[None]:
             "Correct the path.",
         )
     if request.config_dir is not None:
-        catalog.check_bounds(request.config_dir, (*_GROUPS, "hydra"))
+        catalog.check_bounds(request.config_dir, (*request.groups, "hydra"))
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(conf_dir()), version_base="1.3"):
@@ -132,7 +143,7 @@ def composed(overrides: Sequence[str], request: HostRequest) -> DictConfig:
     folders = [f'"file://{folder}"' for folder in folders_of(request)]
     search = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
     words = [*search, *overrides]
-    return compose(config_name=CONFIG_NAME, overrides=words, return_hydra_config=True)
+    return compose(config_name=request.config_name, overrides=words, return_hydra_config=True)
 
 
 def choices_of(config: DictConfig) -> Mapping[str, Any]:
@@ -174,7 +185,7 @@ def explain(error: Exception, request: HostRequest) -> ConfigError:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group == "metric" and name in METRICS:
             return derived(name)
-        if group in _GROUPS:
+        if group in request.groups:
             return catalog.unknown_entry(group, name, _entries(group, request))
     if isinstance(error, OverrideParseException):
         return _bad_word(error.override, request)
@@ -192,7 +203,9 @@ def explain(error: Exception, request: HostRequest) -> ConfigError:
             "several values make a sweep, one job for each",
             f"Add -m to run the sweep, or quote it where it is one value: {key}='\"{value}\"'.",
         )
-    nulls = [word for word in request.overrides if word in {f"{group}=null" for group in _GROUPS}]
+    nulls = [
+        word for word in request.overrides if word in {f"{group}=null" for group in request.groups}
+    ]
     if isinstance(error, ValueError) and nulls:
         group = nulls[0].partition("=")[0]
         return ConfigError(
@@ -225,7 +238,7 @@ def _bad_word(word: str, request: HostRequest) -> ConfigError:
             f"'{word}' is not an override",
             "an override is KEY=VALUE",
             f"Write KEY={word}, such as method={word}."
-            if any(word in catalog.names(group, folders_of(request)) for group in _GROUPS)
+            if any(word in catalog.names(group, folders_of(request)) for group in request.groups)
             else "Write KEY=VALUE, such as method=pld.",
         )
     key, _, value = word.partition("=")
@@ -239,7 +252,9 @@ def _bad_word(word: str, request: HostRequest) -> ConfigError:
 def _unknown_override(key: str, request: HostRequest) -> ConfigError:
     """Return the error for a key that does not exist, with its nearest neighbour."""
     chosen = [
-        word.partition(",")[0] for word in request.overrides if word.partition("=")[0] in _GROUPS
+        word.partition(",")[0]
+        for word in request.overrides
+        if word.partition("=")[0] in request.groups
     ]
     if key.startswith("metric.") and not any(word.startswith("metric=") for word in chosen):
         name = key.split(".")[1]
@@ -261,7 +276,10 @@ def _unknown_override(key: str, request: HostRequest) -> ConfigError:
                 node = node[part]
             known = [str(name) for name in node] if isinstance(node, DictConfig) else []
             if not path:
-                known = [*(name for name in known if name not in ("hydra", *_GROUPS)), *_GROUPS]
+                known = [
+                    *(name for name in known if name not in ("hydra", *request.groups)),
+                    *request.groups,
+                ]
     except NOT_COMPOSED:
         path = []
     if not path and key in RENAMED:

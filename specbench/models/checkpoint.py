@@ -30,6 +30,7 @@ from huggingface_hub.errors import (
 
 from specbench.errors import ModelError, did_you_mean
 from specbench.models.checkpoint_files import (
+    TRAINING,
     check_no_adapter,
     check_weights,
     count_parameters,
@@ -267,11 +268,14 @@ def digest(checkpoint: Checkpoint) -> str:
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a result file records of the files of a checkpoint."""
+    trained = read_settings_file(checkpoint, TRAINING) if checkpoint.local else {}
+    summary = {key: value for key, value in trained.items() if key != "history"}
     return {
         "source": checkpoint.source,
         "revision": checkpoint.revision,
         "digest": digest(checkpoint),
         "files": files_digest(checkpoint),
+        **({"training": summary} if summary else {}),
     }
 
 

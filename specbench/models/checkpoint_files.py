@@ -16,6 +16,9 @@ from specbench.bounded import read_bytes
 from specbench.errors import ModelError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TRAINING = "training.json"
+"""What `specbench train` writes beside the weights: of what they were made, and how."""
+
 ADAPTER = "adapter_config.json"
 _MOST_BYTES = 1 << 26
 _SETTINGS = frozenset(
@@ -141,7 +144,9 @@ def settings_files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in found
-        if (path.suffix in _SETTINGS or path.name in _VOCABULARIES) and path.is_file()
+        if (path.suffix in _SETTINGS or path.name in _VOCABULARIES)
+        and path.name != TRAINING
+        and path.is_file()
     )
 
 

@@ -270,6 +270,7 @@ _ABILITIES = {
     "layer_skip": "leave some of its layers out",
     "hidden_states": "show its hidden states",
     "image": "draw pictures",
+    "features": "take states in the place of tokens",
 }
 """What a model that offers a capability can do."""
 

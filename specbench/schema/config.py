@@ -192,6 +192,7 @@ class RunConfig(Group):
         for key in ("results_dir", "resume", "progress", "pictures", "metric", "execution"):
             del plain[key]
         del plain["timing"]["processes"]
+        del plain["model"]["training_task"]
         for key in ("metrics", "references"):
             plain["task"].pop(key, None)
         del plain["model"]["heads"]  # the one that runs is `head`

@@ -36,6 +36,7 @@ _KINDS: dict[str, dict[str, str]] = {
         "sampling": _GROUP,
         "target": _TEXT,
         "task": _TEXT,
+        "training_task": _TEXT,
         "weights_gb": _NUMBER,
     },
     "task": {"metrics": _LIST, "source": _GROUP, "source.kind": _TEXT, "source.tasks": _LIST},
@@ -47,6 +48,7 @@ _KINDS: dict[str, dict[str, str]] = {
         "flops.bfloat16": _NUMBER,
         "memory_bytes": _NUMBER,
     },
+    "recipe": {"data": _GROUP, "learner": _GROUP, "needs": _LIST, "optimizer": _GROUP},
     "shape": {"aliases": _LIST, "heads": _NUMBER, "key_value_heads": _NUMBER},
 }
 """By group and dotted key; a key that is absent or null is of no kind."""

@@ -54,6 +54,7 @@ class ModelConfig(Group):
         methods: Its own values of methods' parameters, by method and parameter, used where the
             method's file and the run leave null.
         task: The task that runs where the command names none; None leaves the general one.
+        training_task: Whose prompts `specbench train` learns from where the command names none.
     """
 
     key_path = "model"
@@ -93,6 +94,7 @@ class ModelConfig(Group):
     sampling: Keys = field(default_factory=dict)
     methods: Keys = field(default_factory=dict)
     task: Text | None = None
+    training_task: Text | None = None
 
     @classmethod
     def prepared(cls, values: dict[Any, Any]) -> dict[Any, Any]:

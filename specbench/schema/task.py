@@ -36,6 +36,7 @@ _KEYS = {
     "hub": ("format", "dataset", "config", "split", "revision", "shots_split"),
     "url": ("format", "dataset", "url", "revision", "sha256"),
     "classes": ("format", "classes"),
+    "worlds": ("seed", "count"),
     "mix": ("tasks",),
 }
 """Keys of a source by its kind."""
@@ -45,6 +46,7 @@ _NEEDED = {
     "hub": ("dataset", "split"),
     "url": ("dataset", "url", "sha256"),
     "classes": ("classes",),
+    "worlds": ("count",),
     "mix": ("tasks",),
 }
 
@@ -55,8 +57,8 @@ class SourceConfig(Group):
 
     Attributes:
         kind: "file" (shipped with the project), "hub" (through `datasets`), "url" (the official
-            file, where the benchmark is one and on no hub), "classes" (nothing but class ids) or
-            "mix".
+            file, where the benchmark is one and on no hub), "classes" (nothing but class ids),
+            "worlds" (prompts of the embedded worlds to train on, drawn here) or "mix".
         format: The row format.
         file: Name of a file in the project's task folder.
         sha256: Digest that the file must have, or None.
@@ -67,10 +69,12 @@ class SourceConfig(Group):
         url: Address of the official file; it is kept in the cache under its digest.
         shots_split: The split that worked examples are taken from.
         classes: Number of classes, whose ids count from 0.
+        seed: Of the worlds' prompts.
+        count: How many of them.
         tasks: The tasks that a mix is made of.
     """
 
-    kind: Literal["file", "hub", "url", "classes", "mix"]
+    kind: Literal["file", "hub", "url", "classes", "worlds", "mix"]
     format: RowFormat = "specbench"
     file: Text | None = None
     sha256: Text | None = None
@@ -81,6 +85,8 @@ class SourceConfig(Group):
     url: Text | None = None
     shots_split: Text | None = None
     classes: Annotated[Whole, Field(ge=0)] = 0
+    seed: Annotated[Whole, Field(ge=0)] = 0
+    count: Annotated[Whole, Field(ge=0)] = 0
     tasks: Words = ()
 
     @classmethod
@@ -94,7 +100,8 @@ class SourceConfig(Group):
     def _fits(self) -> Self:
         for key in _NEEDED[self.kind]:
             if not getattr(self, key):
-                words = {"tasks": "a list of task names", "classes": "a whole number of at least 1"}
+                whole = "a whole number of at least 1"
+                words = {"tasks": "a list of task names", "classes": whole, "count": whole}
                 raise refused(key, getattr(self, key), words.get(key, "a text"))
         return self
 

@@ -18,6 +18,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -26,6 +27,7 @@ from specbench.errors import TaskError
 from specbench.paths import cache_dir, tasks_dir
 from specbench.schema.task import SourceConfig
 from specbench.tasks.formats import Row
+from specbench.zoo.held_out import held_out_prompts, training_samples
 
 LARGEST_FILE = 4 << 30
 """Bytes of a task file, unpacked; a small file that unpacks to more is no benchmark."""
@@ -51,7 +53,7 @@ def read_rows(source: SourceConfig, path: str | None, split: str | None = None) 
     """Return all rows of a source.
 
     Args:
-        source: The task's own source: "file", "url", "hub" or "classes".
+        source: The task's own source: "file", "url", "hub", "classes" or "worlds".
         path: A local file that stands in for it, or None.
         split: A split of the hub data set other than the source's own.
 
@@ -68,6 +70,13 @@ def read_rows(source: SourceConfig, path: str | None, split: str | None = None) 
     if source.kind == "classes":
         ids = range(source.classes)
         return Rows([(f"class {i}", {"class": i}) for i in ids], f"{source.classes} class ids")
+    if source.kind == "worlds":
+        drawn = islice(training_samples(source.seed, held_out_prompts()), source.count)
+        worlds: list[tuple[str, Row]] = []
+        for index, sample in enumerate(drawn):
+            row = {"id": f"worlds/{source.seed}/{index}", "turns": list(sample.turns)}
+            worlds.append((f"sample {index}", {**row, "category": "worlds", "reference": None}))
+        return Rows(worlds, f"{source.count} samples of the embedded worlds")
     return _read_hub(source, split or source.split or "test")
 
 

@@ -1,1 +1,1 @@
-"""Training: loops, data and recipes. No run needs them, and the wheel leaves them out."""
+"""Training: the room of `specbench train`, and the recipes of the embedded models."""

@@ -8,7 +8,9 @@ loses far less than one process of several threads, whose operators wait for eac
 
 from __future__ import annotations
 
-import tempfile
+import math
+import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +18,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import Tensor, nn
+
+from specbench.errors import TrainingError
 
 PROCESSES = 2
 _WARM_UP, _DECAY_FROM = 0.02, 0.35
@@ -59,9 +65,12 @@ def descend(
     take: Callable[[int], None],
     log: Log,
     *,
-    save: Callable[[], None] | None = None,
+    save: Callable[[int], None] | None = None,
     save_every: int = 0,
-    clip: bool = True,
+    clip: float | None = 1.0,
+    start: int = 0,
+    kept: Callable[[int], int] | None = None,
+    say: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> None:
     """Descend for a fixed number of steps; in a group the first process prints and saves.
 
@@ -71,38 +80,61 @@ def descend(
         loss: Returns the loss of a step.
         take: Takes a step of the optimizer.
         log: What is printed.
-        save: Writes what is trained; called behind the last step too.
+        save: Writes what is trained after so many steps; called behind the last one too.
         save_every: Steps between two calls of it.
-        clip: Whether gradients are cut to norm 1.
+        clip: The norm that gradients are cut to, or None.
+        start: Steps that an earlier process took.
+        kept: Returns after how many steps the state was kept that stands at a step; None: at
+            every call of `save`.
+        say: Prints a line.
+
+    Raises:
+        TrainingError: If a loss or a gradient is not finite; no step is taken then.
     """
-    together = dist.is_initialized()
-    first = not together or dist.get_rank() == 0
+    first = PartialState().is_main_process
     begun, running = time.monotonic(), 0.0
-    for step in range(steps):
+    for step in range(start, steps):
         found = loss(step)
         for parameter in parameters:
             parameter.grad = None
         found.value.backward()
-        if together:
-            _sum_gradients(parameters)
-        if clip:
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+        _sum_gradients(parameters)
+        norm = nn.utils.get_total_norm(
+            [parameter.grad for parameter in parameters if parameter.grad is not None]
+        )
+        if not math.isfinite(found.shown) or not norm.isfinite():
+            at = kept(step) if kept is not None else step - step % max(save_every, 1)
+            raise _not_finite(step, found.shown, at if save is not None else 0)
+        if clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         take(step)
-        running = log.memory * running + (1 - log.memory) * found.shown if step else found.shown
+        running = log.memory * running + (1 - log.memory) * found.shown
+        if step == start:
+            running = found.shown
         last = step + 1 == steps
         if first and ((step + 1) % log.every == 0 or last):
             minutes = (time.monotonic() - begun) / 60
             parts = (f"{log.name} step {step + 1}/{steps}", f"loss {running:.4f}", found.words())
-            print("  ".join(filter(None, (*parts, f"{minutes:.1f} min"))), flush=True)
+            say("  ".join(filter(None, (*parts, f"{minutes:.1f} min"))))
         if first and save is not None and (last or (save_every and (step + 1) % save_every == 0)):
-            save()
+            save(step + 1)
+
+
+def _not_finite(step: int, loss: float, kept: int) -> TrainingError:
+    what = f"loss is {loss}" if not math.isfinite(loss) else "gradient is not finite"
+    return TrainingError(
+        f"The {what} at step {step + 1}",
+        f"the state after step {kept} is kept" if kept else "no state was kept yet",
+        "Lower the learning rate, or cut gradients to a smaller norm.",
+    )
 
 
 def _sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Sum the gradients of all processes, in one message."""
+    if PartialState().num_processes == 1:
+        return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
+    flat = reduce(torch.cat([gradient.flatten() for gradient in gradients]), reduction="sum")
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
@@ -162,6 +194,23 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, done / _WARM_UP, max(0.0, (1 - step / steps) / (1 - _DECAY_FROM)))
 
 
+def factor_of(step: int, steps: int, schedule: str, warmup: float) -> float:
+    """Return the factor on a learning rate: a linear warm-up, then "constant" or down to zero.
+
+    Args:
+        step: From 0.
+        steps: Of the whole descent.
+        schedule: "constant", "linear" or "cosine".
+        warmup: Share of the steps in which the rate rises.
+    """
+    rising = warmup * steps
+    if step < rising:
+        return (step + 1) / max(rising, 1)
+    left = 1 - (step - rising) / (steps - rising)
+    shape = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}
+    return min(1.0, shape[schedule])
+
+
 def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the learning rate of every parameter."""
     for group in optimizer.param_groups:
@@ -188,13 +237,23 @@ def begin_as_identity(model: Any, norm: str) -> None:
 
 def in_processes(work: Callable[..., None], *arguments: Any) -> None:
     """Run `work(*arguments)` in a group of processes of one thread each."""
-    with tempfile.TemporaryDirectory() as folder:
-        meeting = f"file://{folder}/meet"
-        multiprocessing.spawn(_member, args=(meeting, work, *arguments), nprocs=PROCESSES)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    multiprocessing.spawn(_member, args=(port, work, *arguments), nprocs=PROCESSES)
 
 
-def _member(rank: int, meeting: str, work: Callable[..., None], *arguments: Any) -> None:
+def _member(rank: int, port: int, work: Callable[..., None], *arguments: Any) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=PROCESSES)
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(PROCESSES),
+        LOCAL_WORLD_SIZE=str(PROCESSES),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        OMP_NUM_THREADS="1",
+    )
+    PartialState(cpu=True)
     work(*arguments)
     dist.destroy_process_group()

@@ -45,10 +45,10 @@ ORDER = (
     "metrics",
     "audit",
     "runner",
+    "training",  # no run needs it: only the command line imports it
     "hosting",
     "cli",
     "__main__",
-    "training",  # no run needs it: every import of it from another room runs upward
 )
 HEAVY = {"torch", "transformers", "datasets", "safetensors", "tokenizers"}
 HYDRA = {"hydra", "omegaconf"}

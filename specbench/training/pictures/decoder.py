@@ -83,7 +83,7 @@ def refine(model: Vqgan, stream: Iterator[Pictures], steps: int, folder: Path) -
         optimizer.step()
 
     log = Log("decoder", _LOG_EVERY, memory=0.95)
-    descend(trained, steps, loss, take, log, save=lambda: save_vq(model, folder))
+    descend(trained, steps, loss, take, log, save=lambda step: save_vq(model, folder))
 
 
 def refine_vq(folder: Path, seed: int, steps: int = STEPS) -> None:

@@ -66,7 +66,7 @@ def build(folder: Path, seed: int = 0, steps: int = STEPS) -> AttributeNet:
         optimizer.step()
         schedule.step()
 
-    descend(list(net.parameters()), steps, loss, take, Log("features", _LOG_EVERY), clip=False)
+    descend(list(net.parameters()), steps, loss, take, Log("features", _LOG_EVERY), clip=None)
     net.standardise(as_input(draw(f"features/{seed}/spread", _POOL).pictures))
     net.save(folder)
     write_checksums(folder)

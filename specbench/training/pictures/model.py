@@ -183,7 +183,7 @@ def fit(
         loss,
         lambda step: optimizers.take(rate(step, steps)),
         Log("pictures", _LOG_EVERY, memory=0.98),
-        save=save,
+        save=lambda step: save(),
         save_every=save_every,
     )
 

@@ -173,7 +173,7 @@ def fit_vq(model: Vqgan, stream: Iterator[Pictures], steps: int, folder: Path) -
         loss,
         take,
         Log("vq", _LOG_EVERY, memory=0.97),
-        save=lambda: save_vq(model, folder),
+        save=lambda step: save_vq(model, folder),
         save_every=_LOG_EVERY,
     )
 

@@ -130,7 +130,7 @@ def fit(
         shown = own.item() * total / group[rank].weights[:, 1:].sum().item()
         return Loss(own, shown, lambda: f"tokens {read}")
 
-    def check() -> None:
+    def check(step: int) -> None:
         print(f"check  {_check(model, tokenizer, excluded)}", flush=True)
         save(model, tokenizer, folder)
 
