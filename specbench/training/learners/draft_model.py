@@ -89,6 +89,8 @@ class DraftModel(Learner):
 
     def _read(self, files: checkpoints.Checkpoint, room: Room) -> Any:
         model = room.config.model
+        tokenizer = load_tokenizer(files, model)
+        check_vocabularies(room.frozen.models.tokenizer, tokenizer, model.target, files.source)
         settings = read_settings(files)
         if self._on_policy and not supports(settings):
             raise ConfigError(
@@ -96,8 +98,6 @@ class DraftModel(Learner):
                 f"the lean engine does not run its architecture '{settings.model_type}'",
                 "Set recipe.learner.on_policy=0.",
             )
-        tokenizer = load_tokenizer(files, model)
-        check_vocabularies(room.frozen.models.tokenizer, tokenizer, model.target, files.source)
         module, _ = read_module(AutoModelForCausalLM, files, settings, torch.float32)
         return module.to(room.device)
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from specbench.clock import clock_for
 from specbench.decoding.loops.autoregressive import Autoregressive
 from specbench.decoding.request import Request, StopTokens
-from specbench.errors import ConfigError, ResultsError, TrainingError
+from specbench.errors import ConfigError, ModelError, ResultsError, TrainingError
 from specbench.hosting import HostRequest, compose_training
 from specbench.law import Law
 from specbench.models import checkpoint as checkpoints
@@ -195,10 +195,12 @@ def test_a_full_disk_ends_the_corpus_and_loses_nothing(
     assert [file.stat().st_mtime_ns for file in kept] == before
 
 
-def test_a_draft_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be a multiple of recipe.learner.refresh"):
         room.train(config(tmp_path, "recipe.save_every=3"))
-    with pytest.raises(Exception, match="cannot draft for"):
+    with pytest.raises(ModelError, match="cannot take states in the place of tokens"):
+        room.train(config(tmp_path, "model.engine=transformers"))
+    with pytest.raises(ModelError, match="cannot draft for"):
         room.train(config(tmp_path, "model.draft=embedded:tiny_image_draft"))
 
 
