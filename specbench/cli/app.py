@@ -18,6 +18,7 @@ from specbench.cli import (
     compare,
     datastore,
     doctor,
+    fetch,
     history,
     import_,
     listing,
@@ -78,6 +79,7 @@ app.command("show")(show.show)
 app.command("audit")(audit.audit)
 app.command("calibrate")(calibrate.calibrate)
 app.command("train")(train.train)
+app.command("fetch")(fetch.fetch)
 app.command("doctor")(doctor.doctor)
 app.command("bench-engine")(bench_engine.bench_engine)
 app.add_typer(datastore.app, name="datastore")

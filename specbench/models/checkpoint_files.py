@@ -169,6 +169,15 @@ def count_parameters(folder: Path) -> int | None:
     return total or None
 
 
+def weights_note(folder: Path) -> str | None:
+    """Return what `models.gguf` says of the weights that it converted; None for any others."""
+    files = weight_files(folder)
+    if len(files) != 1:
+        return None
+    said = _metadata(files[0]).get("weights")
+    return said if isinstance(said, str) else None
+
+
 def check_headers(folder: Path) -> None:
     """Look for the weight file that a library class stumbled over.
 
@@ -182,12 +191,26 @@ def check_headers(folder: Path) -> None:
             raise broken(path, f"it ends after {path.stat().st_size:,} of {length:,} bytes")
 
 
+def _metadata(path: Path) -> dict[str, Any]:
+    """Return what a safetensors file says beside its tensors; nothing where it cannot be read."""
+    try:
+        found = _content(path)[0].get("__metadata__")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _content(path: Path) -> tuple[Any, int]:
+    """Return the header of a safetensors file, and how long it is."""
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        return json.loads(stream.read(min(size, _MOST_BYTES))), size
+
+
 def _header(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Return what a safetensors file says of its tensors, and where their data begin."""
     try:
-        with path.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(min(size, _MOST_BYTES)))
+        header, size = _content(path)
         tensors = [about for name, about in header.items() if name != "__metadata__"]
         return [
             {key: about[key] for key in ("shape", "data_offsets")} for about in tensors
