@@ -21,7 +21,7 @@ from specbench.models.decoder import LeanDecoder
 from specbench.models.lean_weights import Layer
 from specbench.models.linear import Linear, PackedLinear, PlainLinear
 from specbench.models.native import library
-from specbench.models.native.weights import CLayer, CModel, CStep, NativeLinear
+from specbench.models.native.weights import CLayer, CModel, CStep, NativeLinear, Room
 
 MOST_ROWS = 512
 """Tokens of all rows in one step: trees and short prompts. Longer prompts attend as torch does."""
@@ -199,27 +199,27 @@ def _obstacle(lean: LeanDecoder) -> str | None:
 def _with_native_weights(lean: LeanDecoder, release: bool) -> LeanDecoder:
     """Return a lean decoder over projections in the step's layout."""
     weights = lean.weights
-    layers = list(weights.layers)
+    layers, room = list(weights.layers), Room()
     for index, layer in enumerate(layers):
         layers[index] = replace(
             layer,
-            qkv=_native(layer.qkv),
-            output=_native(layer.output),
-            gate_up=_native(layer.gate_up, halves=True),
-            down=_native(layer.down),
+            qkv=_native(layer.qkv, room),
+            output=_native(layer.output, room),
+            gate_up=_native(layer.gate_up, room, halves=True),
+            down=_native(layer.down, room),
         )
         if release and isinstance(weights.layers, list):
             weights.layers[index] = layers[index]
     head = weights.head
     if isinstance(head, PackedLinear | PlainLinear):
-        head = NativeLinear.of(head)
+        head = _native(head, room)
     body = LeanDecoder(replace(weights, layers=layers, head=head), lean.name)
     body.context = lean.context
     return body
 
 
-def _native(linear: Linear, *, halves: bool = False) -> NativeLinear:
+def _native(linear: Linear, room: Room, *, halves: bool = False) -> NativeLinear:
     if isinstance(linear, NativeLinear):
         return linear
     assert isinstance(linear, PackedLinear | PlainLinear)
-    return NativeLinear.of(linear, halves=halves)
+    return NativeLinear(linear.dense(), linear.bias, room, halves=halves)

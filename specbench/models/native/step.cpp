@@ -84,7 +84,7 @@ template <class T> struct Forward {
         wide = (m.heads + 2 * m.groups) * m.width;
         inner = up(m.inner, PANEL);
         block = up(s.slots, LANES);
-        own_size = up(count * m.channels + QUERIES * block + LANES * m.width, 32);
+        own_size = up(count * m.channels + SCORED * block + LANES * m.width, 32);
         const int64_t parts[] = {count * m.channels, count * wide, count * m.heads * m.width, count * inner, own_size * s.threads};
         float** places[] = {&x, &qkv, &mixed, &hidden, &own};
         int64_t size = 0;
@@ -170,18 +170,18 @@ template <class T> struct Forward {
     void attend(const Layer& layer, int64_t index, int id, int n) {
         const int64_t shared = m.heads / m.groups, each = s.tokens * shared;
         float* scores = own + id * own_size;
-        float* copy = scores + QUERIES * block;
+        float* copy = scores + SCORED * block;
         const float scale = float(1 / std::sqrt(double(m.width)));
         int64_t first, end;
         share(count * m.heads, id, n, first, end);
         while (first < end) {
             const int64_t place = first / each, row = place / m.groups, group = place % m.groups, within = first % each;
-            const int64_t take = std::min<int64_t>({QUERIES, each - within, end - first});
+            const int64_t take = std::min<int64_t>({SCORED, each - within, end - first});
             const int64_t latest = (within + take - 1) / shared;
             const int64_t limit = s.lengths[row] + (s.ancestors ? s.tokens : latest + 1);
             const T* keys = cached(s.keys, index, row, group);
-            const float* query[QUERIES];
-            float* out[QUERIES];
+            const float* query[SCORED];
+            float* out[SCORED];
             for (int64_t r = 0; r < take; r++) {
                 const int64_t token = (within + r) / shared, head = group * shared + (within + r) % shared;
                 query[r] = qkv + (row * s.tokens + token) * wide + head * m.width;
@@ -201,12 +201,14 @@ template <class T> struct Forward {
             }
             const int64_t last = up(limit, LANES);
             for (int64_t r = 0; r < take; r++) {
-                float *mine = scores + r * block, most = -INFINITY;
+                float* mine = scores + r * block;
                 hide(mine, layer, row, (within + r) / shared, limit);
-                for (int64_t i = 0; i < last; i++) most = mine[i] > most ? mine[i] : most;
+                const float most = greatest(mine, last);
                 for (int64_t i = 0; i < last; i += LANES) store(mine + i, exponential(vector(mine + i) - most));
             }
-            weigh_rows<QUERIES>(take, scores, block, limit, cached(s.values, index, row, group), m.width, out);
+            for (int64_t r = 0; r < take; r += QUERIES)
+                weigh_rows<QUERIES>(std::min<int64_t>(QUERIES, take - r), scores + r * block, block, limit,
+                                    cached(s.values, index, row, group), m.width, out + r);
             first += take;
         }
     }

@@ -15,7 +15,8 @@ constexpr int LANES = 8, TILE = 4;
 constexpr int LANES = 4, TILE = 8;
 #endif
 constexpr int VECTORS = 3, PANEL = VECTORS * LANES;  // TILE x VECTORS sums stay in registers
-constexpr int QUERIES = 6;                           // rows that attend together
+constexpr int QUERIES = 5;                           // rows whose values are summed together
+constexpr int SCORED = 24;                           // rows whose scores are made together
 constexpr int AHEAD = 2048;                          // bytes that a panel is fetched ahead
 
 typedef float Vec __attribute__((vector_size(4 * LANES)));
@@ -70,6 +71,19 @@ inline float total(Vec v) {  // always in one order: halves, then their halves
     for (int half = LANES / 2; half; half /= 2)
         for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
     return lanes[0];
+}
+
+inline float greatest(const float* from, int64_t count) {  // of whole vectors
+    Vec most = load<Vec>(from);
+    for (int64_t i = LANES; i < count; i += LANES) {
+        const Vec other = load<Vec>(from + i);
+        most = other > most ? other : most;
+    }
+    float lanes[LANES], found;
+    store(lanes, most);
+    found = lanes[0];
+    for (float lane : lanes) found = lane > found ? lane : found;
+    return found;
 }
 
 inline int64_t panels(int64_t outputs) { return (outputs + PANEL - 1) / PANEL; }
