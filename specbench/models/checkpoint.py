@@ -31,12 +31,12 @@ from huggingface_hub.errors import (
 from specbench.errors import ModelError, did_you_mean
 from specbench.models import packaged
 from specbench.models.checkpoint_files import (
-    TRAINING,
     check_no_adapter,
     check_weights,
     count_parameters,
     read_json,
     settings_files,
+    training_of,
     weight_files,
     weights_note,
 )
@@ -278,8 +278,7 @@ def digest(checkpoint: Checkpoint) -> str:
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what a result file records of the files of a checkpoint."""
-    trained = read_settings_file(checkpoint, TRAINING) if checkpoint.local else {}
-    summary = {key: value for key, value in trained.items() if key != "history"}
+    trained = training_of(Path(checkpoint.location)) if checkpoint.local else {}
     folder = folder_of(checkpoint)
     note = weights_note(folder) if folder is not None else None
     return {
@@ -287,7 +286,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "revision": checkpoint.revision,
         "digest": digest(checkpoint),
         "files": files_digest(checkpoint),
-        **({"training": summary} if summary else {}),
+        **({"training": trained} if trained else {}),
         **({} if note is None else {"weights": note}),
     }
 

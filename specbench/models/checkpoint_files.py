@@ -150,6 +150,17 @@ def settings_files(folder: Path) -> list[Path]:
     )
 
 
+def training_of(folder: Path) -> dict[str, Any]:
+    """Return what `specbench train` wrote of a checkpoint, but for its history; else nothing.
+
+    Raises:
+        ModelError: If the file is broken.
+    """
+    path = folder / TRAINING
+    found = read_json(path) if path.is_file() else {}
+    return {key: value for key, value in found.items() if key != "history"}
+
+
 def count_parameters(folder: Path) -> int | None:
     """Return how many numbers the weights are, from the headers of their files.
 

@@ -25,7 +25,7 @@ from specbench.tasks.base import Sample, Task
 from specbench.tasks.prompting import format_prompt, trim_answer
 from specbench.training.answers import write_answers
 from specbench.training.corpus import Batch, Corpus, Document, packed, padded
-from specbench.training.shards import Shard
+from specbench.training.shards import Shard, write_tensors
 
 VERSION = 1
 """Moves when the same target and task would give other files."""
@@ -155,23 +155,31 @@ class Frozen:
 
     def _keep_states(self, corpus: Corpus, number: int, group: range) -> None:
         documents = corpus.of_shard(number)
-        for layer in self.layers if documents else ():
-            path = self.folder / f"states.{layer}.{_named(group)}"
-            corpus.keep(layer, number, Shard(path, partial(self._states, documents, layer)))
+        if not documents:
+            return
+        paths = {layer: self.folder / f"states.{layer}.{_named(group)}" for layer in self.layers}
+        lacking = [layer for layer, path in paths.items() if not path.is_file()]
+        if lacking:
+            for layer, states in self._states(documents, lacking).items():
+                write_tensors(paths[layer], {"states": states}, {})
+        for layer, path in paths.items():
+            corpus.keep(layer, number, Shard(path, dict))
 
-    def _states(self, documents: Sequence[Document], layer: int) -> Mapping[str, Tensor]:
-        """Return the states of a layer along documents, one after the other."""
+    def _states(self, documents: Sequence[Document], layers: Sequence[int]) -> dict[int, Tensor]:
+        """Return states along documents, one behind the other, by layer."""
         batch = padded([each.tokens for each in documents], [each.prompt for each in documents])
-        (states,) = self.tapped(batch.tokens, (layer,))
-        kept = torch.cat([row[:length] for row, length in zip(states, batch.lengths, strict=True)])
-        kept = kept.to(_HALF.get(kept.dtype, kept.dtype)).cpu()
-        if not kept.isfinite().all():
-            raise ModelError(
-                f"The states of layer {layer} do not fit into float16",
-                "they are larger than 65,504",
-                "Set recipe.data.taps=stream, or model.dtype=bfloat16.",
-            )
-        return {"states": kept}
+        found: dict[int, Tensor] = {}
+        for layer, states in zip(layers, self.tapped(batch.tokens, layers), strict=True):
+            rows = [row[:length] for row, length in zip(states, batch.lengths, strict=True)]
+            kept = torch.cat(rows).to(_HALF.get(states.dtype, states.dtype)).cpu()
+            if not kept.isfinite().all():
+                raise ModelError(
+                    f"The states of layer {layer} do not fit into float16",
+                    "they are larger than 65,504",
+                    "Set recipe.data.taps=stream, or model.dtype=bfloat16.",
+                )
+            found[layer] = kept
+        return found
 
     @torch.inference_mode()
     def tapped(self, tokens: Tensor, layers: Sequence[int]) -> list[Tensor]:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from specbench.errors import ModelError, did_you_mean
 from specbench.models import checkpoint as checkpoints
 from specbench.models.base import Model
-from specbench.models.checkpoint_files import read_json, weight_files
+from specbench.models.checkpoint_files import read_json, training_of, weight_files
 from specbench.models.heads.base import Head, HeadFiles, TargetShape
 from specbench.models.pretrained import read_settings
 from specbench.models.state import read_tensors
@@ -56,6 +56,9 @@ def find_head(config: ModelConfig, families: Collection[str] = HEADS) -> HeadFil
     target = checkpoints.find(config.target, config.target_revision)
     shape = TargetShape.of(read_settings(target), config.target)
     family_class(family).check(files, shape)
+    trained = training_of(files.weights[0].parent)
+    if trained and trained["target"]["digest"] != checkpoints.digest(target):
+        raise files.unfit(f"it was trained behind '{trained['target']['source']}'", shape)
     return files
 
 
@@ -71,12 +74,14 @@ def load_head(files: HeadFiles, target: Model) -> Head:
 
 def describe(files: HeadFiles, head: Head) -> dict[str, object]:
     """Return what a result file records of a head."""
+    trained = training_of(files.weights[0].parent)
     return {
         "source": files.source,
         "revision": files.revision,
         "digest": files.digest,
         "family": head.family,
         "dtype": str(head.dtype).removeprefix("torch."),
+        **({"training": trained} if trained else {}),
     }
 
 
