@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 HEADS = {
+    "dflash": "specbench.models.heads.dflash.DFlashHead",
     "eagle1": "specbench.models.heads.eagle.EagleHead",
 }
 """The class of each family, a `specbench.models.heads.base.Head`."""

@@ -259,7 +259,7 @@ class DeviceModel:
 
 
 class DeviceHead(DeviceModel):
-    """A head of features of the CPU behind the port of one on CUDA."""
+    """A head of the CPU behind the port of one on CUDA."""
 
     def features(self, states: tuple[Tensor, ...]) -> Tensor:
         """Return the features of states; the head's own work is not watched."""
@@ -269,6 +269,13 @@ class DeviceHead(DeviceModel):
         """Join tokens that lie on the device with features."""
         assert isinstance(tokens, OnDevice), "tokens that are not on the device"
         return self._alone(self._model.inputs, _host(tokens), _host(features))
+
+    def remember(self, states: tuple[Tensor, ...], cache: Any) -> None:
+        """Keep states that lie on the device as a block drafter's context."""
+        assert all(isinstance(state, OnDevice) for state in states), "states that are not there"
+        assert _ACTIVE is not None
+        with _ACTIVE.rest():
+            self._model.remember(tuple(_host(state) for state in states), cache)
 
     def _alone(self, compute: Any, *values: Any) -> Any:
         assert _ACTIVE is not None
