@@ -5,5 +5,6 @@ from __future__ import annotations
 HEADS = {
     "dflash": "specbench.models.heads.dflash.DFlashHead",
     "eagle1": "specbench.models.heads.eagle.EagleHead",
+    "kangaroo": "specbench.models.heads.kangaroo.KangarooHead",
 }
 """The class of each family, a `specbench.models.heads.base.Head`."""

@@ -68,6 +68,10 @@ EXEMPT = {
     ),
     "bild": WATCHING,
     "conf_sd": WATCHING,
+    "del": Exempt(
+        lambda count: count.draft.forwards + 2,
+        "the draft's confidence ends it, and what every block would have said chooses the exit",
+    ),
     "draft_verify": WATCHING,
     "hf_assisted": WATCHING,
     "dynamic_tree": RANKED,

@@ -91,7 +91,7 @@ class Shadows(NamedTuple):
     sure: Tensor
 
     def against(self, truth: Tensor) -> Tensor:
-        """Return whether each is the whole model's token, [1, T], and how sure it was: [2, E, T]."""
+        """Return whether each is the true token, [1, T], and how sure it was: [2, E, T]."""
         return torch.stack([(self.tokens == truth).to(self.sure.dtype), self.sure])
 
 

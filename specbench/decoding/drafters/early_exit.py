@@ -75,6 +75,7 @@ class EarlyDrafting(Drafting):
     Args:
         session: The request.
         exit_layer: Blocks that draft.
+        ground: What chains grow from; None for these blocks alone.
 
     Attributes:
         exit_layer: The same; a subclass may change it between rounds.
@@ -83,9 +84,9 @@ class EarlyDrafting(Drafting):
 
     all_blocks = False
 
-    def __init__(self, session: Session, exit_layer: int) -> None:
+    def __init__(self, session: Session, exit_layer: int, ground: Shallow | None = None) -> None:
         self.exit_layer = exit_layer
-        self._ground = Shallow(session)
+        self._ground = ground or Shallow(session)
 
     def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return a chain that the first blocks drew.

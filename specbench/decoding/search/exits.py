@@ -59,7 +59,8 @@ class Exits:
     @property
     def acceptance(self) -> Values:
         """The running share of positions at which each exit agrees, [E]."""
-        return self._counts[:, 0] / np.maximum(self._counts.sum(1), 1e-12)
+        share: Values = self._counts[:, 0] / np.maximum(self._counts.sum(1), 1e-12)
+        return share
 
     @property
     def threshold(self) -> float:
