@@ -74,6 +74,7 @@ EXEMPT = {
     ),
     "draft_verify": WATCHING,
     "hf_assisted": WATCHING,
+    "kangaroo": WATCHING,
     "dynamic_tree": RANKED,
     "dyspec": Exempt(
         lambda count: count.draft.forwards + 2, "the values of drawn tokens decide what is fed next"

@@ -45,6 +45,8 @@ def real(tmp_path_factory):
 
     def pair(name):
         models = load(name, "lean")
+        if models.head is not None:
+            return models
         path = tiny_checkpoints.write(folder, name)
         head = published.write(folder / f"{name} adapter", CONFIG, adapter_tensors())
         models.head = load_head(find_head(entry(path, head)), models.target)
@@ -71,30 +73,31 @@ def test_greedy_tokens_are_plain_decodings_on_real_architectures(real, name):
             assert generate(kangaroo(policy), models, GREEDY, prompt, 30).tokens == expected.tokens
 
 
-def drafted(models, exit_layer=2):
-    """Return what every round drafted, beside what blocks and adapter say of the whole text."""
-    decoder, prompt = kangaroo(Constant(3), exit_layer), (3, 5, 9, 4)
+def laws_apart(models):
+    """Return how far each draft's laws lie from what blocks and adapter say of the whole text."""
+    decoder, prompt = kangaroo(Constant(2)), (2, 0, 1, 2)
     seen = watch(decoder)
-    text = [*prompt, *generate(decoder, models, GREEDY, prompt, 40).tokens]
-    pairs = []
+    generation = generate(decoder, models, Law(), prompt, 40)
+    text, apart = [*prompt, *generation.tokens], []
     for scored, _ in seen[:-1]:
-        chain, start = scored.tree.tokens[0].tolist(), scored.positions[0]
-        fed, taps = [*text[:start], *chain], Taps((exit_layer - 1,))
+        start = scored.positions[0]
+        fed, taps = [*text[:start], *scored.tree.tokens[0].tolist()], Taps((1,))
         models.target.forward(torch.tensor([fed]), models.target.new_cache(1, 64), View(taps=taps))
         logits = models.head.forward(taps.states[0], models.head.new_cache(1, 64))[0]
-        pairs.append((chain, logits[start - 1 : -1].argmax(-1).tolist()))
-    return pairs
+        law = logits[start - 1 : -1].softmax(-1)
+        apart.append(float((law - scored.tree.draws.law[0]).abs().max()))
+    return apart, any(r.count.accepted == 2 for r in generation.rounds)
 
 
-def test_drafts_are_those_of_an_adapter_that_saw_every_true_state_once(real):
-    models = real("llama")
-    assert all(chain == expected for chain, expected in drafted(models))
-    generated = generate(kangaroo(Constant(2)), toys(6), Law(), count=80).rounds
-    assert any(r.count.accepted == 2 for r in generated), "the missing entry was never met"
+def test_the_adapter_saw_every_true_state_once(real):
+    """After full acceptance it has not seen the last drafted token's: that must be met here."""
+    apart, in_full = laws_apart(toys(6))
+    assert max(apart) < 1e-9 and in_full
+    assert max(laws_apart(real("llama"))[0]) < 1e-4
 
 
 @pytest.mark.parametrize("mutation", ["rejected states stay", "the last drafted one is missing"])
-def test_an_adapter_that_saw_other_states_is_noticed(real, monkeypatch, mutation):
+def test_an_adapter_that_saw_other_states_is_noticed(monkeypatch, mutation):
     settle = Adapted.settle
 
     def staying(self, states, cached):
@@ -108,6 +111,4 @@ def test_an_adapter_that_saw_other_states_is_noticed(real, monkeypatch, mutation
         self._unseen = states[:, :0]
 
     monkeypatch.setattr(Adapted, "settle", staying if mutation.startswith("rej") else missing)
-    models = real("llama")
-    # An adapter of nothing but the target's own last blocks is often accepted in full.
-    assert any(chain != expected for chain, expected in drafted(models, models.target.layers))
+    assert max(laws_apart(toys(6))[0]) > 1e-3
