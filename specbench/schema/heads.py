@@ -5,6 +5,8 @@ from __future__ import annotations
 HEADS = {
     "dflash": "specbench.models.heads.dflash.DFlashHead",
     "eagle1": "specbench.models.heads.eagle.EagleHead",
-    "kangaroo": "specbench.models.heads.kangaroo.KangarooHead",
+    "hydra": "specbench.models.heads.hydra.HydraHead",
+    "hydra_pp": "specbench.models.heads.hydra.HydraPlusHead",
+    "medusa": "specbench.models.heads.medusa.MedusaHead",
 }
 """The class of each family, a `specbench.models.heads.base.Head`."""

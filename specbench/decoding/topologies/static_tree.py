@@ -27,7 +27,7 @@ from torch import Tensor
 from specbench.decoding.assembly import Places, complete
 from specbench.decoding.growth import Growth
 from specbench.decoding.topologies.base import Topology
-from specbench.decoding.tree import DraftTree, DrawKind, depths_of
+from specbench.decoding.tree import DraftTree, DrawKind, Draws, depths_of
 from specbench.errors import ConfigError
 from specbench.transfer import to_device
 
@@ -211,6 +211,7 @@ class StaticTree(Topology):
         self.ranks = torch.tensor(shape.ranks, dtype=torch.int64)
         self.depths = torch.tensor(shape.depths, dtype=torch.int64)
         self._levels: dict[torch.device, tuple[Level, ...]] = {}
+        self._at: dict[tuple[torch.device, int], tuple[Tensor, Tensor]] = {}
         self._known: dict[int, Places] = {}
 
     def grow(self, growth: Growth) -> DraftTree | None:
@@ -230,6 +231,28 @@ class StaticTree(Topology):
             return growth.finish_places(DrawKind.POINT, self._places(len(grown)))
         kind = DrawKind.WITH_REPLACEMENT if self._replacement else DrawKind.WITHOUT_REPLACEMENT
         return growth.finish(kind)
+
+    def filled(self, logits: Tensor) -> DraftTree:
+        """Return the tree whose places on a level hold the likeliest tokens of one law.
+
+        Args:
+            logits: [K, V], a row for each level; further levels of the shape are left out.
+        """
+        depth = min(logits.shape[0], self.shape.depth)
+        places = self._places(depth)
+        key = logits.device, depth
+        if key not in self._at:
+            size = len(places.parents)
+            at, ranks = self.depths[:size] - 1, self.ranks[:size].clamp(max=logits.shape[1] - 1)
+            self._at[key] = (
+                to_device(at.tolist(), logits.device),
+                to_device(ranks.tolist(), logits.device),
+            )
+        at, ranks = self._at[key]
+        most = min(max(self.shape.ranks) + 1, logits.shape[1])
+        likeliest = logits[:depth].topk(most, -1).indices
+        draws = Draws(DrawKind.POINT, places.records, None, places.offers)
+        return DraftTree(likeliest[at, ranks][None], places.parents, draws)
 
     def _grow_copies(self, growth: Growth) -> DraftTree:
         """Draw the one token that every sibling would be, level after level."""

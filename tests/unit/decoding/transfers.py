@@ -257,13 +257,6 @@ class DeviceModel:
                 taps.states = [_on_device(state) for state in taps.states]
             return _on_device(logits)
 
-    def head(self, states: Tensor, *, normed: bool = True) -> Any:
-        """Apply the LM head to states that lie on the device."""
-        assert isinstance(states, OnDevice), "states that are not on the device"
-        assert _ACTIVE is not None
-        with _ACTIVE.rest():
-            return _on_device(self._model.head(_host(states), normed=normed))
-
 
 class DeviceHead(DeviceModel):
     """A head of the CPU behind the port of one on CUDA."""
@@ -283,6 +276,11 @@ class DeviceHead(DeviceModel):
         assert _ACTIVE is not None
         with _ACTIVE.rest():
             self._model.remember(tuple(_host(state) for state in states), cache)
+
+    def embed_drafted(self, tokens: Tensor) -> Tensor:
+        """Return the embeddings of tokens that lie on the device."""
+        assert isinstance(tokens, OnDevice), "tokens that are not on the device"
+        return self._alone(self._model.embed_drafted, _host(tokens))
 
     def _alone(self, compute: Any, *values: Any) -> Any:
         assert _ACTIVE is not None
