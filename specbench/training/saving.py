@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from specbench.models.checkpoint import Checkpoint, folder_of
 from specbench.models.checkpoint_files import INDEX, TRAINING, settings_files
@@ -69,14 +69,18 @@ def write_head(module: nn.Module, settings: Mapping[str, Any], folder: Path, fil
         module: Its state dictionary has the published names.
         settings: The published config.json.
         folder: An empty folder.
-        file: Name of the file of weights.
+        file: Name of the file of weights: safetensors, or a pickled state dictionary (.pt).
     """
-    weights = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in module.state_dict().items()
-    }
-    weights = {name: tensor.cpu().clone() for name, tensor in weights.items()}
-    save_file(weights, folder / file, metadata={"format": "pt"})
+    halves: dict[int, Tensor] = {}
+    weights: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict().items():
+        half = tensor.half() if tensor.is_floating_point() else tensor
+        weights[name] = halves.setdefault(tensor.data_ptr(), half.cpu().clone())
+    if file.endswith(".pt"):
+        torch.save(weights, folder / file)  # what several names share is written once
+    else:
+        weights = {name: tensor.clone() for name, tensor in weights.items()}
+        save_file(weights, folder / file, metadata={"format": "pt"})
     text = json.dumps(settings, indent=2) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 
