@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from specbench.compare.baseline import in_words, shares_of, slow_warnings
 from specbench.compare.comparability import check_allow, check_comparable
 from specbench.compare.comparison import (
     OVERALL,
@@ -107,6 +108,7 @@ def compare(
         warnings=(
             *copies,
             *bound_warnings(unique),
+            *slow_warnings(unique),
             *set_warnings(pools, adjusted, setting.imported),
             *row_warnings(adjusted, setting.imported),
             *answer_warnings(unique),
@@ -290,6 +292,8 @@ def _setting(results: Sequence[ResultSet]) -> Setting:
         ),
         version=joined(_version),
         imported=any(result.metadata.source for result in results),
+        roofline=in_words(results),
+        roofline_fraction=next((share.fraction for share in shares_of(results)), None),
         modality="image" if any(_modality(result) == "image" for result in results) else "text",
     )
 

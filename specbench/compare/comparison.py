@@ -129,6 +129,9 @@ class Setting:
         version: Version of specbench that measured; empty where it was not recorded.
         modality: "text" or "image": what the models generate.
         imported: Whether a file was imported from another program's output.
+        roofline: How near plain decoding came to the bandwidth bound, in words; empty where no
+            file tells.
+        roofline_fraction: The least share of it among the files; None likewise.
     """
 
     model: str
@@ -140,6 +143,8 @@ class Setting:
     version: str
     modality: str = "text"
     imported: bool = False
+    roofline: str = ""
+    roofline_fraction: float | None = None
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def heading(comparison: Comparison) -> str:
     setting = comparison.setting
     baseline = f"against {setting.baseline}" if setting.baseline else "no baseline"
     parts = [setting.model, setting.law, setting.dtype, setting.device, setting.engine]
-    return " · ".join([part for part in parts if part] + [baseline])
+    return " · ".join(part for part in (*parts, baseline, setting.roofline) if part)
 
 
 def measured(rows: Sequence[ComparisonRow]) -> str:

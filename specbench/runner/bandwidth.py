@@ -25,6 +25,10 @@ CUDA_SIZES = (256 * MEBIBYTE, 1024 * MEBIBYTE, 4096 * MEBIBYTE)
 CPU_SIZES = (64 * MEBIBYTE, 256 * MEBIBYTE)
 """Bytes of a block on a CPU, likewise."""
 
+READ_AT_MOST = {"cuda": 1024 * MEBIBYTE, "cpu": 128 * MEBIBYTE}
+"""Bytes of the largest block that is read, by the kind of device: several times its caches."""
+
+_COLUMNS = 1024
 _SHARE_OF_FREE = 0.4
 _FEWEST = 5
 
@@ -62,6 +66,34 @@ def copy_bandwidth(
         _at(size, device, seconds / len(wanted)) for size in fitting or [min(wanted) // 16 or 1]
     ]
     return max(found, key=lambda each: each.bytes_per_second)
+
+
+def read_bandwidth(device: torch.device, size: int, seconds: float = 0.2) -> float:
+    """Measure how many bytes a second a device reads of a block, at best.
+
+    A product with one vector reads like a decoding step, a sum reads with the least arithmetic;
+    the faster of both counts, since nothing reads faster than the memory.
+
+    Args:
+        device: The device.
+        size: Bytes of what a step reads. A larger one than `READ_AT_MOST` is read as fast as that;
+            a smaller one may lie in the processor's caches, and is then read from them.
+        seconds: Roughly how long to measure.
+    """
+    most = READ_AT_MOST["cuda" if device.type == "cuda" else "cpu"]
+    rows = max(1, min(size, most) // (4 * _COLUMNS))
+    block = torch.ones(rows, _COLUMNS, device=device)
+    vector = torch.ones(_COLUMNS, device=device)
+    watch = stopwatch(device)
+    best = 0.0
+    for work in (lambda: torch.mv(block, vector), lambda: block.sum()):
+        watch.seconds(work)
+        end = time.perf_counter() + seconds / 2
+        times = [watch.seconds(work) for _ in range(_FEWEST)]
+        while time.perf_counter() < end:
+            times.append(watch.seconds(work))
+        best = max(best, block.nbytes / min(times))
+    return best
 
 
 def _at(size: int, device: torch.device, seconds: float) -> Bandwidth:

@@ -17,8 +17,10 @@ import torch
 
 from specbench import store
 from specbench.clock import clock_for
+from specbench.compare.baseline import PLAIN
 from specbench.models.pair import ModelPair
 from specbench.runner.about import checkpoint_notes, file_metadata, job_stem
+from specbench.runner.baseline import measured_bandwidth, roofline
 from specbench.runner.busy import Neighbours, Watch
 from specbench.runner.code import other_code, software
 from specbench.runner.device_state import tell, watch_of
@@ -176,6 +178,7 @@ class _Running:
         with open_progress(*self._extent()) as progress:
             if todo:
                 self._look_around(watch, progress)
+                self._measure_bandwidth(progress)
                 progress.say("warming up")
                 foretell(progress, self._left(), self._warm_up(), "the last warm-up")
                 if self._device is not None:
@@ -225,6 +228,14 @@ class _Running:
         for line in filter(None, lines):
             progress.warn(line)
 
+    def _measure_bandwidth(self, progress: Progress) -> None:
+        """Record how fast the device reads, where plain decoding is held against it."""
+        text = self._job.config.model.modality == "text"
+        if text and any(arm.method == PLAIN for arm in self._job.arms):
+            progress.say("measuring the memory bandwidth")
+            self._about["bandwidth"] = measured_bandwidth(self._models.target)
+            self._journal.note(self._process, self._about)
+
     def _note_state(self, last: bool) -> None:
         """Let the journal know what processors and device have been like so far."""
         changed = self._device is not None and self._device.changed()
@@ -257,12 +268,14 @@ class _Running:
         processes = len({row.get("process") or 0 for row in rows})
         config = dict(begun.config)
         config["timing"] = {**config.get("timing", {}), "processes": processes}
+        provenance = with_notes(begun.provenance, self._journal.notes)
+        provenance["answers"] = count_answers(rows)
+        reached = roofline(rows, self._models.target, provenance["processes"])
         return replace(
             begun,
             timing={**begun.timing, "processes": processes},
             config=config,
-            provenance=with_notes(begun.provenance, self._journal.notes)
-            | {"answers": count_answers(rows)},
+            provenance=provenance | ({"roofline": reached} if reached else {}),
         )
 
     def _missing(self, process: int) -> list[Pair]:
