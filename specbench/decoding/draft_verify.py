@@ -103,6 +103,7 @@ class DraftVerify(Decoder):
         yield session.close()
 
         while True:
+            base = cache.lengths[0]
             plan = Plan(self.topology, length, session.budget)
             tree = drafting.propose(session, plan)
             clock.lap(Segment.DRAFT)
@@ -110,10 +111,9 @@ class DraftVerify(Decoder):
             tree = tree if tree is not None else DraftTree.chain(root[:, :0])
             assert tree.depth <= max(plan.depth, 0), "a draft deeper than the request has room for"
             mask = tree.mask()
-            base = cache.lengths[0]
             fed = torch.cat([root, tree.tokens], 1)
             clock.launch()
-            logits = session.feed(fed, mask, taps=taps)
+            logits = drafting.score(session, fed, mask, taps)
 
             seen = history.along(tree.tokens, mask.ancestors if mask else None)
             position, streams = len(session.committed), (request.streams,)

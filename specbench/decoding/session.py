@@ -70,10 +70,12 @@ class Role:
         taps: Taps | None = None,
     ) -> Tensor:
         """Feed tokens behind the cached ones and count the work; see `Model.forward`."""
-        self.work = Work(self.work.forwards + 1, self.work.tokens + tokens.shape[1])
-        return self.model.forward(
-            tokens, self.cache, View(mask=mask, last=last, skip=self.skip, taps=taps)
-        )
+        return self.look(tokens, View(mask=mask, last=last, skip=self.skip, taps=taps))
+
+    def look(self, inputs: Tensor, view: View) -> Tensor:
+        """Feed tokens or features under any view and count the work; see `Model.forward`."""
+        self.work = Work(self.work.forwards + 1, self.work.tokens + inputs.shape[1])
+        return self.model.forward(inputs, self.cache, view)
 
     def next_token(self, logits: Tensor, position: int) -> Tensor:
         """Draw the token at an absolute position from its logits, [1, V]; return it as [1]."""

@@ -40,11 +40,11 @@ class TableModel(Model):
         vocab_size: V.
         name: What the model is called.
         context: Longest sequence.
-        skipped: The law of a forward that skips any sublayer; None: the same law.
+        skipped: The law of a forward that skips any sublayer or leaves early; None: the same law.
     """
 
     engine = "table"
-    capabilities = frozenset(Capability) - {Capability.FEATURES}
+    capabilities = frozenset(Capability)
     layers = 4
     dtype = torch.float64
     mask_token = 0  # a table says something behind any tokens
@@ -71,13 +71,18 @@ class TableModel(Model):
     def forward(self, inputs: Tensor, cache: Cache, view: View = CAUSAL) -> Tensor:
         """Feed new tokens behind each row's cached prefix; see `Model.forward`.
 
-        The one hidden state is the one-hot code of the context's last token.
+        The one hidden state is the one-hot code of the context's last token, and stands for that
+        token where it is fed.
         """
         assert isinstance(cache, TokenCache)
+        inputs = inputs.argmax(-1) if inputs.is_floating_point() else inputs
         (rows, count), mask, taps = inputs.shape, view.mask, view.taps
         visible = torch.ones(count, count).tril().bool() if mask is None else mask.ancestors
         visible = visible.expand(rows, -1, -1)
-        skipping = self._skipped is not None and view.skip is not None and view.skip.size > 0
+        partial = (view.skip is not None and view.skip.size > 0) or (
+            view.blocks(self.layers).stop < self.layers
+        )
+        skipping = self._skipped is not None and partial
         table = self._skipped if skipping and self._skipped else self._table
         logits = torch.empty(rows, count, self.vocab_size, dtype=torch.float64)
         for row, start in enumerate(cache.lengths):
@@ -100,9 +105,18 @@ class TableModel(Model):
         cache.lengths = [length + count for length in cache.lengths]
         if taps is not None:
             tapped = inputs if taps.every else inputs[:, -view.last :]
-            code = torch.nn.functional.one_hot(tapped, self.vocab_size).double()
+            code = self.embed(tapped)
             taps.states = [code for _ in taps.layers]
         return logits[:, -view.last :] if view.logits else logits[:, :0]
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the one-hot codes of token ids."""
+        return torch.nn.functional.one_hot(tokens, self.vocab_size).double()
+
+    def head(self, states: Tensor, *, normed: bool = True) -> Tensor:
+        """Return the logits behind a context of the one token that each state stands for."""
+        alone = torch.stack([self._table((token,)) for token in range(self.vocab_size)])
+        return alone[states.argmax(-1)]
 
 
 def markov_table(order: int, vocab_size: int, seed: int, sharpness: float = 1.0) -> Table:

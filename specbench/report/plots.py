@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +178,21 @@ def positions(found: Sequence[figures.PositionCurve], look: Look) -> Chart | Non
         chart.axes.plot(count, item.rates, marker=".", label=item.label, **_line(place))
     chart.axes.set_ylim(0, 1.02)
     return _lines(chart, "draft position", "acceptance, earlier ones accepted")
+
+
+def trainings(found: Mapping[str, Sequence[tuple[int, float]]], look: Look) -> Chart:
+    """Draw what checks on held-out prompts said while drafts were trained.
+
+    Args:
+        found: For each training, steps and the acceptance of a draft's first token after them.
+        look: For whom.
+    """
+    chart = Chart.of(look, 2.4)
+    for place, (label, checks) in enumerate(found.items()):
+        steps, shares = zip(*checks, strict=True)
+        chart.axes.plot(steps, shares, marker=".", label=label, **_line(place))
+    chart.axes.set_ylim(0, 1.02)
+    return _lines(chart, "step", "acceptance of the first token")
 
 
 def trade(found: figures.Trade, look: Look) -> Chart:

@@ -8,5 +8,6 @@ HEADS = {
     "hydra": "specbench.models.heads.hydra.HydraHead",
     "hydra_pp": "specbench.models.heads.hydra.HydraPlusHead",
     "medusa": "specbench.models.heads.medusa.MedusaHead",
+    "kangaroo": "specbench.models.heads.kangaroo.KangarooHead",
 }
 """The class of each family, a `specbench.models.heads.base.Head`."""

@@ -68,8 +68,13 @@ EXEMPT = {
     ),
     "bild": WATCHING,
     "conf_sd": WATCHING,
+    "del": Exempt(
+        lambda count: count.draft.forwards + 2,
+        "the draft's confidence ends it, and what every block would have said chooses the exit",
+    ),
     "draft_verify": WATCHING,
     "hf_assisted": WATCHING,
+    "kangaroo": WATCHING,
     "dynamic_tree": RANKED,
     "dyspec": Exempt(
         lambda count: count.draft.forwards + 2, "the values of drawn tokens decide what is fed next"

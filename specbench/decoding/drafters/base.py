@@ -12,6 +12,7 @@ from specbench.decoding.session import Session
 from specbench.decoding.topologies.base import Topology
 from specbench.decoding.tree import DraftTree
 from specbench.decoding.verifiers.base import Scored, Verdict
+from specbench.models.base import AncestorMask, Taps
 from specbench.models.pair import ModelPair
 
 
@@ -67,6 +68,21 @@ class Drafting:
     def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return a draft that follows `session.committed`, or None for a plain step."""
         raise NotImplementedError
+
+    def score(
+        self, session: Session, fed: Tensor, mask: AncestorMask | None, taps: Taps | None
+    ) -> Tensor:
+        """Feed the draft to the target and return its logits, [1, N + 1, V].
+
+        A drafter that drafts with blocks of the target finishes here what they began.
+
+        Args:
+            session: The request.
+            fed: [1, N + 1] the newest committed token and the draft.
+            mask: Who sees whom; None for a chain.
+            taps: The states that are to be handed out.
+        """
+        return session.feed(fed, mask, taps=taps)
 
     def observe(self, session: Session, outcome: Outcome) -> None:
         """Learn what was accepted, after `session.committed` has grown."""

@@ -257,6 +257,13 @@ class DeviceModel:
                 taps.states = [_on_device(state) for state in taps.states]
             return _on_device(logits)
 
+    def head(self, states: Tensor, *, normed: bool = True) -> Any:
+        """Apply the LM head to states that lie on the device."""
+        assert isinstance(states, OnDevice), "states that are not on the device"
+        assert _ACTIVE is not None
+        with _ACTIVE.rest():
+            return _on_device(self._model.head(_host(states), normed=normed))
+
 
 class DeviceHead(DeviceModel):
     """A head of the CPU behind the port of one on CUDA."""

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from specbench.decoding.tree import TreeMask
 from specbench.models.aligned import AlignedDraft
-from specbench.models.base import Capability, Taps, View
+from specbench.models.base import Taps, View
 from specbench.models.causal_lm import CausalLM
 from specbench.models.decoder import LeanDecoder
 from specbench.models.static import StaticDecoder
@@ -146,6 +146,9 @@ def test_a_draft_of_fewer_ids_takes_features_too(load):
     assert whole.shape[-1] == draft.vocab_size and whole[..., -5:].eq(-torch.inf).all()
 
 
-def test_features_are_declared():
-    assert Capability.FEATURES in LeanDecoder.capabilities
-    assert Capability.FEATURES not in TableModel.capabilities
+def test_a_tables_state_stands_for_its_token():
+    model = TableModel(markov_table(1, 5, 0), 5)
+    tokens, taps = tokens_of(1, 6, 5), Taps((2,))
+    whole = model.forward(tokens, model.new_cache(1, 8), View(taps=taps))
+    assert torch.equal(model.forward(taps.states[0], model.new_cache(1, 8)), whole)
+    assert torch.equal(model.head(taps.states[0]), whole)

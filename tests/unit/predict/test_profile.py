@@ -102,7 +102,12 @@ def test_files_of_one_method_are_pooled_and_parameters_keep_apart(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("needs", "forwards", "drafter"),
-    [(("draft",), 4, "model"), (("layer_skip",), 4, "self"), ((), 0, "lookup")],
+    [
+        (("draft",), 4, "model"),
+        (("layer_skip",), 4, "self"),
+        (("features",), 4, "self"),
+        ((), 0, "lookup"),
+    ],
 )
 def test_what_drafts(tmp_path: Path, needs: tuple[str, ...], forwards: int, drafter: str) -> None:
     rounds = [a_round(1), a_round(3, 4, 2, draft_forwards=forwards, draft_tokens=forwards)]

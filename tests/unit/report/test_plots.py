@@ -82,3 +82,12 @@ def test_nothing_to_plot_is_said(tmp_path):
     result = result_set(tmp_path, rows, metadata(baseline=None))
     with pytest.raises(ResultsError, match="nothing to plot"):
         plots.draw(compare([result], by="overall"))
+
+
+def test_trainings_are_drawn_as_lines() -> None:
+    found = {"a": [(0, 0.2), (50, 0.5)], "b": [(0, 0.1), (40, 0.9)]}
+    with drawing.style(drawing.PAPER):
+        chart = plots.trainings(found, drawing.PAPER)
+        assert chart.saved("png").startswith(b"\x89PNG")
+    drawn = [line.get_xydata().tolist() for line in chart.axes.lines]
+    assert drawn == [[[0, 0.2], [50, 0.5]], [[0, 0.1], [40, 0.9]]]
