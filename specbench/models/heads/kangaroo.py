@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from specbench.cache import Cache
 from specbench.models.base import CAUSAL, Capability, LayerSkip, Model, View
 from specbench.models.decoder import LeanDecoder
 from specbench.models.heads.base import Head, HeadFiles, TargetShape, uniform
 from specbench.models.heads.body import BlockSettings, head_of
-from specbench.models.lean_weights import Layer, fused, projection, read_rotary
+from specbench.models.lean_weights import Layer, fused, projection
 from specbench.models.linear import PlainLinear
 from specbench.models.state import State
 
@@ -134,57 +132,6 @@ class KangarooHead(Head):
     def forward(self, inputs: Tensor, cache: Cache, view: View = CAUSAL) -> Tensor:
         """Feed states [B, T, C] of the target; return the logits of the tokens behind them."""
         return self._body.forward(inputs, cache, view._replace(skip=self._skip))
-
-
-class Adapter(torch.nn.Module):  # type: ignore[misc]
-    """The adapter as training sees it: weights by their published names, and gradients.
-
-    Args:
-        settings: Its config.json.
-        context: Longest sequence.
-    """
-
-    def __init__(self, settings: BlockSettings, context: int) -> None:
-        super().__init__()
-        self.settings = settings
-        for name, shape in _shapes(settings).items():
-            start = torch.ones(shape) if len(shape) == 1 else torch.randn(shape) * shape[1] ** -0.5
-            self.register_parameter(name.replace(".", "/"), torch.nn.Parameter(start))
-        rotary = LlamaRotaryEmbedding(settings.config)
-        tables = read_rotary(rotary, context, torch.device("cpu"), torch.float32)
-        for name, table in zip(("cos", "sin"), tables, strict=True):
-            self.register_buffer(name, table[:, 0], persistent=False)
-
-    def published(self) -> dict[str, Tensor]:
-        """Return the weights by their published names."""
-        return {name.replace("/", "."): value for name, value in self.named_parameters()}
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Map the states of whole texts, [B, T, C], to what the LM head reads, [B, T, C].
-
-        State t stands behind token t; the LM head then says token t + 1.
-        """
-        weights, settings = self.published(), self.settings
-        count, epsilon = states.shape[1], settings.epsilon
-        cos, sin = self.cos[:count], self.sin[:count]
-        x = states
-        for index in range(settings.layers):
-            normed = F.rms_norm(x, x.shape[-1:], weights[_BEFORE.format(index)], epsilon)
-
-            def heads(part: str, read: Tensor = normed, at: int = index) -> Tensor:
-                out = F.linear(read, weights[_ATTENTION.format(at, part)])
-                return out.unflatten(-1, (-1, settings.head_width)).transpose(1, 2)
-
-            def rotated(part: str) -> Tensor:
-                given = heads(part)
-                return given * cos + given.roll(settings.head_width // 2, -1) * sin
-
-            mixed = F.scaled_dot_product_attention(
-                rotated("q"), rotated("k"), heads("v"), is_causal=True, enable_gqa=True
-            )
-            output = weights[_ATTENTION.format(index, "o")]
-            x = x + F.linear(mixed.transpose(1, 2).flatten(2), output)
-        return F.rms_norm(x, x.shape[-1:], weights[_NORM], epsilon)
 
 
 def _shapes(settings: BlockSettings) -> dict[str, tuple[int, ...]]:

@@ -46,7 +46,14 @@ def block_config(settings: Any, vocab_size: int) -> LlamaConfig:
     )
 
 
-class _Attention(nn.Module):  # type: ignore[misc]
+class Attention(nn.Module):  # type: ignore[misc]
+    """A Llama's attention under its published names.
+
+    Args:
+        config: Its sizes.
+        read: R.
+    """
+
     def __init__(self, config: LlamaConfig, read: int) -> None:
         super().__init__()
         width, self._heads = config.head_dim, config.num_attention_heads
@@ -55,9 +62,13 @@ class _Attention(nn.Module):  # type: ignore[misc]
         self.k_proj = nn.Linear(read, self._groups * width, bias=False)
         self.v_proj = nn.Linear(read, self._groups * width, bias=False)
         self.o_proj = nn.Linear(self._heads * width, config.hidden_size, bias=False)
+        self._rotary = [LlamaRotaryEmbedding(config)]  # in a list: no weight of the module
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, keys: Keys) -> Tensor:
+    def forward(self, x: Tensor, keys: Keys) -> Tensor:
+        """Return what every place attends to, [B, T, C]; see `Block.forward`."""
         rows, count = x.shape[:2]
+        places = torch.arange(count, device=x.device)[None] + len(keys)
+        cos, sin = self._rotary[0].to(x.device)(x, places)
 
         def split(projected: Tensor, heads: int) -> Tensor:
             return projected.view(rows, count, heads, -1).transpose(1, 2)
@@ -103,10 +114,9 @@ class Block(nn.Module):  # type: ignore[misc]
 
     def __init__(self, config: LlamaConfig, read: int) -> None:
         super().__init__()
-        self.self_attn = _Attention(config, read)
+        self.self_attn = Attention(config, read)
         self.mlp = _FeedForward(config)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self._rotary = [LlamaRotaryEmbedding(config)]  # in a list: no weight of the block
 
     def forward(self, x: Tensor, residual: Tensor, keys: Keys) -> Tensor:
         """Return the states [B, T, C] of one step, and put its keys behind those of earlier ones.
@@ -116,7 +126,5 @@ class Block(nn.Module):  # type: ignore[misc]
             residual: [B, T, C].
             keys: Of earlier steps, one entry each; empty at the true entries.
         """
-        places = torch.arange(x.shape[1], device=x.device)[None] + len(keys)
-        cos, sin = self._rotary[0].to(x.device)(x, places)
-        states = residual + self.self_attn(x, cos, sin, keys)
+        states = residual + self.self_attn(x, keys)
         return states + self.mlp(self.post_attention_layernorm(states))
