@@ -34,6 +34,7 @@ from specbench.models.checkpoint_files import (
     check_no_adapter,
     check_weights,
     count_parameters,
+    read_into,
     read_json,
     settings_files,
     training_of,
@@ -269,7 +270,7 @@ def digest(checkpoint: Checkpoint) -> str:
     for file in files:
         with file.open("rb") as stream:
             if whole:
-                sha.update(stream.read())
+                read_into(sha, stream)
             else:
                 size = int.from_bytes(stream.read(8), "little")
                 sha.update(stream.read(size) + str(file.stat().st_size).encode())

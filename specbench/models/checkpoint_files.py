@@ -6,11 +6,12 @@ which line of theirs failed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from specbench.bounded import read_bytes
 from specbench.errors import ModelError
@@ -124,6 +125,12 @@ def check_no_adapter(source: str, folder: Path) -> None:
         "hold",
         "Merge both with peft (merge_and_unload, then save_pretrained) and name the merged folder.",
     )
+
+
+def read_into(sha: hashlib._Hash, stream: BinaryIO) -> None:
+    """Hash the rest of a file, a piece at a time: weights would double what a run holds."""
+    while piece := stream.read(1 << 20):
+        sha.update(piece)
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -137,7 +137,8 @@ def body_weights(
     assert _plain(config)
 
     def tensor(parameter: Tensor) -> Tensor:
-        return parameter.detach().to(device=device, dtype=dtype)
+        # a copy: one view of a mapped file keeps the whole file in memory
+        return parameter.detach().to(device=device, dtype=dtype, copy=True)
 
     def fuse(*parts: Any) -> Linear:
         weights = [part.weight for part in parts]

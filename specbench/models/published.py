@@ -20,6 +20,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from specbench.errors import ModelError
 from specbench.models import checkpoint as checkpoints
+from specbench.models.checkpoint_files import read_into
 from specbench.models.load import SMALL, dtype_of
 from specbench.schema.model import ModelConfig
 
@@ -179,7 +180,7 @@ def _digest(file: WeightFile, path: Path) -> str:
     size = path.stat().st_size
     with path.open("rb") as stream:
         if size < _HASH_WHOLE_BELOW:
-            sha.update(stream.read())
+            read_into(sha, stream)
             return f"sha256:{sha.hexdigest()[:32]}"
         sha.update(stream.read(1 << 20))
         stream.seek(-(1 << 20), 2)

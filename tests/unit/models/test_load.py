@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -44,6 +46,30 @@ def test_every_architecture_loads_and_decodes(folder, name):
     assert logits.shape == (1, 3, tiny_checkpoints.VOCAB) and pair.stop_ids == {1}
     assert pair.provenance["target"]["digest"].startswith("sha256:")
     assert pair.provenance["target"]["engine"] == pair.target.engine
+
+
+def test_a_loaded_model_holds_no_view_of_its_file(folder):
+    weights = load_pair(entry(tiny_checkpoints.write(folder, "llama"))).target.weights
+    kept = [weights.embedding, weights.final_norm]
+    kept += [norm for x in weights.layers for norm in (x.attention_norm, x.feed_forward_norm)]
+    for tensor in kept:
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
+def test_hashing_weights_takes_no_memory_of_their_size(tmp_path):
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(1 << 25)
+    place = checkpoint.Checkpoint("a", str(tmp_path), None, local=True)
+    tracemalloc.start()
+    try:
+        assert checkpoint.digest(place) == (
+            f"sha256:{hashlib.sha256(bytes(1 << 25)).hexdigest()[:32]}"
+        )
+        tracemalloc.reset_peak()
+        checkpoint.digest(place)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_draft_of_the_same_vocabulary_is_accepted_and_padding_is_cut(folder):
