@@ -41,6 +41,7 @@ from specbench.decoding.verifiers.token_sd import TokenSD
 from specbench.hosting import HostRequest, compose_jobs
 from specbench.law import Law
 from specbench.models.decoder import LeanDecoder
+from specbench.models.engines import run_by
 from specbench.models.pair import ModelPair
 from specbench.paths import tasks_dir, weights_dir
 from specbench.report import table
@@ -121,8 +122,8 @@ def embedded_pair(
     draft = load(arguments.draft, dtype)
     models = ModelPair(
         "pair",
-        LeanDecoder.of(load(arguments.model, dtype), "target", CPU, dtype),
-        LeanDecoder.of(load(arguments.draft, dtype), "draft", CPU, dtype),
+        run_by(LeanDecoder.of(load(arguments.model, dtype), "target", CPU, dtype), "auto"),
+        run_by(LeanDecoder.of(load(arguments.draft, dtype), "draft", CPU, dtype), "auto"),
     )
     draft.generation_config.num_assistant_tokens = DRAFT_LENGTH
     draft.generation_config.num_assistant_tokens_schedule = "constant"
@@ -167,7 +168,7 @@ def random_llama(dtype: torch.dtype, repeats: int, prompts: Sequence[list[int]])
     module = LlamaForCausalLM(config).to(dtype).eval()
     theirs = LlamaForCausalLM(config).to(dtype).eval()
     theirs.load_state_dict(module.state_dict())
-    models = ModelPair("random", LeanDecoder.of(module, "random", CPU, dtype))
+    models = ModelPair("random", run_by(LeanDecoder.of(module, "random", CPU, dtype), "auto"))
     name = f"ar / generate, 12 x 768 ({str(dtype).removeprefix('torch.')})"
     return interleave(name, models, Autoregressive(), theirs, {}, prompts, repeats)
 

@@ -63,6 +63,7 @@ class NativeDecoder(Wrapper):
             weights.groups,
             weights.cos.shape[-1],
             weights.layers[0].gate_up.outputs // 2,
+            weights.embedding.shape[0],
             weights.epsilon,
             self._layers,
             self._wide(weights.final_norm),
@@ -144,7 +145,8 @@ class NativeDecoder(Wrapper):
         logits = self._empty(rows, last if view.logits else 0, self._outputs or self.vocab_size)
         if view.logits and not outside:
             step.logits = logits.data_ptr()
-        self._library.forward(byref(self._model), byref(step))
+        if not self._library.forward(byref(self._model), byref(step)):
+            raise IndexError("a token id is out of range")
         cache.advance(count)
         if taps is not None:
             taps.states = [states[each] for each in taps.layers]
@@ -164,6 +166,7 @@ class NativeDecoder(Wrapper):
         longest = max(cache.lengths)
         return (
             0 < rows * count <= MOST_ROWS
+            and inputs.dtype == (torch.int64 if inputs.ndim == 2 else self.dtype)
             and min(cache.lengths) >= hidden
             and longest + count <= cache.capacity
             and longest + reach <= self._longest

@@ -66,7 +66,7 @@ def _command() -> list[str]:
     if found is None:
         raise Unavailable(f"no C++ compiler was found ({', '.join(names)})")
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    return [found, native, "-O3", "-std=c++17", "-shared", "-fPIC", "-pthread"]
+    return [found, native, "-O3", "-std=c++20", "-shared", "-fPIC", "-pthread"]
 
 
 def _digest(command: list[str]) -> str:

@@ -28,7 +28,7 @@ struct Layer {
 };
 
 struct Model {
-    int64_t half, layers, channels, heads, groups, width, inner;  // half: bfloat16
+    int64_t half, layers, channels, heads, groups, width, inner, vocabulary;  // half: bfloat16
     double epsilon;
     const Layer* layer;
     const float *final_norm, *cos, *sin;
@@ -285,7 +285,10 @@ void pack_weight(const Linear* linear, int64_t half, const void* rows, void* to)
     else pack(*linear, static_cast<const float*>(rows), static_cast<float*>(to));
 }
 
-void forward(const Model* model, const Step* step) {
+// Returns whether all ids have an embedding; else nothing was computed.
+int forward(const Model* model, const Step* step) {
+    for (int64_t i = 0; step->ids && i < step->rows * step->tokens; i++)
+        if (step->ids[i] < 0 || step->ids[i] >= model->vocabulary) return 0;
     if (model->half) {
         Forward<bf16> work(*model, *step);
         together(Forward<bf16>::enter, &work, step->threads);
@@ -293,6 +296,7 @@ void forward(const Model* model, const Step* step) {
         Forward<float> work(*model, *step);
         together(Forward<float>::enter, &work, step->threads);
     }
+    return 1;
 }
 
 void project(const Linear* linear, int64_t half, int64_t rows, int64_t threads, const void* x, const void* residual, void* out) {

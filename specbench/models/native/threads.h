@@ -32,10 +32,15 @@ struct Barrier {
         if (waiting.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
             waiting.store(0, std::memory_order_relaxed);
             round.store(now + 1, std::memory_order_release);
+            round.notify_all();
             return;
         }
-        for (int spins = 0; round.load(std::memory_order_acquire) == now; spins++)
-            if (spins < 4096) relax(); else std::this_thread::yield();
+        for (int spins = 0; spins < 2048; spins++) {
+            if (round.load(std::memory_order_acquire) != now) return;
+            relax();
+        }
+        // the others were sent away from their processors: they may have this one
+        round.wait(now, std::memory_order_acquire);
     }
 };
 

@@ -53,10 +53,7 @@ class CModel(Structure):
     """`Model` of step.cpp."""
 
     _fields_ = [
-        *(
-            (name, c_int64)
-            for name in ["half", "layers", "channels", "heads", "groups", "width", "inner"]
-        ),
+        *_numbers("half", "layers", "channels", "heads", "groups", "width", "inner", "vocabulary"),
         ("epsilon", c_double),
         ("layer", POINTER(CLayer)),
         ("final_norm", c_void_p),
@@ -71,19 +68,7 @@ class CStep(Structure):
     """`Step` of step.cpp."""
 
     _fields_ = [
-        *(
-            (name, c_int64)
-            for name in [
-                "rows",
-                "tokens",
-                "last",
-                "first_layer",
-                "end_layer",
-                "threads",
-                "slots",
-                "kept",
-            ]
-        ),
+        *_numbers("rows", "tokens", "last", "first_layer", "end_layer", "threads", "slots", "kept"),
         ("ids", c_void_p),
         ("lengths", c_void_p),
         ("padding", c_void_p),
@@ -179,6 +164,9 @@ class NativeLinear:
         return self._project(x, residual.contiguous())
 
     def _project(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        dtype = self._packed.dtype
+        assert x.dtype == dtype and x.shape[1] == self.described.inputs, (x.dtype, x.shape)
+        assert residual is None or residual.dtype == dtype
         x = x.contiguous()
         out = x.new_empty(x.shape[0], self.outputs)
         self._library.project(

@@ -226,6 +226,17 @@ def test_a_text_past_the_context_is_refused_as_the_eager_path_refuses_it(compile
             model.forward(tokens_of(1, 3), cache)
 
 
+def test_what_is_no_token_and_what_is_another_dtype_is_refused(compiled):
+    native = Both("grouped").native
+    for token in (-1, VOCABULARY):
+        cache = native.new_cache(1, 8)
+        with pytest.raises(IndexError):
+            native.forward(torch.tensor([[1, token]]), cache)
+        assert cache.lengths == [0]
+    with pytest.raises((AssertionError, RuntimeError)):
+        native.forward(torch.ones(1, 2, 90, dtype=torch.bfloat16), native.new_cache(1, 8))
+
+
 def test_what_the_step_does_not_compute_is_refused_by_name(compiled):
     with pytest.raises(Unavailable, match="float64"):
         NativeDecoder(lean("grouped", torch.float64))
