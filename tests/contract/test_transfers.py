@@ -79,11 +79,17 @@ EXEMPT = {
     "dyspec": Exempt(
         lambda count: count.draft.forwards + 2, "the values of drawn tokens decide what is fed next"
     ),
+    "eagle1": DRAWN,
+    "eagle2": RANKED,
+    "eagle3": RANKED,
     "lantern": RANKED,
     "lantern_pp": DRAWN,
     "mcsd": DRAWN,
     "mcsd_wr": DRAWN,
     "rasd": Exempt(lambda count: 2, "equal prefixes of two drafters' trees are merged on the host"),
+    "rasd_eagle": Exempt(
+        lambda count: 2, "equal prefixes of two drafters' trees are merged on the host"
+    ),
     "rsd_c": DRAWN,
     "rsd_s": RANKED,
     "sequoia": DRAWN,

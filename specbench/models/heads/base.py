@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from specbench.cache import Cache
@@ -86,6 +87,18 @@ class HeadFiles:
         for path in self.weights:
             tensors |= read_tensors(path)
         return State(tensors, self.weights[0])
+
+    def one(self, name: str) -> Tensor:
+        """Read one weight that `shapes` names."""
+        for path in self.weights:
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt") as opened:
+                    if name in opened.keys():  # noqa: SIM118
+                        found: Tensor = opened.get_tensor(name)
+                        return found
+            elif name in (tensors := read_tensors(path)):
+                return tensors[name]
+        raise self.unfit(f"it lacks the weight '{name}'")
 
     def expect(self, name: str, *shape: int) -> None:
         """Refuse a weight that is missing or of another shape.

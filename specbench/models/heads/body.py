@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from specbench.errors import ModelError
@@ -19,6 +19,7 @@ from specbench.models.decoder import LeanDecoder
 from specbench.models.heads.base import HeadFiles, uniform
 from specbench.models.lean_weights import Layer, Weights, fused, read_rotary
 from specbench.models.linear import Linear
+from specbench.models.norm import HeadNorm
 from specbench.models.pretrained import first_line
 from specbench.models.state import State
 
@@ -26,7 +27,7 @@ EMBEDDING = "embed_tokens.weight"
 
 
 class BlockSettings:
-    """The settings of a head's blocks, as a Llama's config.json says them.
+    """The settings of a head's blocks, as the config.json of a Llama or a Qwen3 says them.
 
     Args:
         settings: The keys; what is lacking has transformers' default.
@@ -45,7 +46,8 @@ class BlockSettings:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         left_out = ("model_type", "dtype", "torch_dtype", "architectures")
         own = {key: value for key, value in settings.items() if key not in left_out}
-        self.config: Any = LlamaConfig(**own)
+        kind = Qwen3Config if settings.get("model_type") == "qwen3" else LlamaConfig
+        self.config: Any = kind(**own)
         config = self.config
         self.width: int = config.hidden_size
         self.heads: int = config.num_attention_heads
@@ -115,6 +117,14 @@ class BlockSettings:
         for name, shape in self._shapes(read).items():
             files.expect(f"{prefix}{name}.weight", *shape)
 
+    def head_norm(self, state: State, prefix: str, target: Model) -> HeadNorm | None:
+        """Return the norm of a block's queries and keys, of a Qwen3; None where it has none."""
+        query, key = (state.get(f"{prefix}self_attn.{name}_norm.weight") for name in "qk")
+        if query is None or key is None:
+            return None
+        rows = [query.expand(self.heads, -1), key.expand(self.groups, -1)]
+        return HeadNorm(torch.cat(rows).to(target.device, target.dtype), self.epsilon)
+
     def body(
         self,
         embedding: Tensor,
@@ -150,10 +160,13 @@ class BlockSettings:
         return LeanDecoder(weights, name)
 
 
-def read_block(state: State, prefix: str, attention_norm: str | None, target: Model) -> Layer:
+def read_block(
+    settings: BlockSettings, state: State, prefix: str, attention_norm: str | None, target: Model
+) -> Layer:
     """Return a block in the lean decoder's layout, where the target computes.
 
     Args:
+        settings: The settings of the blocks.
         state: The head's weights.
         prefix: What the names of the block's weights begin with.
         attention_norm: The norm of what its attention reads; None where that is normed before.
@@ -173,7 +186,7 @@ def read_block(state: State, prefix: str, attention_norm: str | None, target: Mo
     return Layer(
         attention_norm=None if attention_norm is None else norm(attention_norm),
         qkv=join("self_attn", "q", "k", "v"),
-        head_norm=None,
+        head_norm=settings.head_norm(state, prefix, target),
         output=join("self_attn", "o"),
         feed_forward_norm=norm("post_attention_layernorm"),
         gate_up=join("mlp", "gate", "up"),

@@ -105,7 +105,8 @@ class EagleHead(FeatureHead):
     ) -> Self:
         norms = [None, *["input_layernorm"] * (settings.layers - 1)]
         blocks = [
-            read_block(state, f"layers.{index}.", norm, target) for index, norm in enumerate(norms)
+            read_block(settings, state, f"layers.{index}.", norm, target)
+            for index, norm in enumerate(norms)
         ]
         body = settings.body(embedding_of(state, target), blocks, None, head, target, name)
         return cls(body, state["fc.weight"], state.get("fc.bias"), target)

@@ -136,3 +136,94 @@ def eagle_features(
         x = x + t["fc.bias"]
     x = x + attention(t, "layers.0.", x, positions, sees, EAGLE_CONFIG["rope_theta"])
     return feed_forward(t, "layers.0.", x)
+
+
+# EAGLE-3.
+
+DRAFT_VOCAB = 40
+
+EAGLE3_CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "hidden_act": "silu",
+    "hidden_size": WIDTH,
+    "intermediate_size": FEED_FORWARD,
+    "max_position_embeddings": 2048,
+    "model_type": "llama",
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": 1,
+    "num_key_value_heads": GROUPS,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 5000.0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float16",
+    "vocab_size": VOCAB,
+    "draft_vocab_size": DRAFT_VOCAB,
+}
+"""The release's layout; SpecForge's has architectures LlamaForCausalLMEagle3 and further keys."""
+
+SPECULATORS_CONFIG = {
+    "architectures": ["Eagle3Speculator"],
+    "draft_vocab_size": DRAFT_VOCAB,
+    "norm_before_residual": False,
+    "speculators_config": {"algorithm": "eagle3", "verifier": {"name_or_path": None}},
+    "speculators_model_type": "eagle3",
+    "target_hidden_size": None,
+    "tie_word_embeddings": False,
+    "transformer_layer_config": {
+        "attention_bias": False,
+        "head_dim": WIDTH // HEADS,
+        "hidden_act": "silu",
+        "hidden_size": WIDTH,
+        "intermediate_size": FEED_FORWARD,
+        "max_position_embeddings": 2048,
+        "model_type": "llama",
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": 1,
+        "num_key_value_heads": GROUPS,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 5000.0,
+        "vocab_size": VOCAB,
+    },
+}
+"""The layout of speculators' `Eagle3Speculator`."""
+
+
+def eagle3_tensors(first: str = "midlayer.", width: int = WIDTH, seed: int = 0, taps: int = 3):
+    """Return the weights of an EAGLE-3 head; the embedding is the target's and left out."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def norm(count: int) -> Tensor:
+        return 1 + 0.3 * torch.randn(count, generator=draw)
+
+    known = torch.randperm(VOCAB, generator=draw)[:DRAFT_VOCAB].sort().values
+    mask = torch.zeros(VOCAB, dtype=torch.bool)
+    mask[known] = True
+    return {
+        "fc.weight": torch.randn(WIDTH, taps * width, generator=draw) * 0.2,
+        **block(first, 2 * WIDTH, draw),
+        f"{first}hidden_norm.weight": norm(WIDTH),
+        f"{first}input_layernorm.weight": norm(WIDTH),
+        "norm.weight": norm(WIDTH),
+        "lm_head.weight": torch.randn(DRAFT_VOCAB, WIDTH, generator=draw),
+        "d2t": known - torch.arange(DRAFT_VOCAB),
+        "t2d": mask,
+    }
+
+
+def eagle3_entry(
+    t: dict[str, Tensor],
+    first: str,
+    embedded: Tensor,
+    features: Tensor,
+    positions: Tensor,
+    sees: Tensor,
+    norm_before_residual: bool = False,
+) -> Tensor:
+    """Return what the first block of an EAGLE-3 head makes, [T, C], in float64."""
+    normed = rms(features, t[f"{first}hidden_norm.weight"])
+    read = torch.cat([rms(embedded, t[f"{first}input_layernorm.weight"]), normed], -1)
+    residual = normed if norm_before_residual else features
+    x = residual + attention(t, first, read, positions, sees, 5000.0)
+    return feed_forward(t, first, x)
