@@ -161,16 +161,20 @@ class BlockSettings:
 
 
 def read_block(
-    settings: BlockSettings, state: State, prefix: str, attention_norm: str | None, target: Model
+    state: State,
+    prefix: str,
+    attention_norm: str | None,
+    target: Model,
+    settings: BlockSettings | None = None,
 ) -> Layer:
     """Return a block in the lean decoder's layout, where the target computes.
 
     Args:
-        settings: The settings of the blocks.
         state: The head's weights.
         prefix: What the names of the block's weights begin with.
         attention_norm: The norm of what its attention reads; None where that is normed before.
         target: The model that is drafted for.
+        settings: Of the blocks, where queries and keys may be normed; None where they are not.
     """
 
     def join(part: str, *names: str) -> Linear:
@@ -186,7 +190,7 @@ def read_block(
     return Layer(
         attention_norm=None if attention_norm is None else norm(attention_norm),
         qkv=join("self_attn", "q", "k", "v"),
-        head_norm=settings.head_norm(state, prefix, target),
+        head_norm=None if settings is None else settings.head_norm(state, prefix, target),
         output=join("self_attn", "o"),
         feed_forward_norm=norm("post_attention_layernorm"),
         gate_up=join("mlp", "gate", "up"),

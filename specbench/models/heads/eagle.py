@@ -105,7 +105,7 @@ class EagleHead(FeatureHead):
     ) -> Self:
         norms = [None, *["input_layernorm"] * (settings.layers - 1)]
         blocks = [
-            read_block(settings, state, f"layers.{index}.", norm, target)
+            read_block(state, f"layers.{index}.", norm, target, settings)
             for index, norm in enumerate(norms)
         ]
         body = settings.body(embedding_of(state, target), blocks, None, head, target, name)

@@ -102,10 +102,10 @@ class Eagle3Head(FeatureHead):
         place = {"device": target.device, "dtype": target.dtype}
         block = settings.block
         blocks = [
-            read_block(block, state, f"layers.{index}.", "input_layernorm", target)
+            read_block(state, f"layers.{index}.", "input_layernorm", target, block)
             for index in range(1, block.layers)
         ]
-        blocks.insert(0, read_block(block, state, settings.first, None, target))
+        blocks.insert(0, read_block(state, settings.first, None, target, block))
 
         def norm(weight: str) -> Tensor:
             return state[f"{weight}.weight"].to(**place)
@@ -144,11 +144,11 @@ class Eagle3Head(FeatureHead):
         settings = Eagle3Settings.of(files, target.layers)
         block, taps = settings.block, settings.taps
         files.fits("vocabulary", block.vocab_size, target.vocab_size, target)
-        named = files.settings.get("target_hidden_size") or block.width
-        files.fits("width of the target's states", int(named), target.width, target)
+        states = files.settings.get("target_hidden_size") or block.width
+        files.fits("width of the target's states", int(states), target.width, target)
         if not all(0 <= tap < target.layers for tap in taps):
-            ids = ", ".join(map(str, taps))
-            why = f"it reads the outputs of blocks {ids}, and the target has {target.layers}"
+            named = ", ".join(map(str, taps))
+            why = f"it reads the outputs of blocks {named}, and the target has {target.layers}"
             raise files.unfit(why, target)
         width = block.width
         files.expect("fc.weight", width, len(taps) * target.width)
