@@ -218,6 +218,7 @@ def _with_native_weights(lean: LeanDecoder, release: bool) -> LeanDecoder:
         head = _native(head, room)
     body = LeanDecoder(replace(weights, layers=layers, head=head), lean.name)
     body.context = lean.context
+    body.mask_token = lean.mask_token
     return body
 
 

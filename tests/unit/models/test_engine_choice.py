@@ -129,6 +129,13 @@ def test_auto_is_native_on_a_cpu_with_a_compiler(compiled):
     assert engines.run_by(pair.target, "eager") is pair.target.body
 
 
+@pytest.mark.parametrize("engine", ["eager", "native"])
+def test_a_mask_token_goes_with_the_model_to_every_engine(compiled, engine):
+    model = small.lean("grouped")
+    model.mask_token = 7
+    assert engines.run_by(model, engine).mask_token == 7
+
+
 def test_eager_is_eager_whatever_can_be_compiled():
     lean = small.lean("grouped")
     assert engines.run_by(lean, "eager") is lean
