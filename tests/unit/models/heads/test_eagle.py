@@ -1,8 +1,4 @@
-"""EAGLE's head: the published layout is read, and its logits are those of the published arithmetic.
-
-In development the release's own module (eagle/model/cnets1.py of github.com/SafeAILab/EAGLE) ran on
-the weights that `eagle_tensors` writes; see `test_the_arithmetic_by_hand`.
-"""
+"""EAGLE's head: the published layout is read; its logits are those of the arithmetic by hand."""
 
 from __future__ import annotations
 
