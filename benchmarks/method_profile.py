@@ -21,10 +21,9 @@ from specbench.clock import CpuClock
 from specbench.decoding.base import Decoder
 from specbench.decoding.ledger import Generation
 from specbench.hosting import HostRequest, compose_jobs
-from specbench.models.pair import ModelPair
 from specbench.runner.measure import Bench
-from specbench.runner.setup import Job
-from specbench.schema.build import instantiate, locate
+from specbench.runner.setup import Job, load_models
+from specbench.schema.build import instantiate
 from specbench.schema.config import RunConfig
 
 
@@ -49,8 +48,7 @@ def main() -> None:
 
 def _profile(config: RunConfig, functions: int) -> None:
     decoder: Decoder = instantiate(config.method.decoder)
-    load = locate(str(config.model.loader["_target_"]))
-    models: ModelPair = load(config.model, needs=decoder.needs)
+    models = load_models(config, decoder.needs)
     decoder.prepare(models)
     job = Job.of(config).asked(models)
     clock = CpuClock()

@@ -203,17 +203,17 @@ def embedding_of(state: State, target: Model) -> Tensor:
     own = state.get(EMBEDDING)
     if own is not None:
         return own.to(target.device, target.dtype)
-    _check_shares(target)
+    check_shares(target)
     return target.embed(torch.arange(target.vocab_size, device=target.device)[None])[0]
 
 
 def head_of(target: Model) -> Callable[[Tensor], Tensor]:
     """Return the target's LM head, [N, C] -> [N, V]."""
-    _check_shares(target)
+    check_shares(target)
     return lambda states: target.head(states[None])[0]
 
 
-def _check_shares(target: Model) -> None:
+def check_shares(target: Model) -> None:
     """Refuse a target that hands out neither its embedding nor its LM head.
 
     Raises:

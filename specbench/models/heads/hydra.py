@@ -82,16 +82,23 @@ class HydraSettings:
 
         if not files.settings.get("grounded_heads", False):
             raise files.unfit("its heads read no tokens (grounded_heads is not true)")
-        heads = {int(name.split(".")[1]) for name in files.shapes if name.startswith("hydra_mlp.")}
-        own = [name for name in files.shapes if name.startswith("hydra_lm_head.0.")]
-        vocabulary, channels = next(files.shapes[name] for name in own if name.endswith("weight"))
+        plus = f"{PREFIX}.norm.weight" in files.shapes
+        first, own = ("1", "hydra_lm_head.0.1") if plus else ("0", "hydra_lm_head.0")
+        sizes = []
+        for name in (f"hydra_mlp.0.{first}.linear.weight", f"{own}.weight"):
+            if len(files.shapes.get(name, ())) != 2:
+                raise files.unfit(f"it lacks the weight '{name}', or it is no matrix")
+            sizes.append(files.shapes[name][0])
+        heads = 0
+        while f"hydra_mlp.{heads}.{first}.linear.weight" in files.shapes:
+            heads += 1
         return cls(
-            heads=1 + max(heads),
+            heads=heads,
             layers=max(number("hydra_num_layers", 1), 1),
-            channels=channels,
-            vocabulary=vocabulary,
+            channels=sizes[0],
+            vocabulary=sizes[1],
             offset=number("hidden_state_offset", 0),
-            plus=f"{PREFIX}.norm.weight" in files.shapes,
+            plus=plus,
         )
 
 

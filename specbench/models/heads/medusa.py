@@ -16,7 +16,6 @@ Shapes: K heads, C channels, V token ids.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -28,11 +27,11 @@ from torch import Tensor, nn
 from specbench.cache import Cache
 from specbench.models.base import CAUSAL, Model, View
 from specbench.models.heads.base import HeadFiles, TargetShape
+from specbench.models.heads.body import check_shares
 from specbench.models.heads.level import LevelHead, randomised
 from specbench.models.linear import linear
 
 _BUNDLED = "medusa_head."
-_KEY = re.compile(rf"({re.escape(_BUNDLED)})?(\d+)\.\d+\.(linear\.)?(weight|bias)")
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,17 @@ class MedusaSettings:
         layers = files.settings.get("medusa_num_layers", 1)
         if type(layers) is not int or layers < 1:
             raise files.unfit(f"its config.json has medusa_num_layers={layers!r}")
-        keys = [match for match in map(_KEY.fullmatch, files.shapes) if match]
-        prefix = keys[0][1] or ""
-        own = files.shapes.get(f"{prefix}0.{layers}.weight")
-        return cls(
-            heads=1 + max(int(key[2]) for key in keys),
-            layers=layers,
-            channels=files.shapes[f"{prefix}0.0.linear.weight"][-1],
-            vocabulary=None if own is None else own[0],
-        )
+        prefix = "" if "0.0.linear.weight" in files.shapes else _BUNDLED
+        first = files.shapes.get(f"{prefix}0.0.linear.weight", ())
+        if len(first) != 2:
+            raise files.unfit(
+                f"it lacks the weight '{prefix}0.0.linear.weight', or it is no matrix"
+            )
+        heads = 0
+        while f"{prefix}{heads}.0.linear.weight" in files.shapes:
+            heads += 1
+        own = [files.shapes.get(f"{prefix}{head}.{layers}.weight", ()) for head in range(heads)]
+        return cls(heads, layers, first[1], next((shape[0] for shape in own if shape), None))
 
 
 class ResidualBlock(nn.Module):  # type: ignore[misc]
@@ -195,10 +196,17 @@ class MedusaHead(LevelHead):
 
     @classmethod
     def load(cls, files: HeadFiles, target: Model) -> Self:
-        """Read the weights."""
+        """Read the weights.
+
+        Raises:
+            ModelError: If they use an LM head that the target's engine does not hand out.
+        """
+        settings = MedusaSettings.of(files)
+        if settings.vocabulary is None:
+            check_shares(target)
         state = files.read()
         tensors = state.below("" if "0.0.linear.weight" in state else _BUNDLED)
-        heads = MedusaHeads(MedusaSettings.of(files))
+        heads = MedusaHeads(settings)
         heads.load_state_dict({name: tensors[name] for name in heads.state_dict()})
         return cls(heads.to(target.device, target.dtype), target, files.source, target.head)
 

@@ -137,6 +137,11 @@ def test_a_block_of_another_family_or_other_attention_heads_is_refused(tmp_path,
         ({"grounded_heads": False}, None, "its heads read no tokens (grounded_heads is not true)"),
         ({"hydra_num_layers": "3"}, None, "its config.json has hydra_num_layers='3'"),
         ({}, "hydra_lm_head.1.bias", "it lacks the weight 'hydra_lm_head.1.bias'"),
+        (
+            {},
+            "hydra_lm_head.0.weight",
+            "it lacks the weight 'hydra_lm_head.0.weight', or it is no matrix",
+        ),
         ({"hidden_state_offset": 3}, None, "it reads a state 3 blocks below the last of 3"),
     ],
 )

@@ -12,8 +12,9 @@ import torch
 
 from specbench.errors import ModelError
 from specbench.models.heads.base import HeadFiles
-from specbench.models.heads.load import family_of
+from specbench.models.heads.load import family_of, find_files
 from specbench.models.heads.medusa import MedusaHead, MedusaHeads, MedusaSettings
+from specbench.models.table import TableModel, markov_table
 from tests.unit.models.by_hand import write_checkpoint
 from tests.unit.models.heads.level_checkpoints import (
     CHANNELS,
@@ -68,8 +69,6 @@ def test_heads_inside_a_whole_checkpoint(tmp_path, target):
     whole = {**state, "model.norm.weight": torch.ones(CHANNELS)}
     config = {**medusa_config(), "model_type": "llama", "hidden_size": CHANNELS}
     write_checkpoint(tmp_path, config, whole)
-    from specbench.models.heads.load import find_files
-
     head = loaded(find_files(str(tmp_path)), target)
     h = torch.randn(1, CHANNELS, dtype=torch.float64)
     want = medusa_logits(state, h, None, prefix="medusa_head.")[:, 0]
@@ -119,6 +118,7 @@ def test_heads_of_another_target_are_refused_unread(options, why, tmp_path, monk
     [
         (medusa_config(), "2.0.linear.bias", "it lacks the weight '2.0.linear.bias'"),
         (medusa_config(), "1.1.weight", "it lacks the weight '1.1.weight'"),
+        (medusa_config(), "0.1.weight", "it lacks the weight '0.1.weight'"),
         (medusa_config("one"), None, "its config.json has medusa_num_layers='one'"),
         (medusa_config(2), None, "it lacks the weight '0.1.linear.weight'"),
     ],
@@ -130,6 +130,13 @@ def test_incomplete_files_are_refused(config, lacking, why, tmp_path):
     with pytest.raises(ModelError) as refusal:
         MedusaHead.check(files, SHAPE)
     assert refusal.value.why == why
+
+
+def test_heads_without_lm_heads_need_a_target_that_hands_out_its_own(tmp_path):
+    state = medusa_state(own=False)
+    files = written(tmp_path, medusa_config(version="2"), state, "medusa_lm_head.safetensors")
+    with pytest.raises(ModelError, match="cannot share"):
+        MedusaHead.load(files, TableModel(markov_table(1, 4, 0), 4))
 
 
 class Code:
