@@ -63,7 +63,10 @@ def main() -> None:
 
     files = checkpoint.find(entry["target"], entry["target_revision"])
     module = AutoModelForCausalLM.from_pretrained(
-        files.location, config=read_settings(files), dtype=target.dtype
+        files.location,
+        config=read_settings(files),
+        dtype=target.dtype,
+        trust_remote_code=False,
     )
 
     @torch.inference_mode()

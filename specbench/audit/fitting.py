@@ -119,6 +119,7 @@ NEUTRAL: Mapping[str, Neutral] = {
     "lantern": Neutral({"neighbours": 0}),
     "lantern_pp": Neutral({"neighbours": 0}),
     "lenient_sd": Neutral({"lenience": 1.0}),
+    "medusa_typical": Neutral({"epsilon": 1.0}, "greedy"),
     "momentum": Neutral({"alpha": 0.0}, "greedy"),
     "nucleus": Neutral({"top_p": 1.0}),
     "topk_sd": Neutral({"top_k": 0}),

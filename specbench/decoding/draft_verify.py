@@ -114,6 +114,7 @@ class DraftVerify(Decoder):
             fed = torch.cat([root, tree.tokens], 1)
             clock.launch()
             logits = drafting.score(session, fed, mask, taps)
+            assert cache.lengths[0] == base + fed.shape[1], "a draft was left in the target's cache"
 
             seen = history.along(tree.tokens, mask.ancestors if mask else None)
             position, streams = len(session.committed), (request.streams,)

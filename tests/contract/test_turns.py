@@ -72,11 +72,14 @@ def ledger(generation: Generation) -> tuple[object, ...]:
 
 
 def compare(method: str, models: ModelPair, requests: Sequence[Request]) -> None:
+    decoders = decoders_of(method, models, 3)  # what they measured of the models stays the same
     alone = [
         ledger(decoder.generate(models, request, CpuClock()))
-        for decoder, request in zip(decoders_of(method, models, 3), requests, strict=True)
+        for decoder, request in zip(decoders, requests, strict=True)
     ]
-    together = in_turns(decoders_of(method, models, 3), models, requests)
+    for decoder in decoders:
+        decoder.reset()
+    together = in_turns(decoders, models, requests)
     assert [ledger(generation) for generation in together] == alone
 
 
