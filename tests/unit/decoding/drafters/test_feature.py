@@ -1,4 +1,8 @@
-"""Heads of features keep the target's law, whatever their weights are."""
+"""Heads of features: the target's law for any head, and drafts that are the head's own.
+
+A wrong feature costs acceptance and not exactness, so drafts are compared with those of the head
+computed anew: from the target's states of all committed tokens, in one forward without a cache.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import pytest
 import torch
 
 from specbench.audit.heads import with_head
-from specbench.decoding import ground
+from specbench.decoding import draft_verify, ground
 from specbench.decoding.draft_verify import DraftVerify
+from specbench.decoding.drafters import feature
 from specbench.decoding.drafters.feature import FeatureDrafter
 from specbench.decoding.lengths.constant import Constant
 from specbench.decoding.topologies.chain import Chain
@@ -18,6 +23,7 @@ from specbench.decoding.verifiers.rrs import RecursiveRejection
 from specbench.decoding.verifiers.token_sd import TokenSD
 from specbench.decoding.verifiers.tree_walk import TreeWalk
 from specbench.law import Law
+from specbench.models.base import Taps, View
 from specbench.models.heads.base import FeatureHead
 from tests.unit.decoding.enumeration import distance, output_law, true_law
 from tests.unit.decoding.parts import Autoregressive, generate, table_pair
@@ -89,6 +95,132 @@ def test_a_law_that_is_not_renormalised_would_be_noticed(monkeypatch):
     got = output_law(composed("chain"), models, Law(), PROMPT, 3)
     monkeypatch.undo()
     assert distance(got, true_law(models, Law(), PROMPT, 3)) > 1e-3
+
+
+def anew(models, committed, path):
+    """Return the law [V] that a head has behind committed and drafted tokens, without a cache."""
+    head, target = models.head, models.target
+    taps, made = Taps(head.taps, every=True), Taps((head.made,))
+    target.forward(torch.tensor([committed[:-1]]), target.new_cache(1, 256), View(taps=taps))
+    features, tokens = head.features(tuple(taps.states)), list(committed[1:])
+    for token in (*path, None):
+        inputs = head.inputs(torch.tensor([tokens]), features)
+        logits = head.forward(inputs, head.new_cache(1, 256), View(taps=made))
+        tokens.append(token)
+        features = torch.cat([features, made.states[0][:, -1:]], 1)
+    return logits[0, -1].softmax(-1)
+
+
+def own_drafts(models, kind, count=60):
+    """Yield for every round whether its draft is the one that the head makes anew."""
+    decoder = composed(kind, length=3)
+    rounds = []
+    decoder.probe = lambda scored, verdict: rounds.append((scored.tree, verdict))
+    committed = [*PROMPT, generate(decoder, models, Law(), PROMPT, count).tokens[0]]
+    accepted = 0
+    for tree, verdict in rounds:
+        tokens = tree.tokens[0].tolist()
+        for record, parent in enumerate(tree.draws.parents):
+            if tree.draws.law is not None:
+                path = [tokens[node] for node in tree.paths(parent)]
+                law = anew(models, committed, path)
+                yield torch.allclose(tree.draws.law[0, record], law, atol=1e-9)
+        if tree.draws.law is None and tree.size:
+            top = {token for token, depth in zip(tokens, tree.depths, strict=True) if depth < 2}
+            yield top == set(anew(models, committed, ()).topk(len(top)).indices.tolist())
+        committed += verdict.tokens
+        accepted += len(verdict.path)
+    assert accepted > count / 8, "too few drafts are accepted for this to say anything"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_drafts_are_the_heads_own(kind, family):
+    for seed in range(2):
+        models = with_head(table_pair(vocab=4, seed=seed), [family])
+        assert all(own_drafts(models, kind))
+
+
+def _made_features(original):
+    def observe(self, session, outcome):
+        original(self, session, outcome)
+        self._features = torch.zeros_like(self._features)
+
+    return observe
+
+
+def _rootward(states, path):
+    return tuple(state[:, : len(path) + 1] for state in states)
+
+
+MUTATIONS = {
+    "the states of other rows than the path's": (draft_verify, "_kept", _rootward),
+    "no features of what was accepted": (
+        feature._FeatureDrafting,
+        "observe",
+        _made_features(feature._FeatureDrafting.observe),
+    ),
+    "a token with its own feature": (
+        ground.Features,
+        "plant",
+        lambda self, committed: _shifted(self, committed),
+    ),
+    "a node with the feature of the root": (
+        ground.Features,
+        "feed",
+        lambda self, tokens, parents, mask: _from_root(self, tokens, mask),
+    ),
+}
+
+
+def _shifted(self, committed):
+    start = self._role.cache.lengths[0]
+    tokens = torch.tensor([committed[start:-1]])
+    logits = self._feed(tokens, self._features, last=1)
+    self._base = self._role.cache.lengths[0]
+    return logits[:, -1]
+
+
+def _from_root(self, tokens, mask):
+    made = self._made
+    behind = made[:1].expand(len(tokens), -1)
+    logits = self._feed(tokens[None], behind[None], mask)[0]
+    self._made = torch.cat([made, self._made])
+    return logits
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_mutation_would_be_noticed(name, monkeypatch):
+    place, attribute, broken = MUTATIONS[name]
+    monkeypatch.setattr(place, attribute, broken)
+    kinds = ("static",) if "rows" in name else ("chain",)
+    found = []
+    for seed in range(2):
+        models = with_head(table_pair(vocab=4, seed=seed), ["eagle1"])
+        found += [own for kind in kinds for own in own_drafts(models, kind)]
+    assert not all(found)
+
+
+def test_drafted_entries_that_stay_would_be_noticed(monkeypatch):
+    """Mutation: what was accepted is not fed again with true features."""
+
+    def keep(self, slots):
+        self._role.cache.keep([self._base - 1], [slots])
+
+    plant = ground.Features.plant
+
+    def careless(self, committed):
+        missing = len(committed) - 1 - self._role.cache.lengths[0]
+        self._features = self._features[:, -missing:]
+        return plant(self, committed)
+
+    monkeypatch.setattr(ground.Features, "keep", keep)
+    monkeypatch.setattr(ground.Features, "plant", careless)
+    found = []
+    for seed in range(2):
+        models = with_head(table_pair(vocab=4, seed=seed), ["eagle1"])
+        found += list(own_drafts(models, "chain"))
+    assert not all(found)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -54,8 +54,8 @@ def named(folder: Path) -> ModelConfig:
 
 @pytest.mark.parametrize(
     ("learner", "recipe"),
-    [(Eagle1(1.0, 0.1, 0.2, 2), "eagle1")],
-    ids=["eagle1"],
+    [(Eagle1(1.0, 0.1, 0.2, 2), "eagle1"), (Eagle3(3, 0.8, 300, 2), "eagle3")],
+    ids=["eagle1", "eagle3"],
 )
 def test_the_loaded_head_drafts_as_the_one_in_training(
     models: ModelPair, tmp_path: Path, learner: Learner, recipe: str
