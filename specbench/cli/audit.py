@@ -164,8 +164,9 @@ def _stand_ins(method: str, config_dir: Path | None) -> list[str]:
     folders = [config_dir.resolve()] if config_dir is not None else []
     if method not in catalog.names("method", folders):
         return []
-    image = catalog.load("method", method, folders).get("modality") == "image"
-    return ["model=tiny_image"] if image else []
+    entry = catalog.load("method", method, folders)
+    named = ["model=tiny_image"] if entry.get("modality") == "image" else []
+    return named + (["model.head=random"] if "head" in entry.get("needs", ()) else [])
 
 
 def _audited(config: RunConfig, effort: Effort, quick: bool, on_model: bool) -> AuditReport:

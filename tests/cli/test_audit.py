@@ -57,6 +57,12 @@ def test_a_method_is_audited_on_tables_alone_where_no_model_is_named(specbench, 
     assert "it refuses" in done.stdout and "auditing pld" in done.stderr
 
 
+def test_tables_have_a_head_of_every_family(specbench, tables):
+    result = specbench("audit", "method=dflash")
+    assert result.exit_code == 0, result.output
+    assert tables[0] == [("dflash", False, 0)]
+
+
 def test_a_broken_promise_exits_with_one_after_the_table(specbench, tables):
     tables[1]["checks"].append(Check("law", Kind.CHI_SQUARE, CheckOutcome.FAIL, detail="far off"))
     done = specbench("audit", "method=pld")
