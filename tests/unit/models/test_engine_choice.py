@@ -115,7 +115,7 @@ def test_auto_is_eager_where_there_is_no_native_step_and_the_run_says_so(lean):
     assert pair.target is lean and pair.draft is lean
     assert pair.provenance == {"target": {"engine": "lean"}}
     (note,) = pair.about.notes
-    assert "slower baseline" in note and "float64" in note
+    assert "slower baseline" in note and ("float64" in note or "no C++ compiler" in note)
 
 
 def test_auto_is_native_on_a_cpu_with_a_compiler(compiled):
