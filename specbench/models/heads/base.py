@@ -72,11 +72,6 @@ class HeadFiles:
     shapes: Mapping[str, tuple[int, ...]]
     digest: str
 
-    @property
-    def bytes(self) -> int:
-        """Size of the weight files."""
-        return sum(path.stat().st_size for path in self.weights)
-
     def read(self) -> State:
         """Read the weights.
 
@@ -137,6 +132,11 @@ class HeadFiles:
 class Head(Model):
     """A head, loaded.
 
+    Args:
+        name: What it is called.
+        target: The model that it drafts for: it computes there, over the same ids, as far.
+        layers: Number of its blocks.
+
     Attributes:
         family: Its name in `schema.heads.HEADS`.
         taps: The target's states that it reads; see `models.base.Taps`.
@@ -144,7 +144,16 @@ class Head(Model):
 
     family: ClassVar[str]
     taps: tuple[int, ...]
+    engine = "lean"
     capabilities = frozenset({Capability.TREE_MASK, Capability.HIDDEN_STATES})
+
+    def __init__(self, name: str, target: Model, layers: int) -> None:
+        self.name = name
+        self.vocab_size = target.vocab_size
+        self.layers = layers
+        self.context = target.context
+        self.dtype = target.dtype
+        self.device = target.device
 
     @classmethod
     def recognises(cls, files: HeadFiles) -> bool:
@@ -183,24 +192,18 @@ class FeatureHead(Head):
 
     Args:
         body: Its blocks in the lean decoder's layout, behind what `inputs` joins.
-        target: The model that it drafts for; its context is the head's too.
+        target: The model that it drafts for.
 
     Attributes:
         body: The same.
         made: The tap of `forward` that hands out the features that it makes, [1, T, F].
     """
 
-    engine = "lean"
     made: int
 
     def __init__(self, body: LeanDecoder, target: Model) -> None:
-        self.name = body.name
+        super().__init__(body.name, target, body.layers)
         self.body = body
-        self.vocab_size = target.vocab_size
-        self.layers = body.layers
-        self.context = target.context
-        self.dtype = body.dtype
-        self.device = body.device
 
     @property
     def sizes(self) -> Sizes | None:

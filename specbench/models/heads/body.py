@@ -17,7 +17,7 @@ from specbench.errors import ModelError
 from specbench.models.base import Capability, Model
 from specbench.models.decoder import LeanDecoder
 from specbench.models.heads.base import HeadFiles, uniform
-from specbench.models.lean_weights import Layer, Weights, fused, read_rotary
+from specbench.models.lean_weights import Layer, Weights, fused, projection, read_rotary
 from specbench.models.linear import Linear
 from specbench.models.norm import HeadNorm
 from specbench.models.pretrained import first_line
@@ -211,6 +211,12 @@ def head_of(target: Model) -> Callable[[Tensor], Tensor]:
     """Return the target's LM head, [N, C] -> [N, V]."""
     check_shares(target)
     return lambda states: target.head(states[None])[0]
+
+
+def random_lm_head(target: Model, width: int, draw: torch.Generator) -> Linear:
+    """Return random weights as an LM head, [N, C] -> [N, V], sharp enough to prefer tokens."""
+    head = 4 * uniform(draw, target.vocab_size, width)
+    return projection(head, device=target.device, dtype=target.dtype)
 
 
 def check_shares(target: Model) -> None:

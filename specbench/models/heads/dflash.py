@@ -21,18 +21,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from specbench.cache import Cache, KVCache
 from specbench.models.attention import attend
 from specbench.models.base import CAUSAL, Model, View
 from specbench.models.heads.base import Head, HeadFiles, TargetShape, uniform
+from specbench.models.heads.body import BlockSettings
 from specbench.models.lean_weights import read_rotary
 from specbench.models.linear import Linear, linear
 from specbench.models.norm import rms_norm
@@ -56,8 +56,8 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 """Keys that change the arithmetic, with the values that leave it as it is here."""
 
 
-class DFlashSettings:
-    """The settings of a drafter, as its config.json says them.
+class DFlashSettings(BlockSettings):
+    """The settings of a drafter, as its config.json says them, those of its blocks among them.
 
     Args:
         settings: The keys.
@@ -81,23 +81,14 @@ class DFlashSettings:
         lacking = [key for key in ("mask_token_id", "target_layer_ids") if joined.get(key) is None]
         if lacking:
             raise ValueError(f"it has no {' and no '.join(lacking)}")
-        left_out = ("model_type", "dtype", "torch_dtype", "architectures", "dflash_config")
-        config: Any = Qwen3Config(**{k: v for k, v in settings.items() if k not in left_out})
-        if set(config.layer_types) != {"full_attention"}:
+        blocks = {key: value for key, value in settings.items() if key != "dflash_config"}
+        super().__init__({**blocks, "model_type": "qwen3"})
+        if set(self.config.layer_types) != {"full_attention"}:
             raise ValueError("it has sliding layers, which are not computed here")
-        self.config = config
         self.block_size = int(joined.get("block_size", _BLOCK_SIZE))
         self.mask_token = int(joined["mask_token_id"])
         self.taps = tuple(map(int, joined["target_layer_ids"]))
         self.target_layers: int | None = settings.get("num_target_layers")
-        self.width: int = config.hidden_size
-        self.layers: int = config.num_hidden_layers
-        self.heads: int = config.num_attention_heads
-        self.groups: int = config.num_key_value_heads
-        self.head_width: int = config.head_dim
-        self.feed_forward: int = config.intermediate_size
-        self.epsilon: float = config.rms_norm_eps
-        self.vocab_size: int = config.vocab_size
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every weight, by its published name."""
@@ -258,8 +249,7 @@ class DFlashHead(Head):
         name: What it is called.
     """
 
-    family: ClassVar[str] = "dflash"
-    engine = "lean"
+    family = "dflash"
 
     def __init__(
         self,
@@ -270,12 +260,7 @@ class DFlashHead(Head):
         lm_head: Callable[[Tensor], Tensor],
         name: str,
     ) -> None:
-        self.name = name
-        self.vocab_size = target.vocab_size
-        self.layers = settings.layers
-        self.context = target.context
-        self.dtype = target.dtype
-        self.device = target.device
+        super().__init__(name, target, settings.layers)
         self.taps = settings.taps
         self.block_size = settings.block_size
         self.mask_token = settings.mask_token

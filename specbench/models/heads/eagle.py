@@ -31,6 +31,7 @@ from specbench.models.heads.body import (
     BlockSettings,
     embedding_of,
     head_of,
+    random_lm_head,
     read_block,
 )
 from specbench.models.lean_weights import projection
@@ -90,9 +91,8 @@ class EagleHead(FeatureHead):
         tensors = settings.random_block("layers.0.", width, draw)
         tensors[EMBEDDING] = uniform(draw, target.vocab_size, width)
         tensors["fc.weight"] = uniform(draw, width, 2 * width)
-        head = 4 * uniform(draw, target.vocab_size, width)
-        projected = projection(head, device=target.device, dtype=target.dtype)
-        return cls._of(settings, State(tensors, Path("random")), projected, target, "random head")
+        head = random_lm_head(target, width, draw)
+        return cls._of(settings, State(tensors, Path("random")), head, target, "random head")
 
     @classmethod
     def _of(

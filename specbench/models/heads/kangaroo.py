@@ -25,8 +25,8 @@ from specbench.cache import Cache
 from specbench.models.base import CAUSAL, Capability, LayerSkip, Model, View
 from specbench.models.decoder import LeanDecoder
 from specbench.models.heads.base import Head, HeadFiles, TargetShape, uniform
-from specbench.models.heads.body import BlockSettings, head_of
-from specbench.models.lean_weights import Layer, fused, projection
+from specbench.models.heads.body import BlockSettings, head_of, random_lm_head
+from specbench.models.lean_weights import Layer, fused
 from specbench.models.linear import PlainLinear
 from specbench.models.state import State
 
@@ -44,16 +44,10 @@ class KangarooHead(Head):
 
     family = "kangaroo"
     taps = ()
-    engine = "lean"
     capabilities = frozenset({Capability.FEATURES})
 
     def __init__(self, body: LeanDecoder, target: Model) -> None:
-        self.name = body.name
-        self.vocab_size = target.vocab_size
-        self.layers = body.layers
-        self.context = target.context
-        self.dtype = body.dtype
-        self.device = body.device
+        super().__init__(body.name, target, body.layers)
         self._body = body
         self._skip = LayerSkip(feed_forward=frozenset(range(body.layers)))
 
@@ -88,9 +82,7 @@ class KangarooHead(Head):
         draw = torch.Generator().manual_seed(seed)
         settings = BlockSettings.small(width, target.vocab_size)
         tensors = {name: uniform(draw, *shape) for name, shape in _shapes(settings).items()}
-        head = projection(
-            4 * uniform(draw, target.vocab_size, width), device=target.device, dtype=target.dtype
-        )
+        head = random_lm_head(target, width, draw)
         return cls._of(settings, State(tensors, Path("random")), head, target, "random head")
 
     @classmethod

@@ -25,15 +25,8 @@ class LevelHead(Head):
         levels: The deepest tree that it can draft.
     """
 
-    engine = "lean"
-    layers = 0
-
     def __init__(self, name: str, target: Model, levels: int) -> None:
-        self.name = name
-        self.vocab_size = target.vocab_size
-        self.context = target.context
-        self.dtype = target.dtype
-        self.device = target.device
+        super().__init__(name, target, 0)
         self.levels = levels
 
     def along(self, states: Tensor, tokens: Tensor) -> list[Tensor]:

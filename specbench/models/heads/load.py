@@ -64,7 +64,10 @@ def find_head(config: ModelConfig, families: Collection[str] = HEADS) -> HeadFil
 
 def head_bytes(config: ModelConfig) -> int:
     """Return the size of the weights of an entry's head; 0 where it names none."""
-    return find_files(config.head, config.head_revision).bytes if config.head else 0
+    if not config.head:
+        return 0
+    weights = _weights(config.head, _folder(config.head, config.head_revision))
+    return sum(path.stat().st_size for path in weights)
 
 
 def load_head(files: HeadFiles, target: Model) -> Head:
@@ -109,6 +112,16 @@ def find_files(source: str, revision: str | None = None) -> HeadFiles:
         ModelError: If there is none, or none that can be read.
     """
     folder = _folder(source, revision)
+    weights = _weights(source, folder)
+    about = folder / "config.json"
+    settings = read_json(about) if about.is_file() else {}
+    shapes = {name: shape for path in weights for name, shape in _shapes(path).items()}
+    read = [*weights, *([about] if about.is_file() else [])]
+    return HeadFiles(source, revision, settings, weights, shapes, _digest(read))
+
+
+def _weights(source: str, folder: Path) -> tuple[Path, ...]:
+    """Return the weight files of a head's folder."""
     weights = tuple(weight_files(folder))
     if not weights:
         weights = tuple(sorted(path for kind in _PICKLED for path in folder.glob(kind)))
@@ -118,11 +131,7 @@ def find_files(source: str, revision: str | None = None) -> HeadFiles:
             f"{folder} has no *.safetensors, *.bin or *.pt",
             "Name the folder or hub repository of a published head (docs/heads.md).",
         )
-    about = folder / "config.json"
-    settings = read_json(about) if about.is_file() else {}
-    shapes = {name: shape for path in weights for name, shape in _shapes(path).items()}
-    read = [*weights, *([about] if about.is_file() else [])]
-    return HeadFiles(source, revision, settings, weights, shapes, _digest(read))
+    return weights
 
 
 def _folder(source: str, revision: str | None) -> Path:

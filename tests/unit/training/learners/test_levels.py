@@ -144,7 +144,8 @@ def test_lm_heads_that_are_one_are_written_once(target, tmp_path):
     for train in (False, True):
         made = learner("hydra", target, train_lm_heads=train)
         made.write(tmp_path)
-        sizes.append(find_files(str(tmp_path)).bytes)
+        (weights,) = find_files(str(tmp_path)).weights
+        sizes.append(weights.stat().st_size)
     assert sizes[1] - sizes[0] > 2 * 2 * VOCAB * CHANNELS - 2000
 
 
