@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from specbench.models import checkpoint as checkpoints
+from specbench.models.pretrained import read_settings
 from specbench.schema.recipe import TrainConfig
 from specbench.training.corpus import Batch
 from specbench.training.frozen import Frozen
@@ -63,6 +65,11 @@ class Room:
     planned: Callable[[int], Batch]
     device: torch.device
     seed: int
+
+    def target_settings(self) -> Any:
+        """Return the target's configuration, as transformers reads it."""
+        model = self.config.model
+        return read_settings(checkpoints.find(model.target, model.target_revision))
 
 
 class Learner:

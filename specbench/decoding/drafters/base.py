@@ -61,6 +61,11 @@ class Plan:
     length: LengthPolicy
     depth: int
 
+    @property
+    def levels(self) -> int:
+        """Levels that a draft may have, by the length policy and the request."""
+        return min(self.length.limit(), self.depth)
+
 
 class Drafting:
     """What drafts for one request: proposes a tree, then learns what became of it."""

@@ -49,7 +49,7 @@ class _BlockDrafting(Drafting):
     def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return the draft that the topology makes of one block."""
         head, role = self._head, self._role
-        depth = min(plan.length.limit(), plan.depth, head.block_size - 1)
+        depth = min(plan.levels, head.block_size - 1)
         if depth < 1:
             return None
         session.clock.launch()

@@ -102,7 +102,7 @@ class EarlyDrafting(Drafting):
             )
         last = self.exit_layer - 1
         self._ground.clear(tuple(range(last + 1)) if self.all_blocks else (last,))
-        depth = min(plan.length.limit(), plan.depth)
+        depth = plan.levels
         if depth < 1:
             return None
         return plan.topology.grow(Growth(self._ground, session, plan.length, depth, 0))

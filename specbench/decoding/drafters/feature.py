@@ -60,7 +60,7 @@ class _FeatureDrafting(Drafting):
 
     def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return a tree that the topology grew from the head's laws."""
-        depth = min(plan.length.limit(), plan.depth)
+        depth = plan.levels
         self._growth = None
         if depth < 1:
             return None

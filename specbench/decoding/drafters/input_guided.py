@@ -75,7 +75,7 @@ class Alignment(Drafting):
         The copy ends before a stop token: the target's own next token says as much.
         """
         start = self.find(session.committed)
-        end = start + min(plan.length.limit(), plan.depth)
+        end = start + plan.levels
         copied = before_stop(session.drawable(self._source[start:end]), session.stops)
         if start == _REPEATED or not copied:
             return None

@@ -69,7 +69,7 @@ class _MedusaDrafting(Drafting):
         topology = plan.topology
         if not isinstance(topology, StaticTree):
             refuse(topology, "Medusa", "StaticTree or HeadTree")
-        depth = min(plan.length.limit(), plan.depth, self._levels)
+        depth = min(plan.levels, self._levels)
         if depth < 1:
             return None
         session.clock.launch()
@@ -115,7 +115,7 @@ class _HydraDrafting(Drafting):
         topology = plan.topology
         if not isinstance(topology, StaticTree | Chain | Eagle2Dynamic):
             refuse(topology, "Hydra", "StaticTree, HeadTree, Chain or Eagle2Dynamic")
-        depth = min(plan.length.limit(), plan.depth, self._head.levels)
+        depth = min(plan.levels, self._head.levels)
         if depth < 1:
             return None
         ground = Levels(self._head, self._role, self._states)

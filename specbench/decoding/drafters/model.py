@@ -40,7 +40,7 @@ class _ModelDrafting(Drafting):
 
     def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return a tree that the topology grew from the draft's laws."""
-        depth = min(plan.length.limit(), plan.depth)
+        depth = plan.levels
         self._growth = None
         if depth < 1:
             return None

@@ -38,7 +38,7 @@ class _ParallelDrafting(Drafting):
 
     def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return the draft that the topology makes of one forward."""
-        depth = min(plan.length.limit(), plan.depth)
+        depth = plan.levels
         if depth < 1:
             return None
         role, cache = self._role, self._role.cache

@@ -85,7 +85,7 @@ class SkipDrafting(Drafting):
 
     def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return a tree grown from the laws of the skipped target."""
-        depth = min(plan.length.limit(), plan.depth)
+        depth = plan.levels
         if depth < 1:
             return None
         cache = session.target.cache

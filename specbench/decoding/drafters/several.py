@@ -60,7 +60,7 @@ class _SeveralDrafting(Drafting):
 
     def propose(self, session: Session, plan: Plan) -> DraftTree | None:
         """Return the union of the trees that the topology grew from each model."""
-        depth = min(plan.length.limit(), plan.depth)
+        depth = plan.levels
         self._growths = []
         self._origins = ()
         if depth < 1:

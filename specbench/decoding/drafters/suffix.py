@@ -165,7 +165,7 @@ class _Suffixes(Drafting):
         if self._fallback is not None and self._fell_back:
             depth = min(plan.depth, drafter.fallback_length)
             return self._fallback.propose(session, replace(plan, depth=depth))
-        return self._drafted(best, min(plan.length.limit(), plan.depth))
+        return self._drafted(best, plan.levels)
 
     def _drafted(self, best: Speculation, room: int) -> DraftTree | None:
         """Return the part that can be emitted, as a draft without a law."""

@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from specbench.models import checkpoint as checkpoints
-from specbench.models.pretrained import read_settings
 from specbench.training.corpus import Batch
 from specbench.training.learner import Laws, Learner, Room, Sum
 from specbench.training.learners.block import Block, Keys, block_config
@@ -48,11 +46,9 @@ class _Eagle(Learner):
 
     def begin(self, room: Room) -> None:
         """Make a head whose block begins as the residual alone."""
-        model = room.config.model
-        settings = read_settings(checkpoints.find(model.target, model.target_revision))
         self._frozen = room.frozen
         self._head = room.frozen.lm_head()
-        self._config = block_config(settings, room.frozen.models.target.vocab_size)
+        self._config = block_config(room.target_settings(), room.frozen.models.target.vocab_size)
         self.module = self._make().to(room.device)
         for name, parameter in self.module.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):

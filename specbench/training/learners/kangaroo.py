@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from specbench.decoding.ranges import check_whole
-from specbench.models import checkpoint as checkpoints
-from specbench.models.pretrained import read_settings
 from specbench.training.corpus import Batch
 from specbench.training.learner import Laws, Learner, Room, Sum
 from specbench.training.learners.block import Attention, block_config
@@ -45,11 +43,9 @@ class Kangaroo(Learner):
 
     def begin(self, room: Room) -> None:
         """Make an adapter that begins as the residual alone."""
-        model = room.config.model
-        settings = read_settings(checkpoints.find(model.target, model.target_revision))
         self._frozen = room.frozen
         self._head = room.frozen.lm_head()
-        self._config = block_config(settings, room.frozen.models.target.vocab_size)
+        self._config = block_config(room.target_settings(), room.frozen.models.target.vocab_size)
         self.module = _Adapter(self._config).to(room.device)
         nn.init.zeros_(self.module.layers[0].self_attn.o_proj.weight)
 

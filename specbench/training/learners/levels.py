@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from specbench.errors import ConfigError
-from specbench.models import checkpoint as checkpoints
 from specbench.models.heads.hydra import HydraHeads, HydraSettings
 from specbench.models.heads.medusa import MedusaHeads, MedusaSettings
-from specbench.models.pretrained import read_settings
 from specbench.training.corpus import Batch
 from specbench.training.learner import Laws, Learner, Room, Sum
 from specbench.training.losses.levels import guessed, level_loss
@@ -158,11 +156,10 @@ class Hydra(_Levels):
         )
         block = None
         if self._plus:
-            model = room.config.model
-            own = read_settings(checkpoints.find(model.target, model.target_revision))
+            own = room.target_settings()
             if own.model_type != "llama":
                 raise ConfigError(
-                    f"Hydra++ cannot be trained behind '{model.target}'",
+                    f"Hydra++ cannot be trained behind '{room.config.model.target}'",
                     f"its block is a Llama's, and the target is a {own.model_type}",
                     "Set recipe.learner.plus=false.",
                 )
